@@ -1,0 +1,16 @@
+//! Kubernetes objects → [`Index`]: what is where, and which policies there are.
+//!
+//! Objects are trimmed to what the later stages need (`objects`, `network_policy`). Today they come from manifests
+//! (`manifests`); watches feed the same [`Index`] through the same three calls, `apply`, `delete` and `reset`.
+#![forbid(unsafe_code)]
+
+mod network_policy;
+mod objects;
+mod selector;
+
+pub use network_policy::{Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
+pub use objects::{
+    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort, TargetPort,
+    Workload,
+};
+pub use selector::{Operator, Requirement, Selector};

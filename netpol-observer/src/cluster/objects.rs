@@ -1,0 +1,177 @@
+//! The trimmed objects the index keeps.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::flow::Protocol;
+
+/// Object labels (`metadata.labels`).
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Where an object was read from, when it came from a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Origin {
+    /// Path as the user gave it, or `-` for standard input.
+    pub file: Arc<str>,
+    /// Line on which the object (or the part of it) begins, from 1.
+    pub line: u32,
+}
+
+/// core/v1 Namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// `metadata.labels`, with `kubernetes.io/metadata.name` as the API server sets it.
+    pub labels: Labels,
+}
+
+/// core/v1 Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// `metadata.uid`; empty in most manifests.
+    pub uid: Arc<str>,
+    /// `metadata.labels`
+    pub labels: Labels,
+    /// `status.podIPs`, or `status.podIP` alone.
+    pub ips: Vec<IpAddr>,
+    /// `spec.nodeName`
+    pub node: Option<Arc<str>>,
+    /// `spec.hostNetwork`: the pod has its node's addresses.
+    pub host_network: bool,
+    /// `status.phase`
+    pub phase: PodPhase,
+    /// `spec.containers[].ports[]` and those of restartable init containers (sidecars).
+    pub ports: Vec<ContainerPort>,
+    /// The workload that made it, from `metadata.ownerReferences`; a ReplicaSet is named as its Deployment.
+    pub workload: Workload,
+    /// Where it was read.
+    pub origin: Option<Origin>,
+}
+
+/// `status.phase` of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodPhase {
+    /// Not yet running, running, or unknown: holds its address.
+    Active,
+    /// Succeeded or Failed: its address may already belong to another pod.
+    Terminated,
+}
+
+/// What a pod belongs to; a bare pod is its own workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Workload {
+    /// `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `Pod`, …
+    pub kind: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// A `containerPort`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// Name a policy or a Service may use.
+    pub name: Option<Arc<str>>,
+    /// Number.
+    pub port: u16,
+    /// TCP when the manifest names none.
+    pub protocol: Protocol,
+}
+
+/// core/v1 Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// `metadata.labels`
+    pub labels: Labels,
+    /// IP addresses of `status.addresses`.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`, or `spec.podCIDR` alone.
+    pub pod_cidrs: Vec<ipnet::IpNet>,
+}
+
+/// core/v1 Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// `spec.clusterIPs` without `None`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs` and `status.loadBalancer.ingress[].ip`.
+    pub external_ips: Vec<IpAddr>,
+    /// `spec.ports`
+    pub ports: Vec<ServicePort>,
+    /// `spec.selector`; without one somebody else writes the EndpointSlices.
+    pub selector: Option<Labels>,
+    /// `spec.publishNotReadyAddresses`
+    pub publish_not_ready: bool,
+}
+
+/// One entry of `spec.ports` of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// May be absent when it is the only one.
+    pub name: Option<Arc<str>>,
+    /// The port callers dial.
+    pub port: u16,
+    /// TCP when absent.
+    pub protocol: Protocol,
+    /// The port of the pods behind it; `port` when absent.
+    pub target_port: TargetPort,
+    /// The port on every node, for NodePort and LoadBalancer Services.
+    pub node_port: Option<u16>,
+}
+
+/// `targetPort`: a number, or the name of a container port, which each pod may map to another number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// A container port's name.
+    Name(Arc<str>),
+}
+
+/// discovery.k8s.io/v1 EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// Label `kubernetes.io/service-name`.
+    pub service: Option<Arc<str>>,
+    /// `ports`
+    pub ports: Vec<SlicePort>,
+    /// `endpoints`, one per address.
+    pub backends: Vec<Backend>,
+}
+
+/// A port of an EndpointSlice. No number means "all ports" and is kept out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Name of the Service port it serves; empty for an unnamed one.
+    pub name: Arc<str>,
+    /// Number on the endpoint.
+    pub port: u16,
+    /// TCP when absent.
+    pub protocol: Protocol,
+}
+
+/// An address behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its address.
+    pub ip: IpAddr,
+    /// `conditions.ready`, true when absent.
+    pub ready: bool,
+}

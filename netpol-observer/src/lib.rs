@@ -1,0 +1,16 @@
+//! The stages of netpol-observer, in the order data flows through them.
+//!
+//! ```text
+//! kernel event ─ capture ─▶ record ─ flow ─▶ drop ─ identify ─▶ who ─ policy, diagnose ─▶ denial ─ serve ─▶ cli
+//!                                                     ▲                   ▲
+//!                                                  cluster (Index) ───────┘
+//! ```
+//!
+//! A stage takes the previous stage's type and knows nothing of the later ones. `tests/tidy.rs` holds the modules to it.
+
+pub mod capture;
+pub mod cluster;
+pub mod diagnose;
+pub mod flow;
+pub mod identify;
+pub mod policy;
