@@ -1,0 +1,6 @@
+//! Project tasks as a library: the kernel tests use parts of it too.
+
+pub mod command;
+pub mod fingerprint;
+pub mod packages;
+pub mod toolchain;
