@@ -290,7 +290,7 @@ impl Btf {
             bits = bits.checked_add(offset)?;
             id = member;
         }
-        (bits % 8 == 0).then_some(Place {
+        bits.is_multiple_of(8).then_some(Place {
             offset: bits / 8,
             size: self.size_of(id, 0)?,
         })
