@@ -1,0 +1,3 @@
+//! Project tasks, as a library so that the kernel tests can use the test bed.
+
+pub mod netns;
