@@ -2,5 +2,6 @@
 
 pub mod command;
 pub mod fingerprint;
+pub mod netns;
 pub mod packages;
 pub mod toolchain;
