@@ -79,6 +79,9 @@ impl Seen {
             src.copy_from_slice(&header[8..24]);
             dst.copy_from_slice(&header[24..40]);
         }
+        if header[0] >> 4 == 4 && u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+            return (src, dst, [0; 2]);
+        }
         let ports = if matches!(self.protocol(), 1 | 58) { transport } else { transport + 2 };
         (src, dst, [header[ports], header[ports + 1]])
     }
