@@ -4,10 +4,12 @@
 //! (`manifests`); watches feed the same [`Index`] through the same three calls, `apply`, `delete` and `reset`.
 #![forbid(unsafe_code)]
 
+mod index;
 mod network_policy;
 mod objects;
 mod selector;
 
+pub use index::{Counts, Index, Kind, Object, ObjectKey};
 pub use network_policy::{Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
     Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort, TargetPort,
