@@ -4,7 +4,9 @@
 //! (`manifests`); watches feed the same [`Index`] through the same three calls, `apply`, `delete` and `reset`.
 #![forbid(unsafe_code)]
 
+pub mod convert;
 mod index;
+pub mod manifests;
 mod network_policy;
 mod objects;
 mod selector;
