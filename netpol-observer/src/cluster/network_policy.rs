@@ -50,6 +50,11 @@ pub enum Direction {
     Ingress,
 }
 
+impl Direction {
+    /// Both, in the order a connection passes them.
+    pub const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+}
+
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -216,6 +216,13 @@ pub enum Condition {
         /// The peer's address.
         ip: IpAddr,
     },
+    /// The dataplane's `ipBlock`s do not match pod addresses (a profile switch).
+    BlockIgnoresPods {
+        /// `ipBlock.cidr`
+        cidr: String,
+        /// The peer's address.
+        ip: IpAddr,
+    },
     /// The number differs from `port` or lies outside `port..=endPort`.
     PortNumber {
         /// The port called.
@@ -296,6 +303,11 @@ pub enum Remaining {
     /// The Service has no ready endpoint.
     ServiceWithoutEndpoints {
         /// `namespace/name`
+        service: String,
+    },
+    /// The caller may not ask the cluster's DNS, so that it cannot look the Service's name up.
+    DnsDenied {
+        /// `namespace/name` of the DNS Service.
         service: String,
     },
     /// No proved fix was found for this direction.

@@ -1,11 +1,25 @@
-//! The policy engine: [`explain`] answers whether a connection is admitted, and why.
+//! The policy engine: [`explain`] answers whether a connection is admitted, and why; [`verdict`] only whether.
 //!
 //! Pure: no I/O, no clock, no kube client, no aya, no tokio. It cannot fail and does not panic on any input. Every verdict
 //! of the program comes from here; no command, test helper or view decides on its own.
+//!
+//! `matching` says whether a rule's peers and ports match, `evaluate` judges one direction between two definite sides,
+//! `explain` goes over directions, candidates and backends and collects the reasons, `near` orders the misses, `fix` finds
+//! the smallest change and proves it by `evaluate`.
 #![forbid(unsafe_code)]
 
+mod connection;
+mod evaluate;
+mod explain;
 mod explanation;
+mod fix;
+mod labels;
+mod manifest;
+mod matching;
+mod near;
 
+pub use connection::{Connection, Profile};
+pub use explain::{explain, verdict};
 pub use explanation::{
     Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, PeerMiss, PolicyRef, PortMiss, Remaining,
     RuleMiss, RuleRef, Verdict,

@@ -1,0 +1,119 @@
+//! What the engine is asked, and how it decides what the API leaves open.
+
+use std::net::IpAddr;
+
+use crate::cluster::{Index, Pod};
+use crate::flow::Protocol;
+use crate::identify::{Identity, Party, ServiceCall};
+
+/// A new connection: would it be admitted?
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Who opens it.
+    pub source: Party,
+    /// Who is called, after translation. May be a Service's address when the packet was dropped before it was translated.
+    pub destination: Party,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Destination port after translation; absent for protocols without ports and for later fragments.
+    pub port: Option<u16>,
+    /// The Service that was called, if one was.
+    pub service: Option<ServiceCall>,
+}
+
+/// Switches for behaviour that the API leaves to implementations. The default is what upstream's own tests expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Whether an `ipBlock` matches the addresses of pods. Upstream's tests and most implementations say yes; Cilium says no.
+    pub ip_block_matches_pods: bool,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Profile { ip_block_matches_pods: true }
+    }
+}
+
+/// One side of a connection as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End<'a> {
+    pub(super) ip: IpAddr,
+    pub(super) who: Who<'a>,
+}
+
+/// What selectors can make of a side.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Who<'a> {
+    /// A pod with a network of its own.
+    Pod(&'a Pod),
+    /// A node, or a pod in its network.
+    Node,
+    /// A pod's address without a known owner.
+    Unowned,
+    /// Multicast, loopback and the like.
+    Special,
+    /// Outside the cluster.
+    External,
+}
+
+impl<'a> End<'a> {
+    /// All that `party` may be: one, or several where the address has several owners. A Service is none; see `explain`.
+    pub(super) fn candidates(party: &'a Party) -> impl Iterator<Item = End<'a>> {
+        let ip = party.ip;
+        let (pods, other): (&'a [std::sync::Arc<Pod>], Option<Who<'a>>) = match &party.identity {
+            Identity::Pod(pod) => (std::slice::from_ref(pod), None),
+            Identity::AmbiguousPods(pods) => (pods, None),
+            Identity::Node(_) => (&[], Some(Who::Node)),
+            Identity::UnownedPodAddress => (&[], Some(Who::Unowned)),
+            Identity::Special => (&[], Some(Who::Special)),
+            Identity::Service(_) | Identity::External => (&[], Some(Who::External)),
+        };
+        pods.iter().map(|pod| Who::of(pod)).chain(other).map(move |who| End { ip, who })
+    }
+
+    pub(super) fn pod(&self) -> Option<&'a Pod> {
+        match self.who {
+            Who::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Who<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        if pod.host_network { Who::Node } else { Who::Pod(pod) }
+    }
+}
+
+/// A connection between two definite sides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case<'a> {
+    pub(super) source: End<'a>,
+    pub(super) destination: End<'a>,
+    pub(super) protocol: Protocol,
+    pub(super) port: Option<u16>,
+}
+
+impl<'a> Case<'a> {
+    /// The side whose policies a direction speaks of, and the other one.
+    pub(super) fn sides(&self, direction: crate::cluster::Direction) -> (End<'a>, End<'a>) {
+        match direction {
+            crate::cluster::Direction::Egress => (self.source, self.destination),
+            crate::cluster::Direction::Ingress => (self.destination, self.source),
+        }
+    }
+
+    /// Whether the source is the node that the destination runs on: its kubelet must reach it.
+    pub(super) fn comes_from_own_node(&self, index: &Index) -> bool {
+        let node = self.destination.pod().and_then(|pod| pod.node.as_deref()).and_then(|name| index.node(name));
+        node.is_some_and(|node| node.addresses.contains(&self.source.ip))
+    }
+
+    /// Whether both sides are the same pod.
+    pub(super) fn is_loop(&self) -> bool {
+        match (self.source.pod(), self.destination.pod()) {
+            (Some(source), Some(destination)) => (&source.namespace, &source.name) == (&destination.namespace, &destination.name),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The engine on policy sets with expected verdicts from other projects' own tests.
+//!
+//! They lie outside the repository: `NETPOL_CONFORMANCE` names the directory. Per case `manifests/cluster.yaml`, perhaps
+//! `manifests/policies.yaml`, and `expect.jsonl` with a query and its verdict per line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod queries;
+
+use queries::{Query, load_index};
+
+/// Policy kinds whose engine is still to come: cases that hold any are counted and left out.
+const LATER_KINDS: &[&str] = &["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"];
+
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    queries: usize,
+    agree: usize,
+    left_out: usize,
+}
+
+#[test]
+fn published_verdicts() {
+    let Some(directory) = std::env::var_os("NETPOL_CONFORMANCE").map(PathBuf::from) else {
+        println!("SKIPPED conformance: NETPOL_CONFORMANCE is not set, so none of the published policy sets was run");
+        return;
+    };
+    let mut groups: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut differences = Vec::new();
+    for group in subdirectories(&directory) {
+        let tally = groups.entry(group.file_name().unwrap().to_string_lossy().into_owned()).or_default();
+        for case in subdirectories(&group) {
+            run(&case, tally, &mut differences);
+        }
+    }
+    println!("{:<28} {:>6} {:>8} {:>8} {:>8} {:>9}", "group", "cases", "queries", "agree", "differ", "left out");
+    let mut total = Tally::default();
+    for (group, tally) in &groups {
+        let Tally { cases, queries, agree, left_out } = tally;
+        println!("{group:<28} {cases:>6} {queries:>8} {agree:>8} {:>8} {left_out:>9}", queries - agree);
+        total.cases += cases;
+        total.queries += queries;
+        total.agree += agree;
+        total.left_out += left_out;
+    }
+    let Tally { cases, queries, agree, left_out } = total;
+    println!("{:<28} {cases:>6} {queries:>8} {agree:>8} {:>8} {left_out:>9}", "all", queries - agree);
+    println!("left out: cases with AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy objects");
+    assert!(queries > 0, "no query found under {}", directory.display());
+    assert!(differences.is_empty(), "{} differences, the first ones:\n{}", differences.len(), differences[..differences.len().min(10)].join("\n"));
+}
+
+fn run(case: &Path, tally: &mut Tally, differences: &mut Vec<String>) {
+    let manifests = case.join("manifests");
+    let policies = std::fs::read_to_string(manifests.join("policies.yaml")).unwrap_or_default();
+    let kind = |line: &str| line.strip_prefix("kind: ").map(|kind| kind.trim().to_owned());
+    if policies.lines().filter_map(kind).any(|kind| LATER_KINDS.contains(&kind.as_str())) {
+        tally.left_out += 1;
+        return;
+    }
+    let index = load_index(&manifests);
+    tally.cases += 1;
+    for query in Query::read(&case.join("expect.jsonl")) {
+        tally.queries += 1;
+        match query.check(&index) {
+            Ok(()) => tally.agree += 1,
+            Err(difference) => differences.push(format!("{}: {difference}", case.display())),
+        }
+    }
+}
+
+fn subdirectories(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    found.sort();
+    found
+}
