@@ -32,6 +32,9 @@ use crate::demo::shop::{Shop, of_family};
 use crate::demo::stage::{Seen, Stage};
 use crate::demo::steps::{ALLOWED, Call, DENIED, Denied, Step};
 
+/// The shop, from the top of the repository.
+const MANIFESTS: &str = "deploy/examples/shop";
+
 /// How long the observer may take to report a drop after the client has given up.
 const REPORT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -67,15 +70,15 @@ pub fn run(options: DemoOptions) -> Result<()> {
         .canonicalize()
         .with_context(|| format!("no program at {}", options.observer.display()))?;
 
-    let shop = Shop::load(&manifests())?;
+    let shop = Shop::load(&workspace()?.join(MANIFESTS))?;
     heading("Building a node in network namespaces");
     let stage = Stage::build(shop, &program)?;
     let (pods, hosts) = stage.size();
     println!("  {pods} pods and {hosts} hosts outside, with HTTP, UDP and DNS servers; Services and policies enforced by enforce.nft");
 
     heading("Starting the observer");
-    println!("  {DIM}observer tail --manifests {}{DIM:#}", stage.shop().manifests.display());
-    let mut observers = Observers::start(&observer, &stage.shop().manifests, &interrupt)?;
+    println!("  {DIM}observer tail --manifests {MANIFESTS}{DIM:#}");
+    let mut observers = Observers::start(&observer, &workspace()?, MANIFESTS, &interrupt)?;
 
     heading("Calls that policies allow");
     let mut problems = allowed_calls(&stage, &interrupt)?;
@@ -88,21 +91,29 @@ pub fn run(options: DemoOptions) -> Result<()> {
 
     heading("Ending the observer");
     observers.finish()?;
-    for (step, row) in DENIED.iter().zip(&mut rows) {
-        row.judge(step, &observers);
+    for row in &mut rows {
+        row.judge(&observers);
     }
     problems.extend(wrongly_blamed(&stage, &rows, &observers)?);
 
     heading("What was seen");
-    problems.extend(summary(&rows));
+    let unexplained = summary(&rows);
+    problems.extend(rows.iter().filter_map(|row| row.surprise.clone()));
     match expect::ledger(&observers.lines(|_| true)) {
         Some((ledger, true)) => println!("\n  {ledger}"),
         Some((ledger, false)) => problems.push(format!("the ledger does not add up: {ledger}")),
         None => problems.push("the observer wrote no ledger".to_owned()),
     }
     drop(stage);
-    if !problems.is_empty() {
-        bail!("the demo did not go as it should:\n  {}", problems.join("\n  "));
+    for problem in &problems {
+        println!("  {} {problem}", mark(false));
+    }
+    if unexplained > 0 || !problems.is_empty() {
+        bail!(
+            "{unexplained} of {} denied calls were not explained as they should be, {} other problems; see above",
+            rows.len(),
+            problems.len()
+        );
     }
     println!(
         "  all {} denied calls explained in {:.0} s; everything is removed",
@@ -127,7 +138,7 @@ pub struct Rehearsal {
 /// Not root, or something is missing or broken.
 pub fn rehearse(program: &Path) -> Result<Rehearsal> {
     let interrupt = Interrupt::never();
-    let stage = Stage::build(Shop::load(&manifests())?, program)?;
+    let stage = Stage::build(Shop::load(&workspace()?.join(MANIFESTS))?, program)?;
     let clients = ALLOWED
         .iter()
         .chain(DENIED)
@@ -146,8 +157,13 @@ pub fn rehearse(program: &Path) -> Result<Rehearsal> {
     Ok(Rehearsal { surprises, counters })
 }
 
-fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop")
+/// The top of the repository this was built from.
+fn workspace() -> Result<PathBuf> {
+    let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_directory
+        .parent()
+        .map(Path::to_owned)
+        .context("the xtask crate has no parent directory")
 }
 
 /// A message when the kernel did not do what the policies mean.
@@ -167,7 +183,7 @@ fn allowed_calls(stage: &Stage, interrupt: &Interrupt) -> Result<Vec<String>> {
         let seen = client.finish(interrupt)?;
         let problem = surprise(step, &seen);
         let mark = mark(problem.is_none());
-        println!("  {mark} {:<62} {DIM}{seen}{DIM:#}", step.sentence());
+        println!("  {mark} {:<68} {DIM}{seen}{DIM:#}", step.sentence());
         problems.extend(problem);
     }
     Ok(problems)
@@ -184,7 +200,7 @@ struct Row {
 
 fn denied_call(stage: &Stage, step: &Step, observers: &mut Observers, interrupt: &Interrupt) -> Result<Row> {
     let expected = expected(stage, step)?;
-    println!("\n{BOLD}▶ {}{BOLD:#}  {DIM}{}: {}{DIM:#}", step.sentence(), step.title, step.why);
+    println!("\n{BOLD}▶ {}{BOLD:#}\n  {DIM}{}: {}{DIM:#}", step.sentence(), step.title, step.why);
     let seen = stage.start(step)?.finish(interrupt)?;
     interrupt.wait(REPORT_PATIENCE, || {
         observers.check()?;
@@ -203,7 +219,8 @@ fn denied_call(stage: &Stage, step: &Step, observers: &mut Observers, interrupt:
 }
 
 impl Row {
-    fn judge(&mut self, _step: &Step, observers: &Observers) {
+    /// Compares what was expected with what the observer reported by now.
+    fn judge(&mut self, observers: &Observers) {
         let reports = observers.lines(|line| self.expected.concerns(line));
         self.differences = reports.iter().map(|line| self.expected.differences(line)).min_by_key(Vec::len);
     }
@@ -259,30 +276,29 @@ fn wrongly_blamed(stage: &Stage, rows: &[Row], observers: &Observers) -> Result<
         .collect())
 }
 
-/// Prints the table and gives the problems.
-fn summary(rows: &[Row]) -> Vec<String> {
-    let mut problems = Vec::new();
+/// Prints the table; says how many calls were not explained as they should be.
+fn summary(rows: &[Row]) -> usize {
     for (step, row) in DENIED.iter().zip(rows) {
         let explanation = match &row.differences {
             None => "not seen".to_owned(),
             Some(differences) if !differences.is_empty() => differences.join("; "),
             Some(_) => {
-                let denied = &row.expected.denied;
-                [denied.class, &denied.directions.join("+"), &denied.policies.join(", ")]
-                    .map(str::trim)
-                    .join("  ")
+                let Denied {
+                    class,
+                    directions,
+                    policies,
+                    ..
+                } = row.expected.denied;
+                format!("{class} {} {}", directions.join("+"), policies.join(", "))
                     .trim_end()
                     .to_owned()
             }
         };
-        let (mark, saw) = (mark(row.is_explained() && row.surprise.is_none()), row.seen.to_string());
-        println!("  {mark} {:<26} {saw:<24.24} {explanation}", step.title);
-        problems.extend(row.surprise.clone());
-        if !row.is_explained() {
-            problems.push(format!("{}: {}: {explanation}", step.title, step.sentence()));
-        }
+        let mark = mark(row.is_explained() && row.surprise.is_none());
+        // Padding counts characters of a string, and not those of a value that formats itself.
+        println!("  {mark} {:<26} {:<44} {explanation}", step.title, row.seen.to_string());
     }
-    problems
+    rows.iter().filter(|row| !row.is_explained()).count()
 }
 
 fn heading(text: &str) {

@@ -45,16 +45,17 @@ struct Tail {
 }
 
 impl Observers {
-    /// Starts both and waits until they are attached.
+    /// Starts both in `directory`, which `manifests` is relative to so that the files' names stay short in what is printed,
+    /// and waits until they are attached.
     ///
     /// # Errors
     /// One cannot be started, ends at once or does not say in time that it is attached; with what it said instead.
-    pub(super) fn start(program: &Path, manifests: &Path, interrupt: &Interrupt) -> Result<Self> {
+    pub(super) fn start(program: &Path, directory: &Path, manifests: &str, interrupt: &Interrupt) -> Result<Self> {
         let tail = |format: &[&str]| {
             let mut command = Command::new(program);
             command
-                .args(["tail", "--manifests"])
-                .arg(manifests)
+                .current_dir(directory)
+                .args(["tail", "--manifests", manifests])
                 .args(format)
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -10,8 +10,6 @@ use serde_json::Value;
 /// What the demo needs of `deploy/examples/shop`.
 #[derive(Clone, Debug)]
 pub(super) struct Shop {
-    /// The directory, for the observer.
-    pub(super) manifests: PathBuf,
     /// The ruleset of the node.
     pub(super) ruleset: String,
     /// The node's addresses.
@@ -55,7 +53,6 @@ impl Shop {
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
         let mut shop = Self {
-            manifests: directory.to_owned(),
             ruleset: read("enforce.nft")?,
             node: Vec::new(),
             pods: Vec::new(),
@@ -162,4 +159,99 @@ pub(super) fn of_family(addresses: &[IpAddr], ipv6: bool) -> Result<IpAddr> {
         .copied()
         .find(|address| address.is_ipv6() == ipv6)
         .context("no address of that family")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::demo::steps::{ALLOWED, CRASHED, DENIED};
+
+    fn directory() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/shop")
+    }
+
+    fn objects(file: &str) -> Vec<Value> {
+        serde_saphyr::from_multiple(&fs::read_to_string(directory().join(file)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_address_has_one_owner_and_both_families() {
+        let shop = Shop::load(&directory()).unwrap();
+        let pods = shop.pods.iter().filter(|pod| !pod.host_network).map(|pod| &pod.addresses);
+        let mut seen = BTreeSet::new();
+        for addresses in pods
+            .chain(shop.services.iter().map(|service| &service.addresses))
+            .chain([&shop.node])
+        {
+            assert_eq!(addresses.iter().filter(|address| address.is_ipv6()).count(), 1, "{addresses:?}");
+            assert_eq!(addresses.len(), 2, "{addresses:?}");
+            for address in addresses {
+                assert!(seen.insert(*address), "{address} has two owners");
+            }
+        }
+    }
+
+    #[test]
+    fn endpoint_slices_hold_the_pods_addresses() {
+        let shop = Shop::load(&directory()).unwrap();
+        let slices: Vec<Value> = objects("services.yaml")
+            .into_iter()
+            .filter(|object| object["kind"] == "EndpointSlice")
+            .collect();
+        assert_eq!(slices.len(), 14);
+        for slice in slices {
+            for endpoint in list(&slice, "/endpoints") {
+                let address = ip(endpoint.pointer("/addresses/0")).unwrap();
+                let owner = shop.pods.iter().find(|pod| pod.addresses.contains(&address)).unwrap();
+                let name = endpoint.pointer("/targetRef/name").and_then(Value::as_str).unwrap();
+                assert!(
+                    name.starts_with(owner.key.split_once('/').unwrap().1),
+                    "{name} is not {}",
+                    owner.key
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_ruleset_speaks_of_every_service_address() {
+        let shop = Shop::load(&directory()).unwrap();
+        for service in &shop.services {
+            for address in &service.addresses {
+                assert!(shop.ruleset.contains(&format!(" daddr {address} ")), "{} {address}", service.key);
+            }
+        }
+    }
+
+    #[test]
+    fn the_steps_speak_of_objects_that_exist() {
+        let policies: BTreeSet<String> = objects("policies.yaml")
+            .iter()
+            .map(|policy| {
+                format!(
+                    "{}/{}",
+                    policy["metadata"]["namespace"].as_str().unwrap(),
+                    policy["metadata"]["name"].as_str().unwrap()
+                )
+            })
+            .collect();
+        let blamed: BTreeSet<String> = DENIED
+            .iter()
+            .flat_map(|step| step.denied.unwrap().policies)
+            .map(|policy| (*policy).to_owned())
+            .collect();
+        assert_eq!(blamed, policies, "every policy denies something, and nothing else is blamed");
+        let shop = Shop::load(&directory()).unwrap();
+        for step in ALLOWED.iter().chain(DENIED).filter(|step| step.caller.contains('/')) {
+            shop.pod(step.caller).unwrap();
+        }
+        for (pod, port) in CRASHED {
+            assert!(
+                shop.pod(pod).unwrap().ports.contains(&("TCP".to_owned(), *port)),
+                "{pod} declares {port}"
+            );
+        }
+    }
 }
