@@ -32,7 +32,8 @@ pub struct DropRecord {
     pub time_ns: u64,
     /// `location` argument of the tracepoint: the address the packet was freed from.
     pub location: u64,
-    /// `bpf_get_socket_cookie()` of the packet's socket, 0 without one.
+    /// `sk->__sk_common.skc_cookie` of the packet's socket (what SO_COOKIE returns); 0 without a socket and until somebody has
+    /// asked the kernel for the cookie, which this program must not: it only reads.
     pub socket_cookie: u64,
     /// Kernfs id of the socket's cgroup v2 (`sk_cgrp_data.cgroup.kn.id`, what `bpf_get_current_cgroup_id` would say), 0 without one.
     pub cgroup_id: u64,

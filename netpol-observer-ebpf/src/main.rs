@@ -1,1 +1,112 @@
-fn main() {}
+//! The eBPF side: one program on the `kfree_skb` tracepoint.
+//!
+//! It copies and counts, and decides nothing: whether a free is a drop of interest stands in tables that user space fills,
+//! where a field lies in a kernel structure user space has looked up, and what the bytes mean is user space's business.
+//! The only header fields looked at are those that make the fold key.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "the program's macro leaves its comment behind")]
+// Inline assembly for BPF, needed for the one atomic instruction; aya-ebpf itself needs an unstable feature too.
+#![feature(asm_experimental_arch)]
+
+mod fold;
+mod kernel;
+mod maps;
+mod record;
+
+use aya_ebpf::{EbpfContext as _, bindings::BPF_NOEXIST, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::warn;
+use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, RecordFlags};
+
+use crate::kernel::SkBuff;
+
+/// `-EEXIST` of `bpf_map_update_elem`.
+const EEXIST: i32 = -17;
+/// `-E2BIG`: the table is full.
+const E2BIG: i32 = -7;
+/// `-EBUSY`: the bucket is locked by the code this program interrupted.
+const EBUSY: i32 = -16;
+
+/// `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)`
+/// (include/trace/events/skb.h). `rx_sk` came in 6.11 and is not needed.
+#[expect(unreachable_pub, reason = "the macro exports the program under this name")]
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
+    let location: u64 = ctx.arg(1);
+    let reason: u32 = ctx.arg(2);
+    if maps::is_candidate(reason, location) {
+        on_drop(&ctx, location, reason);
+    }
+    0
+}
+
+#[inline(always)]
+fn on_drop(ctx: &BtfTracePointContext, location: u64, reason: u32) {
+    maps::count(Counter::Seen);
+    let skb = SkBuff(ctx.arg::<*const u8>(0));
+    let origin = skb.origin();
+    let Some(key) = fold::key(&skb, origin.netns, reason) else {
+        report(ctx, &skb, &origin, location, reason, None);
+        return;
+    };
+    if let Some(value) = maps::fold_value(&key) {
+        fold::add(value, kernel::now());
+        maps::count(Counter::Folded);
+        return;
+    }
+    report(ctx, &skb, &origin, location, reason, Some(&key));
+}
+
+/// Writes a record and, with a key, opens the fold for its repeats. Room in the ring is taken first, so that a key is only
+/// ever in the table when its record has been written.
+#[inline(always)]
+fn report(ctx: &BtfTracePointContext, skb: &SkBuff, origin: &kernel::Origin, location: u64, reason: u32, key: Option<&FoldKey>) {
+    let Some(mut entry) = maps::RECORDS.reserve::<DropRecord>(0) else {
+        maps::count(Counter::RingFull);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is a reserved, aligned DropRecord, and `fill` writes every field of it.
+    let now = unsafe { record::fill(record, ctx.as_ptr(), skb, origin, location, reason) };
+    let Some(key) = key else {
+        maps::count(Counter::Unfolded);
+        entry.submit(0);
+        maps::count(Counter::Reported);
+        return;
+    };
+    match maps::fold_insert(key, &FoldValue { count: 0, last_ns: now }, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            // SAFETY: `fill` has initialised the flags.
+            unsafe { (*record).flags |= RecordFlags::FOLDED };
+        }
+        Err(EEXIST) => {
+            // Another CPU reported the same key between our look-up and now; its record stands for this drop.
+            if let Some(value) = maps::fold_value(key) {
+                fold::add(value, now);
+                entry.discard(0);
+                maps::count(Counter::Folded);
+                return;
+            }
+            maps::count(Counter::Unfolded);
+        }
+        Err(error) => {
+            if error != E2BIG && error != EBUSY {
+                warn!(ctx, "fold table refused a key: error {}", error);
+            }
+            maps::count(Counter::Unfolded);
+        }
+    }
+    entry.submit(0);
+    maps::count(Counter::Reported);
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel lets GPL-compatible programs only call the helpers used here.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,4 +1,8 @@
-//! Project tasks, as a library so that the kernel tests can use the test bed.
+//! Project tasks as a library: the kernel tests use parts of it too.
 
+pub mod command;
 pub mod demo;
+pub mod fingerprint;
 pub mod netns;
+pub mod packages;
+pub mod toolchain;

@@ -1,27 +1,38 @@
-//! Project tasks: `cargo xtask COMMAND`.
+//! `cargo xtask …`: builds the eBPF program and its toolchain, and runs what needs them.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use xtask::command::{is_root, run};
 use xtask::demo::{self, DemoOptions, pod};
+use xtask::toolchain;
 
+/// Builds netpol-observer with its eBPF program, and runs the demo and the tests.
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Project tasks", disable_help_subcommand = true)]
-struct Arguments {
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Xtask {
     #[command(subcommand)]
-    command: Task,
+    task: Task,
 }
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run a small shop in network namespaces, break calls in many ways and watch the observer explain each (needs root).
-    Demo {
-        /// The built `observer` program.
+    /// Brings the eBPF toolchain, compiles the eBPF program and the observer.
+    Build {
+        /// Optimised.
         #[arg(long)]
-        observer: PathBuf,
+        release: bool,
     },
+    /// Builds a shop in network namespaces, breaks calls in many ways and has the observer explain each. Needs root.
+    Demo {
+        /// Run this built observer instead of building one.
+        #[arg(long, value_name = "PROGRAM")]
+        observer: Option<PathBuf>,
+    },
+    /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
+    Test,
     /// What runs in the demo's pods.
     #[command(hide = true)]
     PodServe(pod::ServeOptions),
@@ -31,10 +42,45 @@ enum Task {
 }
 
 fn main() -> Result<ExitCode> {
-    match Arguments::parse().command {
-        Task::Demo { observer } => demo::run(DemoOptions { observer })?,
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask lies in the workspace")?;
+    match Xtask::parse().task {
+        Task::Build { release } => {
+            let binary = build(root, release)?;
+            println!("{}", binary.display());
+        }
+        Task::Demo { observer } => {
+            if is_root() {
+                toolchain::bring_network_tools()?;
+            }
+            let observer = observer.map_or_else(|| build(root, false), Ok)?;
+            demo::run(DemoOptions { observer })?;
+        }
+        Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+mod test;
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// Builds the observer with its eBPF program and returns its path.
+fn build(root: &Path, release: bool) -> Result<PathBuf> {
+    toolchain::build_object(root)?;
+    let mut command = cargo(root);
+    command.args(["build", "--locked", "--package", "netpol-observer", "--bin", "observer"]);
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target));
+    Ok(target.join(if release { "release" } else { "debug" }).join("observer"))
 }

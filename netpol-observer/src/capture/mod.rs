@@ -1,5 +1,18 @@
 //! Where drops come from: the running kernel, or a recording of one.
 
+pub mod btf;
+pub mod candidates;
+pub mod doctor;
+mod error;
+pub mod kernel;
+pub mod live;
+pub mod permissions;
+mod program;
+pub mod symbols;
+
+pub use error::CaptureError;
+pub use program::{TRACEPOINT, is_built_in};
+
 use bytes::Bytes;
 use netpol_observer_common::{Counters, FoldKey, FoldValue};
 

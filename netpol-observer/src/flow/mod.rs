@@ -4,10 +4,19 @@
 #![forbid(unsafe_code)]
 
 mod event;
+mod fold;
+mod hook;
+mod packet;
 mod protocol;
+mod record;
+#[doc(hidden)]
+pub mod testing;
 
 pub use event::{Conntrack, DropEvent, FoldId, Hook, Interface, KernelNames, Location, Reason, Socket, Symbol, Tuple};
+pub use fold::{KeyFlow, decode_key, fold_key};
+pub use packet::{FlowError, decode};
 pub use protocol::{Protocol, UnknownProtocol};
+pub use record::{RecordError, decode_record};
 
 use std::net::IpAddr;
 

@@ -55,7 +55,7 @@ impl Observers {
             let mut command = Command::new(program);
             command
                 .current_dir(directory)
-                .args(["tail", "--manifests", manifests])
+                .args(["tail", "--manifests", manifests, "--node-name", "node-1"])
                 .args(format)
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped());

@@ -1,0 +1,96 @@
+//! What makes two drops the same, read from the packet.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use netpol_observer_common::{Field, FoldKey, FoldValue};
+
+use crate::kernel::SkBuff;
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86DD;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// The key of a packet; `None` for one that is not plain IPv4 or IPv6. IPv6 extension headers are not walked: such a packet
+/// is rare, has no key, and each is reported.
+#[inline(always)]
+pub(crate) fn key(skb: &SkBuff, netns: u32, reason: u32) -> Option<FoldKey> {
+    // SAFETY: a __be16 field.
+    let ether_type = u16::from_be(unsafe { skb.get::<u16>(Field::SkbProtocol) });
+    let (network, len) = skb.network();
+    let mut key = FoldKey {
+        netns,
+        reason,
+        src: [0; 16],
+        dst: [0; 16],
+        dst_port: [0; 2],
+        ether_type,
+        protocol: 0,
+        later_fragment: 0,
+        reserved: [0; 2],
+    };
+    match ether_type {
+        ETH_P_IP if len >= 20 => {
+            let mut header = [0u8; 20];
+            read(&mut header, network)?;
+            key.protocol = header[9];
+            key.src[..4].copy_from_slice(&header[12..16]);
+            key.dst[..4].copy_from_slice(&header[16..20]);
+            if (u16::from_be_bytes([header[6], header[7]]) & 0x1fff) != 0 {
+                key.later_fragment = 1;
+                return Some(key);
+            }
+            let transport = u32::from(header[0] & 0x0f) * 4;
+            key.dst_port = ports(key.protocol, network, transport, len)?;
+            Some(key)
+        }
+        ETH_P_IPV6 if len >= 40 => {
+            let mut header = [0u8; 40];
+            read(&mut header, network)?;
+            key.protocol = header[6];
+            key.src.copy_from_slice(&header[8..24]);
+            key.dst.copy_from_slice(&header[24..40]);
+            key.dst_port = ports(key.protocol, network, 40, len)?;
+            Some(key)
+        }
+        _ => None,
+    }
+}
+
+/// The destination port, or type and code; `None` where the protocol has neither or the bytes are not there.
+#[inline(always)]
+fn ports(protocol: u8, network: u64, transport: u32, len: u32) -> Option<[u8; 2]> {
+    if len < transport + 4 {
+        return None;
+    }
+    let mut start = [0u8; 4];
+    read(&mut start, network + u64::from(transport))?;
+    match protocol {
+        TCP | UDP | SCTP => Some([start[2], start[3]]),
+        ICMP | ICMPV6 => Some([start[0], start[1]]),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn read<const N: usize>(buffer: &mut [u8; N], address: u64) -> Option<()> {
+    // SAFETY: the helper writes N bytes into the buffer or fails.
+    let result = unsafe { bpf_probe_read_kernel(buffer.as_mut_ptr().cast(), N as u32, address as *const _) };
+    if result == 0 { Some(()) } else { None }
+}
+
+/// Counts one more drop under a key.
+#[inline(always)]
+pub(crate) fn add(value: *mut FoldValue, now: u64) {
+    // SAFETY: a pointer to a map value, valid for this run of the program; the count lies at its start. Other CPUs add to it
+    // at the same time, hence the atomic; of several times written at once any is good.
+    unsafe {
+        // The target has no compare-and-swap as far as rustc knows, so core offers no fetch_add; every BPF has this one.
+        asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) &raw mut (*value).count, one = in(reg) 1u64);
+        (&raw mut (*value).last_ns).write_volatile(now);
+    }
+}

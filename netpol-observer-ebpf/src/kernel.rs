@@ -1,0 +1,184 @@
+//! Reading kernel structures at offsets that user space has taken from BTF.
+
+use core::ptr;
+
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
+use netpol_observer_common::{ABSENT, Field, RecordFlags};
+
+/// Byte offsets of [`Field`]s. User space replaces the table before the program is loaded; the map it lies in is then
+/// frozen, so that the verifier knows each value, checks each access as a fixed offset and removes what is [`ABSENT`].
+#[unsafe(no_mangle)]
+static OFFSETS: [u32; Field::COUNT] = [ABSENT; Field::COUNT];
+
+/// `SKB_DST_PTRMASK`: bit 0 of `_skb_refdst` is SKB_DST_NOREF.
+const DST_PTRMASK: u64 = !1;
+/// `NFCT_PTRMASK`: the low three bits of `_nfct` are `enum ip_conntrack_info`.
+pub(crate) const NFCT_PTRMASK: u64 = !7;
+
+#[inline(always)]
+pub(crate) fn offset(field: Field) -> Option<usize> {
+    // SAFETY: the index is a discriminant and so in bounds. Volatile, because user space replaces the initial value.
+    let offset = unsafe { ptr::read_volatile(&raw const OFFSETS[field as usize]) };
+    if offset == ABSENT { None } else { Some(offset as usize) }
+}
+
+/// Loads a field through a pointer whose type the verifier knows; a bad address reads as zero (PROBE_MEM).
+///
+/// # Safety
+/// `base` is a BTF-typed pointer of the structure that `field` belongs to, and `T` has the field's size.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy + Default>(base: *const u8, field: Field) -> T {
+    match offset(field) {
+        // SAFETY: see above; the verifier checks offset and size against the structure.
+        Some(offset) => unsafe { ptr::read_volatile(base.add(offset).cast::<T>()) },
+        None => T::default(),
+    }
+}
+
+/// Reads a field at an address that the verifier knows nothing of. Zero when it cannot be read.
+///
+/// # Safety
+/// `T` is plain old data for which all bits zero is a value.
+#[inline(always)]
+pub(crate) unsafe fn probe<T: Copy + Default>(base: u64, field: Field) -> T {
+    let mut value = T::default();
+    if let Some(offset) = offset(field) {
+        // SAFETY: the helper checks the source address and writes at most size_of::<T>() bytes.
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, (base + offset as u64) as *const _) };
+    }
+    value
+}
+
+/// As [`probe`], straight into `to`.
+///
+/// # Safety
+/// `to` is writable for the size of a `T`, which is plain old data.
+#[inline(always)]
+pub(crate) unsafe fn probe_into<T>(to: *mut T, base: u64, field: Field) {
+    if let Some(offset) = offset(field) {
+        // SAFETY: the helper checks the source address; it fills what it cannot read with zeros.
+        unsafe { bpf_probe_read_kernel(to.cast(), size_of::<T>() as u32, (base + offset as u64) as *const _) };
+    }
+}
+
+/// Zeros `N` words. Word by word: a memset would become a call that loops over bytes.
+///
+/// # Safety
+/// `to` is aligned and writable for `N` words.
+#[inline(always)]
+pub(crate) unsafe fn zero<const N: usize>(to: *mut u64) {
+    for i in 0..N {
+        // SAFETY: see above. Volatile, so that the compiler does not make it a memset again.
+        unsafe { to.add(i).write_volatile(0) };
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The packet: `struct sk_buff *`.
+pub(crate) struct SkBuff(pub(crate) *const u8);
+
+/// Where a packet was: its device and network namespace.
+pub(crate) struct Origin {
+    /// Address of the `net_device`, 0 without one.
+    pub(crate) device: u64,
+    pub(crate) netns: u32,
+    /// [`RecordFlags`] that tell where these come from.
+    pub(crate) flags: u32,
+}
+
+impl SkBuff {
+    /// # Safety
+    /// As for [`load`].
+    #[inline(always)]
+    pub(crate) unsafe fn get<T: Copy + Default>(&self, field: Field) -> T {
+        // SAFETY: the tracepoint's first argument is a trusted `struct sk_buff *`.
+        unsafe { load(self.0, field) }
+    }
+
+    /// Address of the socket, or 0.
+    #[inline(always)]
+    pub(crate) fn socket(&self) -> u64 {
+        // SAFETY: pointer-sized.
+        unsafe { self.get(Field::SkbSk) }
+    }
+
+    /// Address and length of the linear data from the network header on.
+    #[inline(always)]
+    pub(crate) fn network(&self) -> (u64, u32) {
+        // SAFETY: fields of sk_buff with the sizes of `unsigned char *`, `__u16`, `sk_buff_data_t` (u32 on 64 bit).
+        let (head, network_header, tail) = unsafe {
+            (
+                self.get::<u64>(Field::SkbHead),
+                self.get::<u16>(Field::SkbNetworkHeader),
+                self.get::<u32>(Field::SkbTail),
+            )
+        };
+        let start = u32::from(network_header);
+        // Unset (0xffff) or beyond the data: nothing to copy.
+        let len = if tail > start { tail - start } else { 0 };
+        (head + u64::from(start), len)
+    }
+
+    /// In the OUTPUT hook the packet has no device yet: then the route has one, and without a route the socket knows the
+    /// namespace.
+    #[inline(always)]
+    pub(crate) fn origin(&self) -> Origin {
+        // SAFETY: pointer-sized fields of sk_buff.
+        let (device, refdst) = unsafe { (self.get::<u64>(Field::SkbDev), self.get::<u64>(Field::SkbRefdst)) };
+        if device != 0 {
+            return Origin {
+                device,
+                netns: device_netns(device),
+                flags: RecordFlags::DEVICE,
+            };
+        }
+        let route = refdst & DST_PTRMASK;
+        if route != 0 {
+            // SAFETY: pointer-sized; an address that cannot be read gives zero.
+            let device = unsafe { probe::<u64>(route, Field::DstDev) };
+            if device != 0 {
+                return Origin {
+                    device,
+                    netns: device_netns(device),
+                    flags: RecordFlags::DEVICE_FROM_ROUTE,
+                };
+            }
+        }
+        let socket = self.socket();
+        if socket != 0 {
+            // SAFETY: pointer-sized.
+            let net = unsafe { probe::<u64>(socket, Field::SockNet) };
+            return Origin {
+                device: 0,
+                netns: netns_inum(net),
+                flags: RecordFlags::NETNS_FROM_SOCKET,
+            };
+        }
+        Origin {
+            device: 0,
+            netns: 0,
+            flags: 0,
+        }
+    }
+}
+
+#[inline(always)]
+fn device_netns(device: u64) -> u32 {
+    // SAFETY: pointer-sized.
+    netns_inum(unsafe { probe::<u64>(device, Field::DevNet) })
+}
+
+#[inline(always)]
+fn netns_inum(net: u64) -> u32 {
+    if net == 0 {
+        return 0;
+    }
+    // SAFETY: an unsigned int.
+    unsafe { probe::<u32>(net, Field::NetInum) }
+}

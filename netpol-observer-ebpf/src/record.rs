@@ -1,0 +1,120 @@
+//! Filling a record.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
+use netpol_observer_common::{DropRecord, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
+
+use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, now, offset, probe, probe_into, zero};
+
+/// TCP_TIME_WAIT and TCP_NEW_SYN_RECV (include/net/tcp_states.h): sockets in these states are small structures without a
+/// cgroup (`sk_fullsock()`).
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_NEW_SYN_RECV: u8 = 12;
+
+/// Frames left out: this program and the function that runs it.
+const SKIP_FRAMES: u64 = 2;
+
+/// Writes every field of `record` and returns its time.
+///
+/// # Safety
+/// `record` points to writable memory of a `DropRecord`; `ctx` is the program's context.
+#[inline(always)]
+pub(crate) unsafe fn fill(record: *mut DropRecord, ctx: *mut c_void, skb: &SkBuff, origin: &Origin, location: u64, reason: u32) -> u64 {
+    let now = now();
+    // SAFETY: see above; each field is written once, reads of kernel memory are checked by the helpers.
+    unsafe {
+        (*record).time_ns = now;
+        (*record).location = location;
+        (*record).reason = reason;
+        (*record).netns = origin.netns;
+        (*record).reserved = [0; 7];
+        let mut flags = origin.flags;
+
+        zero::<2>((&raw mut (*record).ifname).cast());
+        (*record).ifindex = 0;
+        if origin.device != 0 {
+            (*record).ifindex = probe::<u32>(origin.device, Field::DevIfindex);
+            probe_into(&raw mut (*record).ifname, origin.device, Field::DevName);
+        }
+        flags |= conntrack(record, skb);
+        flags |= socket(record, skb);
+        packet(record, skb);
+        stack(record, ctx);
+        (*record).flags = flags;
+    }
+    now
+}
+
+/// The original tuple: what the opener sent, before any translation.
+#[inline(always)]
+unsafe fn conntrack(record: *mut DropRecord, skb: &SkBuff) -> u32 {
+    // SAFETY: `_nfct` is an unsigned long; the entry is read by checked helpers.
+    unsafe {
+        let nfct = skb.get::<u64>(Field::SkbNfct);
+        let entry = nfct & NFCT_PTRMASK;
+        (*record).ct_info = (nfct & 7) as u8;
+        (*record).ct_status = 0;
+        zero::<5>((&raw mut (*record).ct_original).cast());
+        if entry == 0 || offset(Field::NfConnOriginal).is_none() {
+            return 0;
+        }
+        (*record).ct_status = probe::<u64>(entry, Field::NfConnStatus) as u32;
+        probe_into(&raw mut (*record).ct_original, entry, Field::NfConnOriginal);
+    }
+    RecordFlags::CONNTRACK
+}
+
+#[inline(always)]
+unsafe fn socket(record: *mut DropRecord, skb: &SkBuff) -> u32 {
+    let socket = skb.socket();
+    // SAFETY: fields are read by checked helpers.
+    unsafe {
+        (*record).socket_cookie = 0;
+        (*record).cgroup_id = 0;
+        if socket == 0 {
+            return 0;
+        }
+        (*record).socket_cookie = probe::<u64>(socket, Field::SockCookie);
+        let state = probe::<u8>(socket, Field::SockState);
+        if state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV {
+            let cgroup = probe::<u64>(socket, Field::SockCgroup);
+            if cgroup != 0 {
+                let node = probe::<u64>(cgroup, Field::CgroupKn);
+                if node != 0 {
+                    (*record).cgroup_id = probe::<u64>(node, Field::KernfsId);
+                }
+            }
+        }
+    }
+    RecordFlags::SOCKET
+}
+
+#[inline(always)]
+unsafe fn packet(record: *mut DropRecord, skb: &SkBuff) {
+    let (network, available) = skb.network();
+    // SAFETY: fields of sk_buff with their sizes; the helper copies at most HEADER_BYTES into the record.
+    unsafe {
+        (*record).packet_len = skb.get::<u32>(Field::SkbLen);
+        (*record).network_offset = network.wrapping_sub(skb.get::<u64>(Field::SkbData)) as i32;
+        (*record).ether_type = u16::from_be(skb.get::<u16>(Field::SkbProtocol));
+        zero::<{ HEADER_BYTES / 8 }>((&raw mut (*record).header).cast());
+        let len = if available > HEADER_BYTES as u32 {
+            HEADER_BYTES as u32
+        } else {
+            available
+        };
+        let header = (&raw mut (*record).header).cast::<c_void>();
+        let copied = bpf_probe_read_kernel(header, len, network as *const _);
+        (*record).header_len = if copied == 0 { len as u16 } else { 0 };
+    }
+}
+
+#[inline(always)]
+unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void) {
+    // SAFETY: the helper writes at most the array's size.
+    unsafe {
+        zero::<STACK_FRAMES>((&raw mut (*record).stack).cast());
+        bpf_get_stack(ctx, (&raw mut (*record).stack).cast(), (STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+    }
+}

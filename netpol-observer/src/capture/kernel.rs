@@ -1,0 +1,270 @@
+//! What the running kernel offers: field offsets, reason names, symbols.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use netpol_observer_common::{ABSENT, Field};
+
+use super::btf::{Btf, BtfError};
+use super::candidates::REASON_PREFIX;
+use super::error::CaptureError;
+use super::symbols::Symbols;
+use crate::flow::{KernelNames, Symbol};
+
+const BTF_DIR: &str = "/sys/kernel/btf";
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// The layout of `struct nf_conntrack_tuple` that [`netpol_observer_common::ConntrackTuple`] assumes: member, offset, size.
+const TUPLE_LAYOUT: &[(&str, u32, u32)] = &[
+    ("src.u3", 0, 16),
+    ("src.u", 16, 2),
+    ("src.l3num", 18, 2),
+    ("dst.u3", 20, 16),
+    ("dst.u", 36, 2),
+    ("dst.protonum", 38, 1),
+];
+
+/// Byte offsets for the eBPF program, and what could not be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// In the order of [`Field::ALL`]; [`ABSENT`] where this kernel has no such field.
+    pub table: [u32; Field::COUNT],
+    /// Optional fields that are absent, and why.
+    pub absent: Vec<(Field, BtfError)>,
+}
+
+/// Facts about the running kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    /// `uname -r`
+    pub release: String,
+    btf: Btf,
+    modules: Vec<(String, Btf)>,
+}
+
+impl Kernel {
+    /// Reads the kernel's BTF and that of its modules.
+    ///
+    /// # Errors
+    /// When the kernel shows no BTF or it cannot be understood.
+    pub fn read() -> Result<Self, CaptureError> {
+        let vmlinux = Path::new(BTF_DIR).join("vmlinux");
+        let data = fs::read(&vmlinux).map_err(|error| CaptureError::NoBtf {
+            path: vmlinux.clone(),
+            error,
+        })?;
+        let btf = Btf::parse(data).map_err(CaptureError::Btf)?;
+        Ok(Kernel {
+            release: release(),
+            modules: modules(&btf),
+            btf,
+        })
+    }
+
+    /// Whether programs can attach to this tracepoint with typed arguments.
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.btf.has_typedef(&format!("btf_trace_{name}"))
+    }
+
+    /// Values and names (with prefix) of the drop reasons: the core's and those of subsystems.
+    pub fn reasons(&self) -> BTreeMap<u32, String> {
+        let mut reasons = self.btf.enumerators("skb_drop_reason");
+        // Bookkeeping values are no reasons.
+        reasons.retain(|_, name| !matches!(name.strip_prefix(REASON_PREFIX), Some("MAX" | "SUBSYS_MASK")));
+        for enumeration in ["mac80211_drop_reason", "ovs_drop_reason"] {
+            for btf in std::iter::once(&self.btf).chain(self.modules.iter().map(|(_, btf)| btf)) {
+                reasons.extend(btf.enumerators(enumeration));
+            }
+        }
+        reasons
+    }
+
+    /// Looks up every field the program reads.
+    ///
+    /// # Errors
+    /// When a field without which nothing can be recorded is missing or has changed; it is named.
+    pub fn offsets(&self) -> Result<Offsets, CaptureError> {
+        let mut offsets = Offsets {
+            table: [ABSENT; Field::COUNT],
+            absent: Vec::new(),
+        };
+        for &field in Field::ALL {
+            match self.place(field) {
+                Ok(offset) => offsets.table[field as usize] = offset,
+                Err(error) if field.spec().required => return Err(CaptureError::Field(error)),
+                Err(error) => offsets.absent.push((field, error)),
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn place(&self, field: Field) -> Result<u32, BtfError> {
+        let spec = field.spec();
+        let btf = self.defining(spec.structure, spec.path);
+        let place = btf.place(spec.structure, spec.path)?;
+        if place.size != spec.size {
+            return Err(BtfError::Size {
+                structure: spec.structure.to_owned(),
+                path: spec.path.to_owned(),
+                has: place.size,
+                wants: spec.size,
+            });
+        }
+        if field == Field::NfConnOriginal {
+            check_tuple(btf)?;
+        }
+        Ok(place.offset)
+    }
+
+    /// The BTF that defines a structure: the kernel's, or else the first module's that does.
+    fn defining(&self, structure: &str, path: &str) -> &Btf {
+        if matches!(self.btf.place(structure, path), Err(BtfError::NoStructure(_))) {
+            for (_, module) in &self.modules {
+                if !matches!(module.place(structure, path), Err(BtfError::NoStructure(_))) {
+                    return module;
+                }
+            }
+        }
+        &self.btf
+    }
+
+    /// The kernel's symbols; empty where they are hidden from this process.
+    pub fn symbols() -> Symbols {
+        Symbols::parse(&fs::read_to_string(KALLSYMS).unwrap_or_default())
+    }
+
+    /// What gives numbers their names, now.
+    pub fn names(&self) -> LiveNames {
+        let reasons = self
+            .reasons()
+            .into_iter()
+            .map(|(number, name)| (number, Arc::from(name.strip_prefix(REASON_PREFIX).unwrap_or(&name))))
+            .collect();
+        LiveNames {
+            reasons,
+            symbols: RwLock::new(Self::symbols()),
+            clock_offset_ns: clock_offset_ns(),
+        }
+    }
+}
+
+fn check_tuple(btf: &Btf) -> Result<(), BtfError> {
+    for &(path, offset, size) in TUPLE_LAYOUT {
+        let place = btf.place("nf_conntrack_tuple", path)?;
+        if (place.offset, place.size) != (offset, size) {
+            return Err(BtfError::Size {
+                structure: "nf_conntrack_tuple".into(),
+                path: path.into(),
+                has: place.size,
+                wants: size,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// BTF of the loaded modules that can hold a structure of interest.
+fn modules(kernel: &Btf) -> Vec<(String, Btf)> {
+    const OF_INTEREST: &[&str] = &["nf_conntrack", "openvswitch", "mac80211"];
+    OF_INTEREST
+        .iter()
+        .filter_map(|&module| {
+            let data = fs::read(Path::new(BTF_DIR).join(module)).ok()?;
+            match kernel.with_module(data) {
+                Ok(btf) => Some((module.to_owned(), btf)),
+                Err(error) => {
+                    tracing::warn!("BTF of module {module} is not used: {error}");
+                    None
+                }
+            }
+        })
+        .collect()
+}
+
+/// `uname -r`
+pub fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
+}
+
+/// Nanoseconds from CLOCK_MONOTONIC, which records use, to the Unix epoch.
+fn clock_offset_ns() -> i64 {
+    let mut monotonic = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut monotonic) };
+    let uptime = Duration::new(monotonic.tv_sec.unsigned_abs(), monotonic.tv_nsec.unsigned_abs() as u32);
+    let wall = jiff::Timestamp::now().as_nanosecond();
+    i64::try_from(wall - i128::try_from(uptime.as_nanos()).unwrap_or(0)).unwrap_or(0)
+}
+
+/// Names from the running kernel.
+#[derive(Debug)]
+pub struct LiveNames {
+    reasons: BTreeMap<u32, Arc<str>>,
+    symbols: RwLock<Symbols>,
+    clock_offset_ns: i64,
+}
+
+impl LiveNames {
+    /// Reads the symbols again, after modules have been loaded.
+    pub fn reload_symbols(&self) {
+        *self.symbols.write().unwrap_or_else(PoisonError::into_inner) = Kernel::symbols();
+    }
+
+    /// Runs `f` on the symbols.
+    pub fn with_symbols<T>(&self, f: impl FnOnce(&Symbols) -> T) -> T {
+        f(&self.symbols.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All reasons, for a recording's header.
+    pub fn reasons(&self) -> &BTreeMap<u32, Arc<str>> {
+        &self.reasons
+    }
+}
+
+impl KernelNames for LiveNames {
+    fn reason(&self, number: u32) -> Option<Arc<str>> {
+        self.reasons.get(&number).cloned()
+    }
+
+    fn symbol(&self, address: u64) -> Option<Symbol> {
+        self.with_symbols(|symbols| symbols.find(address))
+    }
+
+    fn clock_offset_ns(&self) -> i64 {
+        self.clock_offset_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole field list against the kernel this test runs on; it prints why when there is none to ask.
+    #[test]
+    fn this_kernel_has_the_fields() {
+        let kernel = match Kernel::read() {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                println!("skipped: {error}");
+                return;
+            }
+        };
+        let offsets = kernel.offsets().expect("required fields");
+        for (field, error) in &offsets.absent {
+            println!("absent {field:?}: {error}");
+        }
+        // On x86-64 and arm64 a list_head comes first, so that no required field of sk_buff lies at offset 0.
+        assert!(
+            Field::ALL
+                .iter()
+                .filter(|f| f.spec().structure == "sk_buff")
+                .all(|&f| offsets.table[f as usize] != 0)
+        );
+        if kernel.has_tracepoint("kfree_skb") {
+            assert!(!kernel.reasons().is_empty());
+        }
+    }
+}

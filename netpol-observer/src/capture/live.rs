@@ -1,0 +1,263 @@
+//! Live capture: the ring reader, the turning of the fold tables and the kernel's counters, as one stream of [`Captured`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use bytes::BytesMut;
+use netpol_observer_common::DropRecord;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::candidates::Candidates;
+use super::error::CaptureError;
+use super::kernel::{Kernel, LiveNames};
+use super::program::Program;
+use super::{Captured, KernelLedger};
+use crate::flow::KernelNames;
+
+/// How capture is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveOptions {
+    /// Bytes of the ring between kernel and user space: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// How often repeats are fetched from the kernel. A key whose drops go on is also reported afresh this often.
+    pub fold_interval: Duration,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        LiveOptions {
+            ring_bytes: 8 * 1024 * 1024,
+            fold_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Records taken from the ring before they are handed on.
+const BATCH: usize = 1024;
+/// Batches that may wait for a slow reader. Beyond that the ring fills, and the kernel counts what it could not write.
+const BATCHES: usize = 16;
+/// How often loaded modules are looked at for new symbols.
+const MODULES_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A running capture.
+pub struct Live {
+    batches: mpsc::Receiver<Vec<Captured>>,
+    current: std::vec::IntoIter<Captured>,
+    names: Arc<LiveNames>,
+    stop: Option<oneshot::Sender<()>>,
+    release: String,
+}
+
+/// Loads and attaches the program and starts reading. Must be called within a tokio runtime.
+///
+/// # Errors
+/// When the kernel, the process's permissions or the binary do not allow it; the error says which.
+pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
+    let kernel = Kernel::read()?;
+    let offsets = kernel.offsets()?;
+    for (field, error) in &offsets.absent {
+        tracing::info!("not recorded on this kernel: {field:?} ({error})");
+    }
+    let reasons = kernel.reasons();
+    if reasons.is_empty() {
+        return Err(CaptureError::NoReasons { release: kernel.release });
+    }
+    let names = Arc::new(kernel.names());
+    let mut program = Program::load(&kernel, &offsets, options.ring_bytes)?;
+    let candidates = names.with_symbols(|symbols| Candidates::new(&reasons, symbols));
+    program.set_candidates(&candidates)?;
+    let ring = program.take_ring()?;
+    let logger = program.take_logger();
+    // SAFETY: the ring owns its map's descriptor and keeps it open and unchanged until it is dropped together with the AsyncFd.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(|error| CaptureError::Io {
+        what: "watch the ring",
+        error: error.into(),
+    })?;
+    program.attach()?;
+
+    let (batches_in, batches) = mpsc::channel(BATCHES);
+    let (stop, stopped) = oneshot::channel();
+    let reader = Reader {
+        program,
+        ring,
+        logger,
+        received: 0,
+        folded_delivered: 0,
+        arena: BytesMut::new(),
+        names: Arc::clone(&names),
+        reasons,
+        modules: modules(),
+    };
+    tokio::spawn(reader.run(options.fold_interval, batches_in, stopped));
+    Ok(Live {
+        batches,
+        current: Vec::new().into_iter(),
+        names,
+        stop: Some(stop),
+        release: kernel.release,
+    })
+}
+
+impl Live {
+    /// The next captured item; `None` after [`Live::stop`] when everything has been delivered. The last item is the final,
+    /// exact ledger. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Captured> {
+        loop {
+            if let Some(captured) = self.current.next() {
+                return Some(captured);
+            }
+            self.current = self.batches.recv().await?.into_iter();
+        }
+    }
+
+    /// Detaches the program. What it has captured is still delivered by [`Live::next`].
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // The reader may have ended already.
+            let _ = stop.send(());
+        }
+    }
+
+    /// What gives this kernel's numbers their names.
+    pub fn names(&self) -> Arc<dyn KernelNames + Send + Sync> {
+        Arc::clone(&self.names) as Arc<dyn KernelNames + Send + Sync>
+    }
+
+    /// The drop reasons of this kernel, by number, without prefix.
+    pub fn reasons(&self) -> &std::collections::BTreeMap<u32, Arc<str>> {
+        self.names.reasons()
+    }
+
+    /// `uname -r`
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+}
+
+struct Reader {
+    program: Program,
+    ring: AsyncFd<RingBuf<MapData>>,
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    received: u64,
+    folded_delivered: u64,
+    arena: BytesMut,
+    names: Arc<LiveNames>,
+    reasons: std::collections::BTreeMap<u32, String>,
+    modules: String,
+}
+
+impl Reader {
+    async fn run(mut self, fold_interval: Duration, out: mpsc::Sender<Vec<Captured>>, mut stopped: oneshot::Receiver<()>) {
+        let mut fold = interval_at(Instant::now() + fold_interval, fold_interval);
+        fold.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut modules = interval_at(Instant::now() + MODULES_INTERVAL, MODULES_INTERVAL);
+        modules.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                // Stopping also when the other half was dropped.
+                _ = &mut stopped => break,
+                _ = fold.tick() => batch = self.turn(),
+                _ = modules.tick() => self.look_for_modules(),
+                result = read_ready(&mut self.ring, &mut self.arena, &mut batch) => match result {
+                    Ok(()) => self.received += batch.len() as u64,
+                    Err(error) => {
+                        tracing::error!("reading the ring: {error}");
+                        break;
+                    }
+                },
+            }
+            // A slow reader holds the ring back here; the kernel counts what no longer fits.
+            if !batch.is_empty() && out.send(batch).await.is_err() {
+                break;
+            }
+        }
+        self.program_end(&out).await;
+    }
+
+    async fn program_end(mut self, out: &mpsc::Sender<Vec<Captured>>) {
+        let misses = self.program.misses();
+        self.program.detach();
+        let mut last = self.turn_with(misses);
+        // A run that began before the table turned may have opened its key in the other one.
+        last.pop();
+        last.extend(self.turn_with(misses));
+        let _ = out.send(last).await;
+    }
+
+    fn turn(&mut self) -> Vec<Captured> {
+        let misses = self.program.misses();
+        self.turn_with(misses)
+    }
+
+    /// Everything in the ring, then the repeats: a repeat is always behind its record.
+    fn turn_with(&mut self, program_misses: u64) -> Vec<Captured> {
+        let repeats = self.program.turn_fold();
+        let mut batch = Vec::new();
+        while drain(self.ring.get_mut(), &mut self.arena, &mut batch, usize::MAX) {}
+        self.received += batch.len() as u64;
+        for (key, value) in repeats {
+            self.folded_delivered += value.count;
+            batch.push(Captured::Repeat { key, value });
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        batch.push(Captured::Ledger(KernelLedger {
+            counters: self.program.counters(),
+            received: self.received,
+            folded_delivered: self.folded_delivered,
+            program_misses,
+        }));
+        batch
+    }
+
+    /// New modules bring new functions: names for locations, and places where drops happen.
+    fn look_for_modules(&mut self) {
+        let now = modules();
+        if now == self.modules {
+            return;
+        }
+        self.modules = now;
+        self.names.reload_symbols();
+        let candidates = self.names.with_symbols(|symbols| Candidates::new(&self.reasons, symbols));
+        if let Err(error) = self.program.set_candidates(&candidates) {
+            tracing::warn!("after modules changed: {error}");
+        }
+    }
+}
+
+/// Names of the loaded modules; empty on a kernel without them.
+fn modules() -> String {
+    let text = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+    text.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join(" ")
+}
+
+/// Waits for the ring and takes a batch from it.
+async fn read_ready(ring: &mut AsyncFd<RingBuf<MapData>>, arena: &mut BytesMut, batch: &mut Vec<Captured>) -> io::Result<()> {
+    let mut ready = ring.readable_mut().await?;
+    // Readiness is cleared only when the ring was seen empty, or a wake-up could be missed.
+    if !drain(ready.get_inner_mut(), arena, batch, BATCH) {
+        ready.clear_ready();
+    }
+    Ok(())
+}
+
+/// Takes up to `limit` records; whether there may be more.
+fn drain(ring: &mut RingBuf<MapData>, arena: &mut BytesMut, batch: &mut Vec<Captured>, limit: usize) -> bool {
+    for _ in 0..limit {
+        let Some(item) = ring.next() else { return false };
+        // One allocation serves many records.
+        if arena.capacity() < item.len() {
+            arena.reserve(size_of::<DropRecord>() * 128);
+        }
+        arena.extend_from_slice(&item);
+        batch.push(Captured::Record(arena.split().freeze()));
+    }
+    true
+}

@@ -1,0 +1,14 @@
+//! `observer doctor` on a machine where everything works.
+
+use netpol_observer::capture::doctor::{Status, examine};
+
+use crate::support::{machine, runtime};
+
+#[test]
+fn a_real_drop_is_seen() {
+    let Some(_machine) = machine("doctor::a_real_drop_is_seen") else { return };
+    let checks = runtime().block_on(examine());
+    let failed: Vec<_> = checks.iter().filter(|check| check.status == Status::Fails || check.status == Status::Skipped).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(checks.iter().any(|check| check.name == "a real drop" && check.status == Status::Works));
+}

@@ -1,0 +1,11 @@
+//! Tests on the running kernel: real programs, namespaces, firewall rules and packets.
+//!
+//! They need root, nftables and a build with the eBPF program; without, each prints that it was skipped and why. The packets
+//! of a record are read here byte by byte, independently of the decoder.
+
+mod conntrack;
+mod doctor;
+mod flood;
+mod nftables;
+mod packets;
+mod support;

@@ -1,0 +1,212 @@
+//! What the kernel tests share: when to skip, one test at a time, and drops read byte by byte.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use netpol_observer::capture::live::{Live, LiveOptions, open};
+use netpol_observer::capture::permissions::Permissions;
+use netpol_observer::capture::{Captured, KernelLedger, is_built_in};
+use netpol_observer::flow::KernelNames;
+use netpol_observer_common::{DropRecord, FoldKey};
+use xtask::netns::{Netns, required_tools};
+use zerocopy::FromBytes as _;
+
+/// One test at a time: the tracepoint is the machine's, and some tests count every drop there is.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The machine for one test, or `None` after printing why it cannot run here.
+pub(crate) fn machine(test: &str) -> Option<MutexGuard<'static, ()>> {
+    let missing = Permissions::read().missing_for_capture();
+    let why = if !missing.is_empty() {
+        format!("missing {missing:?}; run as root")
+    } else if !is_built_in() {
+        "built without the eBPF program; run `cargo xtask test`".to_owned()
+    } else if let Some(tool) = required_tools().first() {
+        format!("the Debian package {} is not installed", tool.package)
+    } else {
+        return Some(MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
+    };
+    println!("SKIPPED {test}: {why}");
+    None
+}
+
+/// A runtime like that of the binary.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+/// A drop as the kernel reported it, repeats added.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub(crate) record: DropRecord,
+    /// Packets: the record's and its repeats.
+    pub(crate) packets: u64,
+}
+
+impl Seen {
+    fn network(&self) -> (u8, usize) {
+        match self.record.header[0] >> 4 {
+            4 => (self.record.header[9], usize::from(self.record.header[0] & 15) * 4),
+            _ => (self.record.header[6], 40),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> u8 {
+        self.network().0
+    }
+
+    pub(crate) fn destination_port(&self) -> u16 {
+        let at = self.network().1 + 2;
+        u16::from_be_bytes([self.record.header[at], self.record.header[at + 1]])
+    }
+
+    pub(crate) fn source_port(&self) -> u16 {
+        let at = self.network().1;
+        u16::from_be_bytes([self.record.header[at], self.record.header[at + 1]])
+    }
+
+    fn key(&self) -> ([u8; 16], [u8; 16], [u8; 2]) {
+        let header = &self.record.header;
+        let (mut src, mut dst) = ([0; 16], [0; 16]);
+        let (_, transport) = self.network();
+        if header[0] >> 4 == 4 {
+            src[..4].copy_from_slice(&header[12..16]);
+            dst[..4].copy_from_slice(&header[16..20]);
+        } else {
+            src.copy_from_slice(&header[8..24]);
+            dst.copy_from_slice(&header[24..40]);
+        }
+        if header[0] >> 4 == 4 && u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+            return (src, dst, [0; 2]);
+        }
+        let ports = if matches!(self.protocol(), 1 | 58) { transport } else { transport + 2 };
+        (src, dst, [header[ports], header[ports + 1]])
+    }
+}
+
+/// A capture that runs while packets are made in other threads.
+pub(crate) struct Observed {
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) ledger: KernelLedger,
+    reasons: BTreeMap<u32, std::sync::Arc<str>>,
+    names: std::sync::Arc<dyn KernelNames + Send + Sync>,
+}
+
+/// Captures while `traffic` runs, and a moment longer for what is under way.
+pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Observed {
+    runtime().block_on(async {
+        let mut live = start(options);
+        let names = live.names();
+        let reasons = live.reasons().clone();
+        let mut collector = Collector::default();
+        std::thread::scope(|scope| {
+            let traffic = scope.spawn(traffic);
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(async {
+                    while !traffic.is_finished() {
+                        if let Ok(Some(captured)) = tokio::time::timeout(Duration::from_millis(20), live.next()).await {
+                            collector.take(captured);
+                        }
+                    }
+                });
+            });
+            traffic.join().unwrap();
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        live.stop();
+        while let Some(captured) = live.next().await {
+            collector.take(captured);
+        }
+        let ledger = collector.ledger.expect("a final ledger");
+        Observed { seen: collector.seen, ledger, reasons, names }
+    })
+}
+
+pub(crate) fn start(options: LiveOptions) -> Live {
+    open(options).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()))
+}
+
+#[derive(Default)]
+struct Collector {
+    seen: Vec<Seen>,
+    ledger: Option<KernelLedger>,
+}
+
+impl Collector {
+    fn take(&mut self, captured: Captured) {
+        match captured {
+            Captured::Record(bytes) => {
+                let record = DropRecord::read_from_bytes(&bytes).expect("a whole record");
+                self.seen.push(Seen { record, packets: 1 });
+            }
+            Captured::Repeat { key, value } => {
+                let mut same = self.seen.iter_mut().rev().filter(|seen| is_same(seen, &key));
+                same.next().expect("a repeat comes behind its record").packets += value.count;
+            }
+            Captured::Ledger(ledger) => self.ledger = Some(ledger),
+        }
+    }
+}
+
+fn is_same(seen: &Seen, key: &FoldKey) -> bool {
+    let record = &seen.record;
+    (record.netns, record.reason, seen.protocol()) == (key.netns, key.reason, key.protocol) && seen.key() == (key.src, key.dst, key.dst_port)
+}
+
+impl Observed {
+    /// The drops in one network namespace.
+    pub(crate) fn in_netns(&self, netns: &Netns) -> Vec<&Seen> {
+        let inode = u32::try_from(netns.inode().unwrap()).unwrap();
+        self.seen.iter().filter(|seen| seen.record.netns == inode).collect()
+    }
+
+    pub(crate) fn reason(&self, seen: &Seen) -> &str {
+        self.reasons.get(&seen.record.reason).map_or("?", |name| name)
+    }
+
+    pub(crate) fn location(&self, seen: &Seen) -> String {
+        self.names.symbol(seen.record.location).map_or_else(String::new, |symbol| symbol.base_name().to_owned())
+    }
+
+    /// The functions on the stack, innermost first.
+    pub(crate) fn stack(&self, seen: &Seen) -> Vec<String> {
+        seen.record.stack.iter().filter_map(|&address| self.names.symbol(address)).map(|symbol| symbol.base_name().to_owned()).collect()
+    }
+
+    /// Everything the program saw is accounted for.
+    pub(crate) fn assert_balanced(&self) {
+        let KernelLedger { counters, received, folded_delivered, .. } = self.ledger;
+        assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{:?}", self.ledger);
+        assert_eq!(counters.reported, received, "records written and read: {:?}", self.ledger);
+        assert_eq!(counters.folded, folded_delivered, "repeats counted and delivered: {:?}", self.ledger);
+        let packets: u64 = self.seen.iter().map(|seen| seen.packets).sum();
+        assert_eq!(counters.seen - counters.ring_full, packets);
+    }
+}
+
+/// A TCP server in `netns` that accepts on `address` and sends one byte to each caller, until the process ends.
+pub(crate) fn serve_tcp(netns: &Netns, address: SocketAddr) {
+    let listener = netns.in_ns(|| TcpListener::bind(address)).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            use std::io::Write as _;
+            let _ = (&stream).write_all(b"!");
+        }
+    });
+}
+
+/// Calls and waits for the byte. Within the namespace of the calling thread.
+pub(crate) fn call_tcp(address: SocketAddr, patience: Duration) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.read_exact(&mut [0])
+}
+
+/// Sends one datagram; the kernel's refusal (EPERM, when the OUTPUT hook drops it) is no error here.
+pub(crate) fn send_udp(address: SocketAddr, payload: &[u8]) {
+    let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    let _ = UdpSocket::bind((any, 0)).unwrap().send_to(payload, address);
+}
