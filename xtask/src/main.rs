@@ -1,11 +1,12 @@
 //! `cargo xtask …`: builds the eBPF program and its toolchain, and runs what needs them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use xtask::command::run;
+use xtask::command::{is_root, run};
+use xtask::demo::{self, DemoOptions, pod};
 use xtask::toolchain;
 
 /// Builds netpol-observer with its eBPF program, and runs the demo and the tests.
@@ -24,11 +25,23 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
+    /// Builds a shop in network namespaces, breaks calls in many ways and has the observer explain each. Needs root.
+    Demo {
+        /// Run this built observer instead of building one.
+        #[arg(long, value_name = "PROGRAM")]
+        observer: Option<PathBuf>,
+    },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
+    /// What runs in the demo's pods.
+    #[command(hide = true)]
+    PodServe(pod::ServeOptions),
+    /// What the demo's pods call with.
+    #[command(hide = true)]
+    PodCall(pod::CallOptions),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("xtask lies in the workspace")?;
@@ -36,10 +49,19 @@ fn main() -> Result<()> {
         Task::Build { release } => {
             let binary = build(root, release)?;
             println!("{}", binary.display());
-            Ok(())
         }
-        Task::Test => test::all(root),
+        Task::Demo { observer } => {
+            if is_root() {
+                toolchain::bring_network_tools()?;
+            }
+            let observer = observer.map_or_else(|| build(root, false), Ok)?;
+            demo::run(DemoOptions { observer })?;
+        }
+        Task::Test => test::all(root)?,
+        Task::PodServe(options) => pod::serve(options)?,
+        Task::PodCall(options) => return pod::call(&options),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 mod test;

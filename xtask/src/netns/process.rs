@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -84,8 +85,14 @@ pub struct Process {
 }
 
 impl Process {
-    pub(super) fn start(command: &mut Command) -> Result<Self> {
+    /// Starts a program in the network namespace this process is in. As with [`Netns::spawn`](crate::netns::Netns::spawn),
+    /// it gets a process group of its own: Ctrl-C reaches this process alone, which then decides who ends when.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
         let shown = describe(command);
+        command.process_group(0);
         let child = resolve(command).spawn().with_context(|| format!("cannot start `{shown}`"))?;
         Ok(Self { child, shown })
     }
