@@ -1,5 +1,9 @@
 //! Where drops come from: the running kernel, or a recording of one.
 
+mod recording;
+
+pub use recording::{ByteOrder, ReadError, RecordingEnd, RecordingHeader, RecordingReader, RecordingWriter, WriteError};
+
 use bytes::Bytes;
 use netpol_observer_common::{Counters, FoldKey, FoldValue};
 
