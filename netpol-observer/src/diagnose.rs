@@ -4,12 +4,22 @@
 //! engine did not name.
 #![forbid(unsafe_code)]
 
+mod rules;
+mod words;
+
 use serde::Serialize;
 
 use crate::cluster::Direction;
 use crate::flow::DropEvent;
 use crate::identify::Who;
 use crate::policy::Explanation;
+
+/// The cause of a drop, from the kernel's evidence and from what the policies say of the connection.
+///
+/// `explanation` is of the connection as `who` names its ends: for a reply, of the opening it answers.
+pub fn diagnose(event: &DropEvent, who: &Who, explanation: &Explanation) -> Diagnosis {
+    rules::decide(&rules::Facts::new(event, who, explanation))
+}
 
 /// A drop with its cause: the end of the pipeline, what every view shows.
 #[derive(Clone, Debug)]
@@ -79,3 +89,6 @@ pub enum Agreement {
         why: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,12 @@ pub mod kernel;
 pub mod live;
 pub mod permissions;
 mod program;
+mod recording;
 pub mod symbols;
 
 pub use error::CaptureError;
 pub use program::{TRACEPOINT, is_built_in};
+pub use recording::{ByteOrder, ReadError, RecordingEnd, RecordingHeader, RecordingReader, RecordingWriter, WriteError};
 
 use bytes::Bytes;
 use netpol_observer_common::{Counters, FoldKey, FoldValue};

@@ -75,7 +75,7 @@ fn icmp_of_both_families() {
 
 /// A UDP packet with eight bytes of IPv4 options: 28 bytes of header.
 fn with_options() -> Vec<u8> {
-    let mut header = etherparse::Ipv4Header::new(0, 63, etherparse::ip_number::UDP, [10, 0, 0, 1], [10, 0, 0, 2]).unwrap();
+    let mut header = etherparse::Ipv4Header::new(0, 63, ip_number::UDP, [10, 0, 0, 1], [10, 0, 0, 2]).unwrap();
     header.options = Ipv4Options::try_from(&[1_u8, 1, 1, 1, 1, 1, 1, 0][..]).unwrap();
     let step = PacketBuilder::ip(etherparse::IpHeaders::Ipv4(header, Default::default())).udp(7, 9);
     let mut bytes = Vec::new();

@@ -75,11 +75,11 @@ fn every_field_of_a_record() {
 #[test]
 fn what_the_kernel_did_not_know_is_absent() {
     let record = syn().netns(0).location(0).stack(&[]).interface(0, "").reason(0x2_0003);
-    let event = event(&record);
-    assert_eq!((event.netns, event.hook, event.interface), (None, None, None));
-    assert_eq!((event.location.symbol, event.conntrack, event.socket), (None, None, None));
-    assert_eq!(&*event.reason.name, "reason-131075");
-    let with_socket = super::tests::event(&syn().socket(0, 0));
+    let nothing = event(&record);
+    assert_eq!((nothing.netns, nothing.hook, nothing.interface), (None, None, None));
+    assert_eq!((nothing.location.symbol, nothing.conntrack, nothing.socket), (None, None, None));
+    assert_eq!(&*nothing.reason.name, "reason-131075");
+    let with_socket = event(&syn().socket(0, 0));
     assert_eq!(
         with_socket.socket,
         Some(Socket {
