@@ -51,8 +51,10 @@ fn relative(problems: &[Problem], directory: &Path) -> Vec<String> {
 
 #[test]
 fn documents_of_all_shapes() {
-    let text = "\u{feff}# a comment\r\n---\r\n# nothing here\r\n---\r\nkind: Namespace\r\napiVersion: v1\r\nmetadata:\r\n  name: a\r\n...\r\n\
-        %YAML 1.2\r\n---\r\n{kind: Namespace, apiVersion: v1, metadata: {name: b}}\r\n--- \r\n--- # c\r\napiVersion: v1\r\nkind: Node\r\nmetadata: {name: c}\r\n---\r\n";
+    let text = "\u{feff}# a comment\r\n---\r\n# nothing here\r\n---\r\n\
+        kind: Namespace\r\napiVersion: v1\r\nmetadata:\r\n  name: a\r\n...\r\n\
+        %YAML 1.2\r\n---\r\n{kind: Namespace, apiVersion: v1, metadata: {name: b}}\r\n--- \r\n--- # c\r\n\
+        apiVersion: v1\r\nkind: Node\r\nmetadata: {name: c}\r\n---\r\n";
     assert_eq!(names(&loaded(text)), ["Namespace a", "Namespace b", "Node c"]);
     for empty in ["", "\n", "---\n", "# x\n...\n---\n...\n", "\u{feff}", "null\n", "~"] {
         assert!(loaded(empty).objects.is_empty(), "{empty:?}");
@@ -76,7 +78,8 @@ fn json_of_all_shapes() {
     assert_eq!(
         errors(&broken),
         [
-            "-:7: Namespace without a name: metadata.name: invalid type: integer `7`, expected a string\n    hint: this field wants text: put the value in quotes"
+            "-:7: Namespace without a name: metadata.name: invalid type: integer `7`, expected a string\n    \
+             hint: this field wants text: put the value in quotes"
         ]
     );
     let escaped = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","annotations":{"x":"\ud83d\ude00\/\u0000"}}}"#;
@@ -217,22 +220,52 @@ fn a_policy_without_a_direction_has_no_rules_to_place() {
 
 #[test]
 fn wrong_types_name_line_object_and_field() {
-    let spec = "    hint: see `kubectl explain networkpolicy.spec.ingress.ports.port` for the type of the field";
-    for (from, to, expected) in [
-        ("port: 80", "port: [80]", format!("-:18: NetworkPolicy shop/api: spec.ingress[0].ports[0].port: invalid type: sequence, expected IntOrString\n{spec}")),
-        ("port: 80", "port: true", format!("-:18: NetworkPolicy shop/api: spec.ingress[0].ports[0].port: invalid type: boolean `true`, expected IntOrString\n{spec}")),
-        ("port: 81", "port: 99999999999", format!("-:21: NetworkPolicy shop/api: spec.ingress[1].ports[0].port: invalid value: integer `99999999999`, expected a 32-bit integer\n{spec}")),
+    let quotes = "this field wants text: put the value in quotes";
+    let explain = |field: &str| format!("see `kubectl explain networkpolicy.spec.{field}` for the type of the field");
+    let (port, rule) = (explain("ingress.ports.port"), explain("egress"));
+    for (from, to, line, field, message, hint) in [
+        (
+            "port: 80",
+            "port: [80]",
+            18,
+            "ingress[0].ports[0].port",
+            "invalid type: sequence, expected IntOrString",
+            &*port,
+        ),
+        (
+            "port: 80",
+            "port: true",
+            18,
+            "ingress[0].ports[0].port",
+            "invalid type: boolean `true`, expected IntOrString",
+            &port,
+        ),
+        (
+            "port: 81",
+            "port: 99999999999",
+            21,
+            "ingress[1].ports[0].port",
+            "invalid value: integer `99999999999`, expected a 32-bit integer",
+            &port,
+        ),
         (
             "{app: api}",
             "{app: 5}",
-            "-:11: NetworkPolicy shop/api: spec.podSelector.matchLabels.app: invalid type: integer `5`, expected a string\n    hint: this field wants text: put the value in quotes".into(),
+            11,
+            "podSelector.matchLabels.app",
+            "invalid type: integer `5`, expected a string",
+            quotes,
         ),
         (
             "- {}",
             "- x",
-            "-:23: NetworkPolicy shop/api: spec.egress[0]: invalid type: string \"x\", expected NetworkPolicyEgressRule\n    hint: see `kubectl explain networkpolicy.spec.egress` for the type of the field".into(),
+            23,
+            "egress[0]",
+            "invalid type: string \"x\", expected NetworkPolicyEgressRule",
+            &rule,
         ),
     ] {
+        let expected = format!("-:{line}: NetworkPolicy shop/api: spec.{field}: {message}\n    hint: {hint}");
         assert_eq!(errors(&POLICY.replace(from, to)), [expected], "{to}");
     }
 }
@@ -279,14 +312,16 @@ fn fields_the_api_does_not_have_are_warnings() {
             "podSelector: {}",
             "podselector: {}",
             format!(
-                "-:16: NetworkPolicy shop/api: spec.ingress[0].from[0].podselector: {unknown}\n    hint: did you mean podSelector? Names are compared letter by letter, case included"
+                "-:16: NetworkPolicy shop/api: spec.ingress[0].from[0].podselector: {unknown}\n    \
+                 hint: did you mean podSelector? Names are compared letter by letter, case included"
             ),
         ),
         (
             "  egress:\n    - {}",
             "  banana:\n    - {}",
             format!(
-                "-:22: NetworkPolicy shop/api: spec.banana: {unknown}\n    hint: it has no effect; the API server refuses it in strict validation: remove or correct it"
+                "-:22: NetworkPolicy shop/api: spec.banana: {unknown}\n    \
+                 hint: it has no effect; the API server refuses it in strict validation: remove or correct it"
             ),
         ),
     ] {

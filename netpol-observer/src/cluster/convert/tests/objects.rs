@@ -14,7 +14,10 @@ fn pods() {
         "metadata": {"name": "web-7d9f8-abcde", "namespace": "shop", "uid": "u", "labels": {"app": "web"}},
         "spec": {
             "nodeName": "n1",
-            "containers": [{"name": "a", "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 53, "protocol": "UDP"}]}, {"name": "b"}],
+            "containers": [
+                {"name": "a", "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 53, "protocol": "UDP"}]},
+                {"name": "b"},
+            ],
             "initContainers": [
                 {"name": "side", "restartPolicy": "Always", "ports": [{"containerPort": 9000, "protocol": "SCTP"}]},
                 {"name": "once", "ports": [{"containerPort": 9001}]},
@@ -94,7 +97,9 @@ fn phases_and_readiness() {
 fn what_is_wrong_in_a_pod_is_left_out_and_reported() {
     let (pod, errors) = pod_of(json!({
         "metadata": {"name": "a"},
-        "spec": {"containers": [{"name": "a", "ports": [{"containerPort": 0}, {"containerPort": 80, "protocol": "http"}, {"containerPort": 81}]}]},
+        "spec": {"containers": [
+            {"name": "a", "ports": [{"containerPort": 0}, {"containerPort": 80, "protocol": "http"}, {"containerPort": 81}]},
+        ]},
         "status": {"podIPs": [{"ip": "10.0.0.300"}, {"ip": "10.0.0.1"}]},
     }));
     assert_eq!((pod.ports.len(), pod.ips.len()), (1, 1));
@@ -179,7 +184,8 @@ fn services() {
     let mut errors = FieldErrors::new();
     let written = json!({"metadata": {"name": "api"}, "spec": {
         "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"], "externalIPs": ["203.0.113.1"], "selector": {"app": "api"},
-        "ports": [{"port": 80}, {"name": "x", "port": 81, "targetPort": "http", "nodePort": 30081}, {"port": 82, "targetPort": 8082, "protocol": "UDP"},
+        "ports": [{"port": 80}, {"name": "x", "port": 81, "targetPort": "http", "nodePort": 30081},
+            {"port": 82, "targetPort": 8082, "protocol": "UDP"},
             {"port": 0}, {"port": 83, "targetPort": 70000}]},
         "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"hostname": "lb.example.org"}]}}});
     let service = service(from(written), &mut errors);
@@ -220,7 +226,11 @@ fn services() {
 fn endpoint_slices() {
     let mut errors = FieldErrors::new();
     let mut written = json!({"metadata": {"name": "api-x", "labels": {"kubernetes.io/service-name": "api"}}, "addressType": "IPv4",
-        "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}, {"addresses": ["10.0.0.3"], "conditions": {"ready": true}}],
+        "endpoints": [
+            {"addresses": ["10.0.0.1"]},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+            {"addresses": ["10.0.0.3"], "conditions": {"ready": true}},
+        ],
         "ports": [{"name": "http", "port": 8080}, {"name": "all"}, {"port": 53, "protocol": "UDP"}]});
     let slice = endpoint_slice(from(written.clone()), &mut errors);
     assert_eq!(

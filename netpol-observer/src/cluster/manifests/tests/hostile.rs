@@ -118,7 +118,11 @@ proptest! {
 
     /// What is written as JSON is read back, with the types it had.
     #[test]
-    fn json_is_read_as_it_is(texts in prop::collection::vec("[ -~\n\u{e9}\u{1f600}]{0,12}", 1..6), number in any::<i64>(), flag in any::<bool>()) {
+    fn json_is_read_as_it_is(
+        texts in prop::collection::vec("[ -~\n\u{e9}\u{1f600}]{0,12}", 1..6),
+        number in any::<i64>(),
+        flag in any::<bool>(),
+    ) {
         let value = serde_json::json!({"texts": texts, "number": number, "flag": flag, "none": null});
         for written in [value.to_string(), serde_json::to_string_pretty(&value).expect("JSON")] {
             let node = Node::parse(&written, 1).expect("JSON is YAML");
@@ -127,6 +131,14 @@ proptest! {
                 other => panic!("{other:?}"),
             }).collect();
             prop_assert_eq!(&read, &texts);
+            let read = match node.get("number").expect("a number").value {
+                Value::Unsigned(number) => i128::from(number),
+                Value::Signed(number) => i128::from(number),
+                ref other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(read, i128::from(number));
+            prop_assert_eq!(&node.get("flag").expect("a flag").value, &Value::Bool(flag));
+            prop_assert_eq!(&node.get("none").expect("nothing").value, &Value::Null);
         }
     }
 }
