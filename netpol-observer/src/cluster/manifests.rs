@@ -42,12 +42,12 @@ pub struct Loaded {
 ///
 /// Whatever could not be read or understood, in all files.
 pub fn load(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Loaded, ManifestErrors> {
-    let mut reader = read::Reader::default();
-    let sources = sources::gather(paths, stdin, &mut reader.errors);
+    let found = sources::gather(paths, stdin);
     // Reading is recursive, and the caller's stack may be a small one.
     let work = move || {
-        for source in &sources {
-            reader.source(source);
+        let mut reader = read::Reader::default();
+        for found in &found {
+            reader.file(found);
         }
         reader.finish()
     };

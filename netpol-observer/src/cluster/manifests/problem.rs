@@ -64,7 +64,7 @@ impl fmt::Display for Problem {
 /// A list of problems that does not grow without end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Problems {
-    pub(super) kept: Vec<Problem>,
+    kept: Vec<Problem>,
     omitted: usize,
 }
 

@@ -13,7 +13,7 @@ use super::Loaded;
 use super::decode::{DecodeError, decode};
 use super::documents::{Document, documents};
 use super::problem::{ManifestErrors, Problem, Problems};
-use super::sources::Source;
+use super::sources::Found;
 use super::tree::{Node, Value};
 use crate::cluster::convert::{self, FieldErrors};
 use crate::cluster::{NetworkPolicy, Object, ObjectKey, Origin, Rule};
@@ -24,7 +24,7 @@ const MAX_LIST_DEPTH: usize = 8;
 /// Collects objects and problems over all files.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    pub(super) errors: Problems,
+    errors: Problems,
     warnings: Problems,
     objects: Vec<Object>,
     /// Where in `objects` an object is, and where it was read.
@@ -41,10 +41,15 @@ struct Item<'a> {
 }
 
 impl Reader {
-    /// Reads one file.
-    pub(super) fn source(&mut self, source: &Source) {
-        for document in documents(&source.text) {
-            self.document(&source.file, document);
+    /// Takes one file.
+    pub(super) fn file(&mut self, found: &Found) {
+        match found {
+            Ok(source) => {
+                for document in documents(&source.text) {
+                    self.document(&source.file, document);
+                }
+            }
+            Err(problem) => self.errors.push(problem.clone()),
         }
     }
 
@@ -77,11 +82,13 @@ impl Reader {
                     line: Some(error.line),
                     ..Problem::of_file(file.clone(), error.message)
                 };
-                self.errors.push(if has_template {
-                    problem.hint("this looks like a template: render it first, for instance with `helm template`")
+                self.errors.push(problem.hint(if error.is_too_large {
+                    "split the document"
+                } else if has_template {
+                    "this looks like a template: render it first, for instance with `helm template`"
                 } else {
-                    problem.hint("correct the YAML or JSON from this line on")
-                });
+                    "correct the YAML or JSON from this line on"
+                }));
             }
         }
     }
@@ -107,7 +114,7 @@ impl Reader {
                 self.errors.push(
                     Problem {
                         object,
-                        ..problem(format!("{missing} is missing"))
+                        ..problem(format!("{missing} is missing or no text"))
                     }
                     .hint(hint),
                 );

@@ -3,18 +3,27 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 
-/// Bytes one document's tree may take. A list of 10,000 pods as an API server prints it takes about a third of this.
+/// Bytes one document's tree may take, whatever its length.
 const MAX_TREE_BYTES: usize = 1 << 30;
+
+/// Bytes of a tree for each byte of text. Manifests take about six, a list of single digits sixteen; more than this only aliases take.
+const TREE_BYTES_PER_BYTE: usize = 32;
+
+/// What aliases may add to that.
+const ALIAS_BYTES: usize = 64 << 20;
+
+/// Parser events that may be repeated by aliases, and kept for being repeated.
+const MAX_ALIAS_EVENTS: usize = 250_000;
 
 /// Levels of lists and maps within each other. The deepest field of the API is about 20 levels down.
 const MAX_DEPTH: usize = 64;
 
 thread_local! {
-    /// What is left of [`MAX_TREE_BYTES`] for the document being read. `Spanned` reads its value through `Deserialize`, which carries
+    /// Bytes that the tree of the document being read may still take. `Spanned` reads its value through `Deserialize`, which carries
     /// no state, and the parser's own limits count what it reads, not how often an alias repeats a long string.
     static ALLOWANCE: Cell<usize> = const { Cell::new(0) };
 }
@@ -54,6 +63,8 @@ pub(super) struct SyntaxError {
     /// From 1, within the file.
     pub(super) line: u32,
     pub(super) message: String,
+    /// It may well be one, but takes more memory than it is given.
+    pub(super) is_too_large: bool,
 }
 
 impl Node {
@@ -61,13 +72,17 @@ impl Node {
     pub(super) fn parse(text: &str, first_line: u32) -> Result<Self, SyntaxError> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
-                // Every event takes at least one byte of text, and what aliases repeat is limited by the allowance.
+                // Without aliases every event takes at least one byte of text.
                 max_events: usize::MAX,
                 max_nodes: usize::MAX,
                 max_total_scalar_bytes: usize::MAX,
                 max_depth: MAX_DEPTH,
                 flow_nesting_limit: MAX_DEPTH,
+                max_recorded_anchor_events: MAX_ALIAS_EVENTS,
                 enforce_alias_anchor_ratio: false,
+            },
+            alias_limits: serde_saphyr::alias_limits! {
+                max_total_replayed_events: MAX_ALIAS_EVENTS,
             },
             // The parser keeps no more than some dozen comment lines in a row.
             emit_comments: false,
@@ -76,10 +91,16 @@ impl Node {
             underscored_numbers_as_strings: true,
             with_snippet: false,
         };
-        ALLOWANCE.set(MAX_TREE_BYTES);
+        let allowance = text
+            .len()
+            .saturating_mul(TREE_BYTES_PER_BYTE)
+            .saturating_add(ALIAS_BYTES)
+            .min(MAX_TREE_BYTES);
+        ALLOWANCE.set(allowance);
         let mut node: Node = serde_saphyr::from_str_with_options(text, options).map_err(|error| SyntaxError {
             line: first_line + error.location().map_or(0, |at| line_number(at.line()).saturating_sub(1)),
             message: UserMessageFormatter.format_message(error.without_snippet()).into_owned(),
+            is_too_large: ALLOWANCE.get() == 0,
         })?;
         node.shift(first_line - 1);
         Ok(node)
@@ -161,10 +182,10 @@ fn charge<E: serde::de::Error>(bytes: usize) -> Result<(), E> {
             ALLOWANCE.set(left);
             Ok(())
         }
-        None => Err(E::custom(format_args!(
-            "the document takes more than {} MiB of memory",
-            MAX_TREE_BYTES >> 20
-        ))),
+        None => {
+            ALLOWANCE.set(0);
+            Err(E::custom("the document takes too much memory"))
+        }
     }
 }
 
@@ -276,8 +297,6 @@ struct KeyText(Box<str>);
 
 impl<'de> Deserialize<'de> for KeyText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)
-            .map(|text| KeyText(text.into()))
-            .map_err(|error| D::Error::custom(format_args!("a key that is no plain text: {error}")))
+        String::deserialize(deserializer).map(|text| KeyText(text.into()))
     }
 }
