@@ -3,10 +3,15 @@
 //! Reads the [`Index`](crate::cluster::Index), decides nothing about policies.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::{Node, Pod, Service};
+use crate::cluster::{Index, Node, Pod, Service};
+use crate::flow::{DropEvent, Protocol};
 
 /// One side of a connection.
 #[derive(Clone, Debug)]
@@ -60,4 +65,146 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
+}
+
+impl Identity {
+    /// The pod, when it is exactly one with its own network.
+    pub fn pod(&self) -> Option<&Arc<Pod>> {
+        match self {
+            Identity::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
+}
+
+/// `shop/web`, `node node-1`, `Service shop/api`, or the address of what has no name.
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.identity {
+            Identity::Pod(pod) => write!(f, "{}/{}", pod.namespace, pod.name),
+            Identity::Node(node) => write!(f, "node {}", node.name),
+            Identity::Service(service) => write!(f, "Service {}/{}", service.namespace, service.name),
+            Identity::AmbiguousPods(_) | Identity::UnownedPodAddress | Identity::Special | Identity::External => {
+                write!(f, "{}", self.ip)
+            }
+        }
+    }
+}
+
+/// Who has an address. What an object claims goes before what the address looks like; an IPv4-mapped address is taken as IPv4.
+pub fn party(ip: IpAddr, index: &Index) -> Party {
+    let ip = ip.to_canonical();
+    let identity = match index.pods_at(ip) {
+        [pod] => Identity::Pod(pod.clone()),
+        [] => match (index.node_at(ip), index.service_at(ip)) {
+            // Some load balancers hand out the addresses of nodes.
+            (Some(node), _) => Identity::Node(node.clone()),
+            (None, Some(service)) => Identity::Service(service.clone()),
+            (None, None) if is_special(ip) => Identity::Special,
+            (None, None) if index.in_pod_range(ip) => Identity::UnownedPodAddress,
+            (None, None) => Identity::External,
+        },
+        several => Identity::AmbiguousPods(several.to_vec()),
+    };
+    Party { ip, identity }
+}
+
+/// Who called whom, and which Service they meant.
+///
+/// The packet of a reply travels from server to client. Where the kernel tracked the connection, its original tuple tells the client's
+/// own address (the packet may already carry the one it is masqueraded as) and what the client dialled (the packet may already carry
+/// the backend's). A packet still addressed to a Service was dropped before translation: its server is the backend if there is one
+/// only, and otherwise the Service.
+pub fn identify(event: &DropEvent, index: &Index) -> Who {
+    let flow = &event.flow;
+    let (source, destination) = (
+        (flow.source.to_canonical(), flow.source_port),
+        (flow.destination.to_canonical(), flow.destination_port),
+    );
+    let (client, server) = if event.is_reply() {
+        (destination, source)
+    } else {
+        (source, destination)
+    };
+    // An ICMP error carries the entry of the connection it is about, whose addresses are not its own.
+    let original = event
+        .conntrack
+        .as_ref()
+        .map(|conntrack| &conntrack.original)
+        .filter(|original| original.protocol == flow.protocol);
+
+    let (client_ip, dialled) = match original {
+        Some(tuple) => (
+            tuple.source.to_canonical(),
+            (tuple.destination.to_canonical(), tuple.destination_port),
+        ),
+        None => (client.0, server),
+    };
+    let service = service_call(dialled, flow.protocol, index);
+    let server = match &service {
+        Some(call) if call.ip == server.0 => match call.backends.as_slice() {
+            [(backend, _)] => party(*backend, index),
+            _ => Party {
+                ip: call.ip,
+                identity: Identity::Service(call.service.clone()),
+            },
+        },
+        _ => party(server.0, index),
+    };
+    Who {
+        client: party(client_ip, index),
+        server,
+        service,
+    }
+}
+
+/// The Service that has this address and port, or whose node port it is.
+fn service_call((ip, port): (IpAddr, Option<u16>), protocol: Protocol, index: &Index) -> Option<ServiceCall> {
+    let sharing = index.services_at(ip);
+    let (service, at) = sharing
+        .iter()
+        .find_map(|service| Some((service, Some(service_port(service, port, protocol)?))))
+        .or_else(|| {
+            index.node_at(ip)?;
+            index.node_port(port?, protocol).map(|(service, at)| (service, Some(at)))
+        })
+        // A port that the Service does not have; but where a node or a pod has the address too, the call may be for those.
+        .or_else(|| {
+            let is_virtual = index.node_at(ip).is_none() && index.pods_at(ip).is_empty();
+            sharing.first().filter(|_| is_virtual).map(|service| (service, None))
+        })?;
+    let service_port = at.and_then(|at| service.ports.get(at));
+    let backends = service_port.map(|port| index.backends(service, port)).unwrap_or_default();
+    Some(ServiceCall {
+        service: service.clone(),
+        ip,
+        port,
+        port_name: service_port.and_then(|port| port.name.clone()),
+        // Translation does not change the family.
+        backends: backends
+            .into_iter()
+            .filter(|(backend, _)| backend.is_ipv4() == ip.is_ipv4())
+            .collect(),
+    })
+}
+
+/// Index of the Service port dialled. A packet that shows no port (a later fragment) can only have meant the single one there is.
+fn service_port(service: &Service, port: Option<u16>, protocol: Protocol) -> Option<usize> {
+    let mut candidates = service
+        .ports
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| candidate.protocol == protocol);
+    match port {
+        Some(port) => candidates.find(|(_, candidate)| candidate.port == port).map(|(at, _)| at),
+        None => candidates.next().map(|(at, _)| at).filter(|_| candidates.next().is_none()),
+    }
+}
+
+fn is_special(ip: IpAddr) -> bool {
+    let of_family = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    of_family || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified()
 }

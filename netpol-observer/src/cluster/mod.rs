@@ -4,10 +4,14 @@
 //! (`manifests`); watches feed the same [`Index`] through the same three calls, `apply`, `delete` and `reset`.
 #![forbid(unsafe_code)]
 
+pub mod convert;
+mod index;
+pub mod manifests;
 mod network_policy;
 mod objects;
 mod selector;
 
+pub use index::{Counts, Index, Kind, Object, ObjectKey};
 pub use network_policy::{Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
     Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort, TargetPort,

@@ -48,6 +48,8 @@ pub struct Pod {
     pub host_network: bool,
     /// `status.phase`
     pub phase: PodPhase,
+    /// Condition `Ready`, and not being deleted; true where no conditions are given, as in manifests.
+    pub ready: bool,
     /// `spec.containers[].ports[]` and those of restartable init containers (sidecars).
     pub ports: Vec<ContainerPort>,
     /// The workload that made it, from `metadata.ownerReferences`; a ReplicaSet is named as its Deployment.

@@ -1,0 +1,13 @@
+//! Tests of the conversion, from JSON as the API has it.
+
+mod objects;
+mod policies;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn from<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("an object of the API")
+}

@@ -1,0 +1,444 @@
+//! Tests of reading manifests.
+
+mod conformance;
+mod hostile;
+
+use std::path::Path;
+
+use super::*;
+use crate::cluster::{Index, Origin};
+
+/// Reads a text as standard input.
+fn read(text: &str) -> Result<Loaded, ManifestErrors> {
+    load(&[PathBuf::from("-")], &mut text.as_bytes())
+}
+
+fn loaded(text: &str) -> Loaded {
+    read(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn names(loaded: &Loaded) -> Vec<String> {
+    loaded.objects.iter().map(|object| object.key().to_string()).collect()
+}
+
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+fn errors(text: &str) -> Vec<String> {
+    lines(&read(text).expect_err("broken").problems)
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    lines(&loaded(text).warnings)
+}
+
+fn in_directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        std::fs::write(path, text).expect("a file");
+    }
+    directory
+}
+
+/// Problems with paths relative to the directory.
+fn relative(problems: &[Problem], directory: &Path) -> Vec<String> {
+    let prefix = format!("{}/", directory.display());
+    lines(problems).into_iter().map(|line| line.replace(&prefix, "")).collect()
+}
+
+#[test]
+fn documents_of_all_shapes() {
+    let text = "\u{feff}# a comment\r\n---\r\n# nothing here\r\n---\r\n\
+        kind: Namespace\r\napiVersion: v1\r\nmetadata:\r\n  name: a\r\n...\r\n\
+        %YAML 1.2\r\n---\r\n{kind: Namespace, apiVersion: v1, metadata: {name: b}}\r\n--- \r\n--- # c\r\n\
+        apiVersion: v1\r\nkind: Node\r\nmetadata: {name: c}\r\n---\r\n";
+    assert_eq!(names(&loaded(text)), ["Namespace a", "Namespace b", "Node c"]);
+    for empty in ["", "\n", "---\n", "# x\n...\n---\n...\n", "\u{feff}", "null\n", "~"] {
+        assert!(loaded(empty).objects.is_empty(), "{empty:?}");
+    }
+}
+
+#[test]
+fn json_of_all_shapes() {
+    let namespace =
+        |name: &str| format!("{{\n\t\"kind\": \"Namespace\", \"apiVersion\": \"v1\",\n\t\"metadata\": {{\"name\": \"{name}\"}}\n}}");
+    let (a, b) = (namespace("a"), namespace("b"));
+    for text in [
+        format!("{a}{b}"),
+        format!("{a}\n\n{b}\n"),
+        format!("[{a}, {b}]"),
+        format!("{a}\n---\n{b}"),
+    ] {
+        assert_eq!(names(&loaded(&text)), ["Namespace a", "Namespace b"], "{text}");
+    }
+    let broken = format!("{a}\n{}", b.replace("\"b\"", "7"));
+    assert_eq!(
+        errors(&broken),
+        [
+            "-:7: Namespace without a name: metadata.name: invalid type: integer `7`, expected a string\n    \
+             hint: this field wants text: put the value in quotes"
+        ]
+    );
+    let escaped = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","annotations":{"x":"\ud83d\ude00\/\u0000"}}}"#;
+    assert_eq!(names(&loaded(escaped)), ["Pod default/a"]);
+}
+
+#[test]
+fn lists_are_opened() {
+    let text = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: a}}
+- apiVersion: v1
+  kind: PodList
+  items:
+  - metadata: {name: p, namespace: a}
+  - {apiVersion: v1, kind: Pod, metadata: {name: q, namespace: a}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicyList
+items:
+- metadata: {name: n, namespace: a}
+  spec:
+    ingress:
+    - from:
+      - podSelector: {}
+---
+{apiVersion: v1, kind: PodList, items: []}
+---
+{apiVersion: v1, kind: PodList, items: null}
+";
+    let loaded = loaded(text);
+    assert_eq!(names(&loaded), ["Namespace a", "Pod a/p", "Pod a/q", "NetworkPolicy a/n"]);
+    let Some(Object::NetworkPolicy(policy)) = loaded.objects.last() else {
+        panic!("no policy")
+    };
+    assert_eq!(policy.origin.as_ref().map(|origin| origin.line), Some(15));
+    assert_eq!(
+        policy
+            .ingress
+            .as_ref()
+            .and_then(|rules| rules[0].origin.as_ref())
+            .map(|origin| origin.line),
+        Some(18)
+    );
+}
+
+#[test]
+fn kinds_that_are_not_read_are_counted() {
+    let text = "
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: b}, spec: {nonsense: 1}}
+---
+{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: b}}
+---
+{apiVersion: extensions/v1beta1, kind: NetworkPolicy, metadata: {name: b}}
+---
+{apiVersion: example.org/v1, kind: AllowList, metadata: {name: x}}
+";
+    let skipped: Vec<_> = loaded(text)
+        .skipped
+        .into_iter()
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
+    assert_eq!(
+        skipped,
+        [
+            "apps/v1 Deployment 2",
+            "example.org/v1 AllowList 1",
+            "extensions/v1beta1 NetworkPolicy 1",
+            "serving.knative.dev/v1 Service 1"
+        ]
+    );
+}
+
+const POLICY: &str = "# our policies
+
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: api
+  namespace: shop
+spec:
+  podSelector:
+    matchLabels: {app: api}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    # the first
+    - from:
+        - podSelector: {}
+      ports:
+        - port: 80
+    -
+      ports:
+        - port: 81
+  egress:
+    - {}
+";
+
+#[test]
+fn policies_and_rules_know_their_lines() {
+    let loaded = loaded(POLICY);
+    let Some(Object::NetworkPolicy(policy)) = loaded.objects.first() else {
+        panic!("no policy")
+    };
+    let line = |origin: &Option<Origin>| origin.as_ref().map(|origin| (origin.file.to_string(), origin.line));
+    let at = |line: u32| Some(("-".to_owned(), line));
+    assert_eq!(line(&policy.origin), at(4));
+    let rules: Vec<_> = policy
+        .ingress
+        .iter()
+        .chain(&policy.egress)
+        .flatten()
+        .map(|rule| line(&rule.origin))
+        .collect();
+    assert_eq!(rules, [at(15), at(20), at(23)]);
+}
+
+#[test]
+fn a_policy_without_a_direction_has_no_rules_to_place() {
+    let loaded = loaded(&POLICY.replace("[Ingress, Egress]", "[Egress]"));
+    let Some(Object::NetworkPolicy(policy)) = loaded.objects.first() else {
+        panic!("no policy")
+    };
+    assert_eq!(policy.ingress, None);
+    assert_eq!(
+        policy
+            .egress
+            .as_ref()
+            .and_then(|rules| rules[0].origin.as_ref())
+            .map(|origin| origin.line),
+        Some(23)
+    );
+}
+
+#[test]
+fn wrong_types_name_line_object_and_field() {
+    let quotes = "this field wants text: put the value in quotes";
+    let explain = |field: &str| format!("see `kubectl explain networkpolicy.spec.{field}` for the type of the field");
+    let (port, rule) = (explain("ingress.ports.port"), explain("egress"));
+    for (from, to, line, field, message, hint) in [
+        (
+            "port: 80",
+            "port: [80]",
+            18,
+            "ingress[0].ports[0].port",
+            "invalid type: sequence, expected IntOrString",
+            &*port,
+        ),
+        (
+            "port: 80",
+            "port: true",
+            18,
+            "ingress[0].ports[0].port",
+            "invalid type: boolean `true`, expected IntOrString",
+            &port,
+        ),
+        (
+            "port: 81",
+            "port: 99999999999",
+            21,
+            "ingress[1].ports[0].port",
+            "invalid value: integer `99999999999`, expected a 32-bit integer",
+            &port,
+        ),
+        (
+            "{app: api}",
+            "{app: 5}",
+            11,
+            "podSelector.matchLabels.app",
+            "invalid type: integer `5`, expected a string",
+            quotes,
+        ),
+        (
+            "- {}",
+            "- x",
+            23,
+            "egress[0]",
+            "invalid type: string \"x\", expected NetworkPolicyEgressRule",
+            &rule,
+        ),
+    ] {
+        let expected = format!("-:{line}: NetworkPolicy shop/api: spec.{field}: {message}\n    hint: {hint}");
+        assert_eq!(errors(&POLICY.replace(from, to)), [expected], "{to}");
+    }
+}
+
+#[test]
+fn yaml_1_2_words_are_text() {
+    let text = POLICY.replace("{app: api}", "{a: y, b: no, c: on, d: 1_000, e: 1.2.3}");
+    let Some(Object::NetworkPolicy(policy)) = loaded(&text).objects.pop() else {
+        panic!("no policy")
+    };
+    assert_eq!(policy.pod_selector.to_string(), "a=y,b=no,c=on,d=1_000,e=1.2.3");
+    assert_eq!(errors(&POLICY.replace("{app: api}", "{app: true}")).len(), 1);
+}
+
+#[test]
+fn null_is_the_zero_value() {
+    let text = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: a, labels: , creationTimestamp: null}
+spec:
+  podSelector:
+    matchLabels:
+      app:
+  ingress:
+  -
+  - from:
+    ports: ~
+status: {}
+";
+    let Some(Object::NetworkPolicy(policy)) = loaded(text).objects.pop() else {
+        panic!("no policy")
+    };
+    assert_eq!(policy.pod_selector.to_string(), "app=");
+    let rules = policy.ingress.as_ref().expect("isolates");
+    assert!(rules.len() == 2 && rules.iter().all(|rule| rule.peers.is_empty() && rule.ports.is_empty()));
+}
+
+#[test]
+fn fields_the_api_does_not_have_are_warnings() {
+    let unknown = "unknown field: NetworkPolicy has none of this name here";
+    for (from, to, expected) in [
+        (
+            "podSelector: {}",
+            "podselector: {}",
+            format!(
+                "-:16: NetworkPolicy shop/api: spec.ingress[0].from[0].podselector: {unknown}\n    \
+                 hint: did you mean podSelector? Names are compared letter by letter, case included"
+            ),
+        ),
+        (
+            "  egress:\n    - {}",
+            "  banana:\n    - {}",
+            format!(
+                "-:22: NetworkPolicy shop/api: spec.banana: {unknown}\n    \
+                 hint: it has no effect; the API server refuses it in strict validation: remove or correct it"
+            ),
+        ),
+    ] {
+        let found = warnings(&POLICY.replace(from, to));
+        assert_eq!(found[0], expected);
+    }
+    // A peer whose only field is misspelt has nothing set.
+    assert_eq!(warnings(&POLICY.replace("podSelector: {}", "podselector: {}")).len(), 2);
+    assert_eq!(warnings(&POLICY.replace("- {}", "- {}\nstatus: {whatever: 1}")), [""; 0]);
+}
+
+#[test]
+fn what_the_api_server_refuses_is_a_warning_with_a_line() {
+    let text = POLICY.replace("port: 81", "port: 81\n          endPort: 80");
+    let hint = "    hint: the API server would refuse the object; here this part matches nothing";
+    let expected =
+        "-:22: NetworkPolicy shop/api: spec.ingress[1].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`";
+    assert_eq!(warnings(&text), [format!("{expected}\n{hint}")]);
+    let Some(Object::NetworkPolicy(policy)) = loaded(&text).objects.pop() else {
+        panic!("no policy")
+    };
+    assert_eq!(policy.invalid.len(), 1);
+}
+
+#[test]
+fn the_later_of_two_is_taken() {
+    let text = "
+{apiVersion: v1, kind: Pod, metadata: {name: a}, status: {podIP: 10.0.0.1}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: a}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: default}, status: {podIP: 10.0.0.2}}
+";
+    let loaded = loaded(text);
+    assert_eq!(names(&loaded), ["Pod default/a", "Namespace a"]);
+    assert_eq!(
+        lines(&loaded.warnings),
+        ["-:6: Pod default/a: already defined in -:2; this later one is taken\n    hint: remove or rename one of them"]
+    );
+    let mut index = Index::default();
+    index.reset(loaded.objects);
+    assert!(index.pods_at("10.0.0.2".parse().expect("an address")).len() == 1);
+}
+
+#[test]
+fn all_errors_of_all_files_are_collected() {
+    let directory = in_directory(&[
+        (
+            "b.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a\n---\n{apiVersion: v1, kind: Pod, metadata: {name: ok}}\n---\nkind: Pod\n",
+        ),
+        (
+            "a/z.yml",
+            "just text\n---\napiVersion: v1\nkind: Pod\nmetadata: {}\n---\nname: {{ .Values.name }}: {{ x }}\n",
+        ),
+        ("a/y.json", "{\"kind\": 1}"),
+        ("a/x.yaml", "a: 1\na: 2\n"),
+        (
+            "c.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n---\napiVersion: v1\nkind: PodList\nitems: {}\n",
+        ),
+        ("notes.txt", "a: ["),
+        (".hidden.yaml", "a: ["),
+        (".git/x.yaml", "a: ["),
+    ]);
+    let missing = directory.path().join("missing.yaml");
+    let found = load(&[directory.path().to_owned(), missing], &mut std::io::empty()).expect_err("broken");
+    insta::assert_snapshot!(relative(&found.problems, directory.path()).join("\n"));
+}
+
+#[test]
+fn directories_are_read_in_order_and_twice_read_files_are_noticed() {
+    let namespace = |name: &str| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}");
+    let (a, b, c, d) = (namespace("a"), namespace("b"), namespace("c"), namespace("d"));
+    let directory = in_directory(&[("2.yaml", &c), ("1/b.YAML", &b), ("1/a.json", &a), ("3", &d)]);
+    let by_itself = directory.path().join("3");
+    let found = load(&[directory.path().to_owned(), by_itself.clone()], &mut std::io::empty()).expect("fine");
+    assert_eq!(names(&found), ["Namespace a", "Namespace b", "Namespace c", "Namespace d"]);
+    let twice = load(&[by_itself.clone(), by_itself], &mut std::io::empty()).expect("fine");
+    assert_eq!((twice.objects.len(), twice.warnings.len()), (1, 1));
+
+    let empty = tempfile::tempdir().expect("a directory");
+    let found = load(&[empty.path().to_owned()], &mut std::io::empty()).expect_err("nothing there");
+    assert!(found.to_string().contains("no manifests in this directory"), "{found}");
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_named() {
+    let found = load(&[PathBuf::from("-")], &mut &b"a: 1\nb: \xff\n"[..]).expect_err("not text");
+    assert_eq!(found.to_string(), "-:2: not UTF-8 text\n    hint: save the file in UTF-8");
+}
+
+#[test]
+fn aliases_and_merge_keys_are_followed() {
+    let text = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: a}
+spec:
+  podSelector: &all {matchLabels: &labels {app: web}}
+  ingress:
+  - &rule
+    from: [{podSelector: *all}]
+  - *rule
+  - from: [{podSelector: {matchLabels: {<<: *labels, tier: x}}}]
+";
+    let Some(Object::NetworkPolicy(policy)) = loaded(text).objects.pop() else {
+        panic!("no policy")
+    };
+    let rules = policy.ingress.as_ref().expect("isolates");
+    assert_eq!(rules[0].peers, rules[1].peers);
+    assert_eq!(
+        rules
+            .iter()
+            .map(|rule| rule.origin.as_ref().map_or(0, |origin| origin.line))
+            .collect::<Vec<_>>(),
+        [9, 10, 11]
+    );
+    assert!(format!("{:?}", rules[2].peers).contains("tier"));
+}

@@ -1,0 +1,392 @@
+//! Tests: each kind of party, and who called whom for each place a packet can be dropped at.
+
+use super::*;
+use crate::cluster::{Labels, PodPhase, ServicePort, TargetPort, Workload};
+use crate::flow::{Conntrack, Flow, FoldId, Location, Reason, TcpFlags, Tuple};
+
+const WEB: &str = "10.1.0.1";
+const API: &str = "10.1.0.2";
+const SERVICE: &str = "10.96.0.1";
+const NODE: &str = "192.168.0.1";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn pod(name: &str, ips: &[&str]) -> Pod {
+    Pod {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: "".into(),
+        labels: Labels::from([("app".into(), name.split('-').next().unwrap_or_default().into())]),
+        ips: ips.iter().map(|text| ip(text)).collect(),
+        node: Some("node-1".into()),
+        host_network: false,
+        phase: PodPhase::Active,
+        ready: true,
+        ports: Vec::new(),
+        workload: Workload {
+            kind: "Pod".into(),
+            name: name.into(),
+        },
+        origin: None,
+    }
+}
+
+fn service(name: &str, cluster_ips: &[&str], selects: &str) -> Service {
+    Service {
+        namespace: "shop".into(),
+        name: name.into(),
+        cluster_ips: cluster_ips.iter().map(|text| ip(text)).collect(),
+        external_ips: Vec::new(),
+        ports: vec![ServicePort {
+            name: Some("http".into()),
+            port: 80,
+            protocol: Protocol::Tcp,
+            target_port: TargetPort::Number(8080),
+            node_port: Some(30080),
+        }],
+        selector: Some(Labels::from([("app".into(), selects.into())])),
+        publish_not_ready: false,
+    }
+}
+
+fn cluster() -> Index {
+    let mut index = Index::default();
+    index.apply(Node {
+        name: "node-1".into(),
+        labels: Labels::new(),
+        addresses: vec![ip(NODE), ip("fd00:2::1")],
+        pod_cidrs: vec!["10.1.0.0/24".parse().expect("a range")],
+    });
+    index.apply(pod("web", &[WEB, "fd00:1::1"]));
+    index.apply(pod("api", &[API, "fd00:1::2"]));
+    index.apply(service("api", &[SERVICE, "fd00:96::1"], "api"));
+    index
+}
+
+fn packet(source: (&str, u16), destination: (&str, u16)) -> DropEvent {
+    DropEvent {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        id: FoldId(0),
+        folded: false,
+        reason: Reason {
+            number: 2,
+            name: "NETFILTER_DROP".into(),
+        },
+        location: Location { address: 0, symbol: None },
+        hook: None,
+        interface: None,
+        outgoing: false,
+        netns: None,
+        packet_len: 60,
+        flow: Flow {
+            source: ip(source.0),
+            destination: ip(destination.0),
+            protocol: Protocol::Tcp,
+            source_port: Some(source.1),
+            destination_port: Some(destination.1),
+            tcp_flags: None,
+            icmp: None,
+            fragment: None,
+        },
+        conntrack: None,
+        socket: None,
+    }
+}
+
+fn tracked(event: DropEvent, source: (&str, u16), destination: (&str, u16), reply: bool) -> DropEvent {
+    let original = Tuple {
+        source: ip(source.0),
+        source_port: Some(source.1),
+        destination: ip(destination.0),
+        destination_port: Some(destination.1),
+        protocol: Protocol::Tcp,
+    };
+    DropEvent {
+        conntrack: Some(Conntrack {
+            original,
+            reply,
+            seen_reply: reply,
+        }),
+        ..event
+    }
+}
+
+/// `client → server`, and the Service with port, name and backends if one was called.
+fn told(who: &Who) -> String {
+    let mut told = format!("{} → {}", who.client, who.server);
+    if let Some(call) = &who.service {
+        let backends: Vec<_> = call.backends.iter().map(|(ip, port)| format!("{ip}:{port}")).collect();
+        let port = call.port.map_or("-".into(), |port| port.to_string());
+        told += &format!(
+            " via {} {}:{port} {:?} [{}]",
+            call.service.name,
+            call.ip,
+            call.port_name.as_deref(),
+            backends.join(" ")
+        );
+    }
+    told
+}
+
+#[track_caller]
+fn check(event: &DropEvent, index: &Index, expected: &str) {
+    assert_eq!(told(&identify(event, index)), expected);
+}
+
+#[test]
+fn parties() {
+    let mut index = cluster();
+    index.apply(Pod {
+        host_network: true,
+        ..pod("proxy", &[NODE])
+    });
+    index.apply(Pod {
+        phase: PodPhase::Terminated,
+        ..pod("job", &["10.1.0.9"])
+    });
+    index.apply(pod("twin-a", &["10.1.0.7"]));
+    index.apply(pod("twin-b", &["10.1.0.7"]));
+    let kind = |text: &str| match party(ip(text), &index).identity {
+        Identity::Pod(pod) => format!("pod {}", pod.name),
+        Identity::AmbiguousPods(pods) => format!("pods {}", pods.iter().map(|pod| &*pod.name).collect::<Vec<_>>().join(" ")),
+        Identity::Node(node) => format!("node {}", node.name),
+        Identity::Service(service) => format!("service {}", service.name),
+        Identity::UnownedPodAddress => "unowned".into(),
+        Identity::Special => "special".into(),
+        Identity::External => "external".into(),
+    };
+    for (address, expected) in [
+        (WEB, "pod web"),
+        ("::ffff:10.1.0.1", "pod web"),
+        ("fd00:1::1", "pod web"),
+        ("10.1.0.7", "pods twin-a twin-b"),
+        (NODE, "node node-1"),
+        ("fd00:2::1", "node node-1"),
+        ("10.1.0.9", "unowned"),
+        (SERVICE, "service api"),
+        ("203.0.113.9", "external"),
+        ("10.1.1.9", "external"),
+        ("2001:db8::9", "external"),
+        ("127.0.0.1", "special"),
+        ("169.254.20.10", "special"),
+        ("224.0.0.251", "special"),
+        ("255.255.255.255", "special"),
+        ("0.0.0.0", "special"),
+        ("::1", "special"),
+        ("fe80::1", "special"),
+        ("ff02::fb", "special"),
+        ("::ffff:127.0.0.1", "special"),
+    ] {
+        assert_eq!(kind(address), expected, "{address}");
+    }
+    assert_eq!(party(ip("::ffff:10.1.0.1"), &index).ip, ip(WEB));
+}
+
+#[test]
+fn parties_read_as_in_messages() {
+    let mut index = cluster();
+    index.apply(pod("twin", &[WEB]));
+    for (address, expected) in [
+        (API, "shop/api"),
+        (NODE, "node node-1"),
+        (SERVICE, "Service shop/api"),
+        ("10.1.0.200", "10.1.0.200"),
+        (WEB, WEB),
+        ("203.0.113.9", "203.0.113.9"),
+    ] {
+        let party = party(ip(address), &index);
+        assert_eq!(party.to_string(), expected);
+        assert_eq!(party.identity.pod().is_some(), address == API);
+    }
+}
+
+#[test]
+fn pod_to_pod() {
+    check(&packet((WEB, 40000), (API, 8080)), &cluster(), "shop/web → shop/api");
+    let event = tracked(packet((WEB, 40000), (API, 8080)), (WEB, 40000), (API, 8080), false);
+    check(&event, &cluster(), "shop/web → shop/api");
+}
+
+#[test]
+fn mapped_and_ipv6_addresses() {
+    check(
+        &packet(("::ffff:10.1.0.1", 40000), ("::ffff:10.96.0.1", 80)),
+        &cluster(),
+        "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]",
+    );
+    check(
+        &packet(("fd00:1::1", 40000), ("fd00:96::1", 80)),
+        &cluster(),
+        "shop/web → shop/api via api fd00:96::1:80 Some(\"http\") [fd00:1::2:8080]",
+    );
+}
+
+#[test]
+fn service_after_translation() {
+    let event = tracked(packet((WEB, 40000), (API, 8080)), (WEB, 40000), (SERVICE, 80), false);
+    check(
+        &event,
+        &cluster(),
+        "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]",
+    );
+}
+
+#[test]
+fn service_after_translation_names_the_backend_chosen() {
+    let mut index = cluster();
+    index.apply(pod("api-2", &["10.1.0.3"]));
+    let event = tracked(packet((WEB, 40000), ("10.1.0.3", 8080)), (WEB, 40000), (SERVICE, 80), false);
+    check(
+        &event,
+        &index,
+        "shop/web → shop/api-2 via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080 10.1.0.3:8080]",
+    );
+}
+
+#[test]
+fn service_before_translation() {
+    let mut index = cluster();
+    let event = packet((WEB, 40000), (SERVICE, 80));
+    let expected = "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]";
+    check(&event, &index, expected);
+    check(&tracked(event.clone(), (WEB, 40000), (SERVICE, 80), false), &index, expected);
+
+    index.apply(pod("api-2", &["10.1.0.3"]));
+    check(
+        &event,
+        &index,
+        "shop/web → Service shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080 10.1.0.3:8080]",
+    );
+}
+
+#[test]
+fn service_without_endpoints_or_port() {
+    let mut index = cluster();
+    index.apply(service("empty", &["10.96.0.2"], "nobody"));
+    check(
+        &packet((WEB, 40000), ("10.96.0.2", 80)),
+        &index,
+        "shop/web → Service shop/empty via empty 10.96.0.2:80 Some(\"http\") []",
+    );
+    check(
+        &packet((WEB, 40000), (SERVICE, 81)),
+        &index,
+        "shop/web → Service shop/api via api 10.96.0.1:81 None []",
+    );
+    let mut udp = packet((WEB, 40000), (SERVICE, 80));
+    udp.flow.protocol = Protocol::Udp;
+    check(&udp, &index, "shop/web → Service shop/api via api 10.96.0.1:80 None []");
+}
+
+#[test]
+fn a_later_fragment_can_only_mean_the_single_port() {
+    let mut index = cluster();
+    let mut fragment = packet((WEB, 0), (SERVICE, 0));
+    (fragment.flow.source_port, fragment.flow.destination_port) = (None, None);
+    check(
+        &fragment,
+        &index,
+        "shop/web → shop/api via api 10.96.0.1:- Some(\"http\") [10.1.0.2:8080]",
+    );
+    let mut two = service("api", &[SERVICE], "api");
+    two.ports.push(ServicePort {
+        port: 81,
+        node_port: None,
+        ..two.ports[0].clone()
+    });
+    index.apply(two);
+    check(&fragment, &index, "shop/web → Service shop/api via api 10.96.0.1:- None []");
+}
+
+#[test]
+fn shared_addresses_are_told_apart_by_port() {
+    let mut index = cluster();
+    let mut aaa = service("aaa", &[], "web");
+    aaa.external_ips = vec![ip("203.0.113.1")];
+    aaa.ports[0].port = 443;
+    index.apply(aaa);
+    index.apply(Service {
+        external_ips: vec![ip("203.0.113.1")],
+        ..service("api", &[SERVICE], "api")
+    });
+    check(
+        &packet(("198.51.100.1", 40000), ("203.0.113.1", 80)),
+        &index,
+        "198.51.100.1 → shop/api via api 203.0.113.1:80 Some(\"http\") [10.1.0.2:8080]",
+    );
+}
+
+#[test]
+fn node_port() {
+    let index = cluster();
+    let via = "via api 192.168.0.1:30080 Some(\"http\") [10.1.0.2:8080]";
+    check(
+        &packet(("198.51.100.1", 40000), (NODE, 30080)),
+        &index,
+        &format!("198.51.100.1 → shop/api {via}"),
+    );
+    let event = tracked(packet((NODE, 5000), (API, 8080)), ("198.51.100.1", 40000), (NODE, 30080), false);
+    check(&event, &index, &format!("198.51.100.1 → shop/api {via}"));
+    check(&packet(("198.51.100.1", 40000), (NODE, 22)), &index, "198.51.100.1 → node node-1");
+    check(
+        &packet(("198.51.100.1", 40000), ("203.0.113.5", 30080)),
+        &index,
+        "198.51.100.1 → 203.0.113.5",
+    );
+}
+
+#[test]
+fn replies_are_turned_round() {
+    let index = cluster();
+    let event = tracked(packet((API, 8080), (WEB, 40000)), (WEB, 40000), (API, 8080), true);
+    check(&event, &index, "shop/web → shop/api");
+    let event = tracked(packet((API, 8080), (WEB, 40000)), (WEB, 40000), (SERVICE, 80), true);
+    check(
+        &event,
+        &index,
+        "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]",
+    );
+    let event = tracked(packet((API, 8080), (NODE, 5000)), (WEB, 40000), (API, 8080), true);
+    check(&event, &index, "shop/web → shop/api");
+
+    let mut syn_ack = packet((API, 8080), (WEB, 40000));
+    syn_ack.flow.tcp_flags = Some(TcpFlags {
+        syn: true,
+        ack: true,
+        fin: false,
+        rst: false,
+        psh: false,
+    });
+    check(&syn_ack, &index, "shop/web → shop/api");
+}
+
+#[test]
+fn a_masqueraded_source_is_seen_through() {
+    let event = tracked(
+        packet((NODE, 5000), ("203.0.113.9", 443)),
+        (WEB, 40000),
+        ("203.0.113.9", 443),
+        false,
+    );
+    check(&event, &cluster(), "shop/web → 203.0.113.9");
+}
+
+#[test]
+fn an_icmp_error_keeps_its_own_addresses() {
+    let mut event = tracked(packet((NODE, 0), (WEB, 0)), (WEB, 40000), (SERVICE, 80), false);
+    event.flow = Flow {
+        protocol: Protocol::Icmp,
+        source_port: None,
+        destination_port: None,
+        ..event.flow
+    };
+    check(&event, &cluster(), "node node-1 → shop/web");
+}
+
+#[test]
+fn a_dialled_address_nobody_knows_is_no_service() {
+    let event = tracked(packet((WEB, 40000), (API, 8080)), (WEB, 40000), ("10.96.0.99", 80), false);
+    check(&event, &cluster(), "shop/web → shop/api");
+}
