@@ -30,6 +30,7 @@ fn pod(name: &str) -> Identity {
         node: None,
         host_network: false,
         phase: PodPhase::Active,
+        ready: true,
         ports: vec![],
         workload: Workload {
             kind: "Pod".into(),
