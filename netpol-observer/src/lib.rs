@@ -13,4 +13,6 @@ pub mod cluster;
 pub mod diagnose;
 pub mod flow;
 pub mod identify;
+pub mod pipeline;
 pub mod policy;
+pub mod serve;
