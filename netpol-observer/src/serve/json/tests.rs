@@ -1,0 +1,345 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use netpol_observer_common::Counters;
+use serde_json::Value;
+
+use super::*;
+use crate::capture::KernelLedger;
+use crate::cluster::{Operator, Origin, Requirement};
+use crate::flow::Socket;
+use crate::identify::Identity;
+use crate::policy::{Admission, Condition, IsolatingPolicy, NearMiss, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef};
+use crate::serve::testing::{api, api_service, at, example, fix, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web};
+
+fn text(line: &Line<'_>) -> String {
+    let mut out = Vec::new();
+    line.write(&mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.ends_with('\n') && text.matches('\n').count() == 1, "one line each: {text:?}");
+    text
+}
+
+fn denial(denial: Denial) -> Value {
+    let item = Item::Denial {
+        key: key(1),
+        denial: Arc::new(denial),
+    };
+    serde_json::from_str(&text(&Line::of(&item, Some("node-2")))).unwrap()
+}
+
+fn origin() -> Option<Origin> {
+    Some(Origin {
+        file: "policies.yaml".into(),
+        line: 3,
+    })
+}
+
+/// Every variant that carries other fields.
+fn conditions() -> Vec<Condition> {
+    let (ip4, name) = (ip("192.0.2.1"), || "metrics".into());
+    vec![
+        Condition::NamespaceLabel {
+            wants: wants("team", "a"),
+            namespace: "dev".into(),
+            has: None,
+        },
+        Condition::SameNamespace {
+            wants: "shop".into(),
+            has: "dev".into(),
+        },
+        wants_frontend(),
+        Condition::PodLabel {
+            wants: Requirement {
+                key: "a".into(),
+                operator: Operator::Exists,
+            },
+            pod: "dev/x".into(),
+            has: None,
+        },
+        Condition::NotAPod { ip: ip4 },
+        Condition::OutsideBlock {
+            cidr: "10.0.0.0/8".into(),
+            ip: ip4,
+        },
+        Condition::Excepted {
+            cidr: "192.0.0.0/8".into(),
+            except: "192.0.2.0/24".into(),
+            ip: ip4,
+        },
+        Condition::Family {
+            cidr: "2001:db8::/32".into(),
+            ip: ip4,
+        },
+        Condition::PortNumber { has: 8080 },
+        Condition::Protocol { has: "TCP".into() },
+        Condition::NamedPortNumber {
+            name: name(),
+            stands_for: vec![9090],
+            has: 8080,
+        },
+        Condition::NamedPortMissing {
+            name: name(),
+            pod: "shop/api-5c4b".into(),
+        },
+        Condition::NamedPortNeedsPod { name: name() },
+        Condition::NoPort,
+        Condition::Invalid {
+            why: "a peer with nothing set".into(),
+        },
+    ]
+}
+
+/// A denial with everything a denial can have.
+fn full() -> Denial {
+    let mut denial = example();
+    let mut policy = policy("api-allow-frontend");
+    policy.resource_version = Some("41".into());
+    policy.origin = origin();
+    let port = PortMiss {
+        index: 0,
+        wants: "9090/TCP".into(),
+        failed: conditions(),
+    };
+    let rule = RuleRef {
+        policy: policy.clone(),
+        direction: Direction::Ingress,
+        index: 0,
+        origin: origin(),
+    };
+    denial.explanation.ingress.admission = Admission::Denied {
+        isolating: vec![IsolatingPolicy {
+            policy: policy.clone(),
+            rules: vec![RuleMiss {
+                index: 0,
+                peers: vec![PeerMiss {
+                    index: 0,
+                    failed: conditions(),
+                }],
+                ports: vec![port.clone()],
+            }],
+        }],
+        nearest: vec![NearMiss {
+            rule: rule.clone(),
+            distance: 2,
+            peer: conditions(),
+            port: Some(port),
+        }],
+    };
+    denial.explanation.egress.admission = Admission::Allowed { by: vec![rule] };
+    denial.explanation.fixes = vec![fix(
+        Direction::Ingress,
+        Some(policy),
+        "ingress[0].from += podSelector {app: web}",
+        &["shop/web"],
+    )];
+    denial.explanation.remaining = vec![
+        Remaining::ServiceWithoutEndpoints {
+            service: "shop/api".into(),
+        },
+        Remaining::NoFix {
+            direction: Direction::Egress,
+            why: "?".into(),
+        },
+    ];
+    denial.event.flow.icmp = Some(IcmpKind { kind: 8, code: 0 });
+    denial.event.flow.fragment = Some(Fragment { offset: 0, more: true });
+    denial.event.socket = Some(Socket {
+        cookie: Some(7),
+        cgroup: Some(9),
+    });
+    denial
+}
+
+fn samples() -> Vec<Value> {
+    let mut samples = vec![denial(full())];
+    for class in [
+        Class::DroppedReply,
+        Class::HostFirewall,
+        Class::NoListener,
+        Class::ServiceWithoutEndpoints,
+        Class::NoRoute,
+        Class::ReversePathFilter,
+        Class::ConnectionState,
+        Class::Noise,
+    ] {
+        samples.push(denial(innocent(class, Agreement::NotEnforcement, "")));
+    }
+    let mut undecided = innocent(Class::Undecided, Agreement::CannotDecide { why: "?".into() }, "");
+    undecided.explanation.verdict = Verdict::Undecided;
+    undecided.explanation.egress.admission = Admission::Undecided { why: "?".into() };
+    undecided.explanation.ingress.admission = Admission::NotSubject { why: "external".into() };
+    undecided.event.location.symbol = None;
+    undecided.who.client.identity = Identity::AmbiguousPods(vec![web(), api()]);
+    undecided.who.server.identity = Identity::Service(api_service());
+    samples.push(denial(undecided));
+    for identity in [
+        Identity::UnownedPodAddress,
+        Identity::Special,
+        Identity::External,
+        node("node-2", "192.0.2.2").identity,
+    ] {
+        let mut other = innocent(Class::HostFirewall, Agreement::PoliciesAllow, "");
+        other.who.client.identity = identity;
+        samples.push(denial(other));
+    }
+    let Item::Repeats(mut summary) = repeats(1, 2, 7) else {
+        unreachable!()
+    };
+    let mut route = (*summary.route).clone();
+    route.icmp = Some(IcmpKind { kind: 8, code: 0 });
+    summary.route = Arc::new(route);
+    let kernel = KernelLedger {
+        counters: Counters::default(),
+        received: 1,
+        folded_delivered: 0,
+        program_misses: 0,
+    };
+    let ledger = Ledger {
+        kernel: Some(kernel),
+        ..Ledger::default()
+    };
+    let others = [
+        text(&Line::of(&Item::Repeats(summary), None)),
+        text(&Line::ledger(&ledger)),
+        text(&Line::Notice(Notice {
+            time: at(0),
+            level: "info",
+            message: "watching",
+        })),
+    ];
+    samples.extend(others.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    samples
+}
+
+/// Adds every field below `value` as `(section, path)`, the objects with a section of their own under that section.
+fn collect(value: &Value, section: &str, path: &str, fields: &mut BTreeSet<(String, String)>) {
+    match value {
+        Value::Array(elements) => {
+            for element in elements {
+                collect(element, section, &format!("{path}[]"), fields);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                // Objects that hold nothing but objects have no row of their own.
+                let only_path = (section, below.as_str());
+                if !matches!(only_path, ("denial", "agreement" | "kernel.reason")) {
+                    fields.insert((section.to_owned(), below.clone()));
+                }
+                match name.as_str() {
+                    "labels" | "manifest" => {}
+                    "client" | "server" => collect(member, "PARTY", "", fields),
+                    "egress" | "ingress" => collect(member, "DIRECTION", "", fields),
+                    "policy" => collect(member, "POLICY", "", fields),
+                    "failed" | "peer" => {
+                        for condition in member.as_array().unwrap() {
+                            collect(condition, "CONDITION", "", fields);
+                        }
+                    }
+                    _ => collect(member, section, &below, fields),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+const DOCUMENT: &str = include_str!("../../../../docs/json.md");
+
+fn documented() -> BTreeSet<(String, String)> {
+    let mut section = "";
+    let mut fields = BTreeSet::new();
+    for line in DOCUMENT.lines() {
+        let quoted = |prefix: &str| {
+            line.strip_prefix(prefix)
+                .and_then(|rest| rest.split_once('`'))
+                .map(|(name, _)| name)
+        };
+        if let Some(heading) = quoted("## `") {
+            section = heading;
+        } else if let Some(field) = quoted("| `") {
+            assert!(
+                fields.insert((section.to_owned(), field.to_owned())),
+                "{section}: {field} is documented twice"
+            );
+        }
+    }
+    fields
+}
+
+#[test]
+fn the_documented_fields_are_those_written() {
+    let mut written = BTreeSet::new();
+    for sample in samples() {
+        collect(&sample, sample["type"].as_str().unwrap(), "", &mut written);
+    }
+    let documented = documented();
+    let undocumented: Vec<_> = written.difference(&documented).collect();
+    let unwritten: Vec<_> = documented.difference(&written).collect();
+    assert!(undocumented.is_empty(), "written, but not in docs/json.md: {undocumented:?}");
+    assert!(unwritten.is_empty(), "in docs/json.md, but never written: {unwritten:?}");
+}
+
+#[test]
+fn the_values_of_enumerations_are_documented() {
+    fn strings<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Array(elements) => elements.iter().for_each(|element| strings(element, found)),
+            Value::Object(members) => {
+                for (name, member) in members {
+                    match (name.as_str(), member) {
+                        ("class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level", Value::String(text)) => {
+                            found.insert(text);
+                        }
+                        ("kind", Value::String(text)) if text.starts_with(char::is_lowercase) => _ = found.insert(text),
+                        ("workload" | "manifest", _) => {}
+                        _ => strings(member, found),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let samples = samples();
+    let mut found = BTreeSet::new();
+    samples.iter().for_each(|sample| strings(sample, &mut found));
+    assert!(found.len() > 40, "{found:?}");
+    for value in found {
+        assert!(DOCUMENT.contains(&format!("`{value}`")), "`{value}` is not in docs/json.md");
+    }
+}
+
+#[test]
+fn values_of_the_example() {
+    let value = denial(example());
+    assert_eq!(value["type"], "denial");
+    assert_eq!(value["id"], "0000000000000001");
+    assert_eq!(value["time"].as_str().unwrap().parse::<Timestamp>().unwrap(), at(0));
+    assert_eq!(value["class"], "policyDenied");
+    assert_eq!(value["directions"], serde_json::json!(["ingress"]));
+    assert_eq!(value["client"]["port"], 41_312);
+    assert_eq!(value["server"]["port"], 8080);
+    assert_eq!(value["server"]["workload"]["name"], "api");
+    assert_eq!(value["service"]["port"], 80);
+    assert_eq!(
+        value["kernel"]["location"],
+        serde_json::json!({"symbol": "nft_do_chain.isra.0", "offset": 26})
+    );
+    assert_eq!(value["conntrack"]["original"]["destination"], "10.96.0.10");
+    assert_eq!(value["explanation"]["ingress"]["nearest"][0]["peer"][0]["wants"], "app=frontend");
+}
+
+#[test]
+fn strings_cannot_reach_the_terminal_and_survive() {
+    let name = "x\u{7f}\u{9b}31m\u{202e}\u{e0041}ü\u{1b}\"\\";
+    let line = text(&Line::Notice(Notice {
+        time: at(0),
+        level: "info",
+        message: name,
+    }));
+    assert!(!line.trim_end().chars().any(is_unprintable), "{line:?}");
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["message"], name);
+}

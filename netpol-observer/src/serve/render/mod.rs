@@ -1,0 +1,166 @@
+//! Denials as text: a block of lines, or one line.
+//!
+//! Everything printed goes through [`Text`], which lets no control character of an object or a kernel reach the terminal.
+
+mod condition;
+mod explanation;
+mod names;
+mod text;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+pub use condition::{miss, peer_conditions, port_conditions};
+pub use explanation::write_explanation;
+pub use names::{directions, heading, party, route};
+pub(crate) use text::is_unprintable;
+pub use text::{Palette, Text, clean, clean_lines};
+
+use super::fold::Summary;
+use super::{Item, Route};
+use crate::diagnose::{Agreement, Class, Denial};
+use crate::flow::DropEvent;
+
+/// Turns items into text.
+#[derive(Clone, Debug)]
+pub struct Renderer {
+    /// Colours, or none.
+    pub palette: Palette,
+    /// Time zone of the times printed.
+    pub time_zone: TimeZone,
+    /// The node the drops are from, where known.
+    pub node: Option<Arc<str>>,
+    /// One line per denial instead of a block.
+    pub oneline: bool,
+}
+
+impl Renderer {
+    /// The text of an item, with its last newline.
+    pub fn item(&self, item: &Item) -> String {
+        match item {
+            Item::Denial { denial, .. } if self.oneline => self.oneline(denial),
+            Item::Denial { denial, .. } => self.block(denial),
+            Item::Repeats(summary) => self.repeats(summary),
+        }
+    }
+
+    /// A denial as a block: who called whom, who is to blame, what comes nearest, what to change, what the kernel saw.
+    pub fn block(&self, denial: &Denial) -> String {
+        let mut text = Text::new(self.palette);
+        self.headline(&mut text, denial);
+        text.newline();
+        if matches!(denial.diagnosis.class, Class::PolicyDenied(_)) {
+            write_explanation(&mut text, &denial.explanation);
+        } else {
+            text.label("cause");
+            text.put(&denial.diagnosis.summary);
+            text.newline();
+            for note in &denial.explanation.notes {
+                text.label("also");
+                text.put(note);
+                text.newline();
+            }
+        }
+        text.label("kernel");
+        text.put(&self.kernel(&denial.event));
+        text.gap();
+        text.put(&agreement(&denial.diagnosis.agreement));
+        text.newline();
+        text.finish()
+    }
+
+    /// A denial on one line: the headline and what is to blame with the rule that came nearest, or the cause.
+    pub fn oneline(&self, denial: &Denial) -> String {
+        let mut text = Text::new(self.palette);
+        self.headline(&mut text, denial);
+        text.put("  ");
+        text.put(&explanation::in_short(denial));
+        text.newline();
+        text.finish()
+    }
+
+    /// Repeats, on one line.
+    pub fn repeats(&self, summary: &Summary) -> String {
+        let mut text = Text::new(self.palette);
+        self.time(&mut text, summary.last);
+        let span = summary.last.duration_since(summary.since).max(SignedDuration::ZERO);
+        text.styled(self.palette.dim, &format!("+{} the same in {}", summary.count, duration(span)));
+        text.put("   ");
+        text.put(&route(&summary.route));
+        text.newline();
+        text.finish()
+    }
+
+    fn headline(&self, text: &mut Text, denial: &Denial) {
+        self.time(text, denial.event.time);
+        let (verb, what) = heading(&denial.diagnosis.class);
+        let style = if verb == "DENIED" {
+            self.palette.denied
+        } else {
+            self.palette.dropped
+        };
+        text.styled(style, verb);
+        text.put(" ");
+        text.put(&what);
+        text.put("  ");
+        let to = Route::of(denial);
+        text.put(&route(&to));
+        if let Some(service) = names::dialled(&to) {
+            text.put(&format!("  ({service})"));
+        }
+    }
+
+    fn time(&self, text: &mut Text, time: Timestamp) {
+        let zoned = time.to_zoned(self.time_zone.clone());
+        text.styled(self.palette.dim, &zoned.strftime("%H:%M:%S%.3f").to_string());
+        text.put(" ");
+    }
+
+    fn kernel(&self, event: &DropEvent) -> String {
+        let mut words = event.reason.name.to_string();
+        // Writing to a String does not fail.
+        match &event.location.symbol {
+            Some(symbol) => _ = write!(words, " in {}", symbol.base_name()),
+            None if event.location.address != 0 => _ = write!(words, " at {:#x}", event.location.address),
+            None => {}
+        }
+        if let Some(hook) = event.hook {
+            _ = write!(words, ", {hook} hook");
+        }
+        if let Some(node) = &self.node {
+            _ = write!(words, ", on {node}");
+        }
+        match &event.interface {
+            Some(interface) if interface.name.is_empty() => _ = write!(words, ", interface {}", interface.index),
+            Some(interface) => _ = write!(words, ", {}", interface.name),
+            None => {}
+        }
+        words
+    }
+}
+
+fn agreement(agreement: &Agreement) -> String {
+    match agreement {
+        Agreement::Agrees => "agrees with the policies".to_owned(),
+        Agreement::PoliciesAllow => "the policies allow it".to_owned(),
+        Agreement::NotEnforcement => "not a drop that enforces policies".to_owned(),
+        Agreement::CannotDecide { why } => format!("cannot decide: {why}"),
+    }
+}
+
+/// `400 ms`, `7 s`, `1 m 5 s`, `2 h 3 m`.
+pub fn duration(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        ..1 => format!("{} ms", duration.as_millis().max(0)),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} m {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What the ends of a connection, its route and its fate are called.
+
+use crate::cluster::Direction;
+use crate::diagnose::Class;
+use crate::identify::{Identity, Party};
+use crate::serve::Route;
+
+/// `DENIED` and `ingress`, `DROPPED` and `host firewall`, …
+pub fn heading(class: &Class) -> (&'static str, String) {
+    match class {
+        Class::PolicyDenied(denying) => ("DENIED", directions(denying)),
+        Class::DroppedReply => ("DROPPED", "reply".to_owned()),
+        Class::HostFirewall => ("DROPPED", "host firewall".to_owned()),
+        Class::NoListener => ("REFUSED", "no listener".to_owned()),
+        Class::ServiceWithoutEndpoints => ("DROPPED", "no endpoints".to_owned()),
+        Class::NoRoute => ("DROPPED", "no route".to_owned()),
+        Class::ReversePathFilter => ("DROPPED", "reverse-path filter".to_owned()),
+        Class::ConnectionState => ("DROPPED", "connection state".to_owned()),
+        Class::Noise => ("DROPPED", "noise".to_owned()),
+        Class::Undecided => ("DROPPED", "undecided".to_owned()),
+    }
+}
+
+/// `egress+ingress`
+pub fn directions(directions: &[Direction]) -> String {
+    let mut sorted: Vec<_> = directions.to_vec();
+    sorted.sort_unstable();
+    sorted.iter().map(Direction::to_string).collect::<Vec<_>>().join("+")
+}
+
+/// `shop/web-7d9f`, `node node-2`, `Service shop/api`, or the address with what is known of it.
+pub fn party(party: &Party) -> String {
+    let ip = party.ip;
+    match &party.identity {
+        Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name),
+        Identity::AmbiguousPods(pods) => format!("{ip} ({} pods claim it)", pods.len()),
+        Identity::Node(node) => format!("node {}", node.name),
+        Identity::Service(service) => format!("Service {}/{}", service.namespace, service.name),
+        Identity::UnownedPodAddress => format!("{ip} (pod not known)"),
+        Identity::Special | Identity::External => ip.to_string(),
+    }
+}
+
+/// `shop/web-7d9f → shop/api-5c4b:8080/TCP`
+pub fn route(route: &Route) -> String {
+    let client = party(&route.client);
+    let server = party(&route.server);
+    let protocol = route.protocol;
+    let bare_address = matches!(route.server.identity, Identity::Special | Identity::External);
+    match (route.port, route.icmp) {
+        (Some(port), _) if bare_address && route.server.ip.is_ipv6() => format!("{client} → [{server}]:{port}/{protocol}"),
+        (Some(port), _) if matches!(route.server.identity, Identity::AmbiguousPods(_) | Identity::UnownedPodAddress) => {
+            format!("{client} → {server} port {port}/{protocol}")
+        }
+        (Some(port), _) => format!("{client} → {server}:{port}/{protocol}"),
+        (None, Some(icmp)) => format!("{client} → {server} {protocol} type {} code {}", icmp.kind, icmp.code),
+        (None, None) if route.fragment => format!("{client} → {server} {protocol} fragment without ports"),
+        (None, None) => format!("{client} → {server} {protocol}"),
+    }
+}
+
+/// `Service shop/api:80`, when the server itself is not that Service.
+pub(super) fn dialled(route: &Route) -> Option<String> {
+    let dialled = route.service.as_ref()?;
+    if matches!(route.server.identity, Identity::Service(_)) {
+        return None;
+    }
+    let (namespace, name) = (&dialled.service.namespace, &dialled.service.name);
+    Some(match dialled.port {
+        Some(port) => format!("Service {namespace}/{name}:{port}"),
+        None => format!("Service {namespace}/{name}"),
+    })
+}

@@ -1,0 +1,227 @@
+//! From captured records to things to show, with the ledger kept on the way.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::filter::Filters;
+use super::fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
+use super::{Ledger, class_name};
+use crate::capture::Captured;
+use crate::diagnose::{Class, Denial};
+use crate::flow::{FoldId, KernelNames};
+use crate::identify::{Identity, Party};
+use crate::pipeline::{Pipeline, Step};
+use crate::policy::Admission;
+
+/// Something to show.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A drop, in full.
+    Denial {
+        /// What its repeats go under.
+        key: Key,
+        /// The drop.
+        denial: Arc<Denial>,
+    },
+    /// Repeats of one shown before.
+    Repeats(Summary),
+}
+
+/// What to show and how often.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    /// What to leave out.
+    pub filters: Filters,
+    /// Drops that touch nothing in the index are shown.
+    pub elsewhere: bool,
+    /// Drops that are not the loss of a new connection are shown.
+    pub noise: bool,
+    /// Drops that ended before this are left out.
+    pub since: Option<Timestamp>,
+    /// How repeats are folded.
+    pub fold: FoldOptions,
+}
+
+/// Decides what is shown of a sequence of drops.
+pub struct Stream {
+    options: StreamOptions,
+    fold: Fold,
+    ledger: Ledger,
+}
+
+impl Stream {
+    /// A stream that has seen nothing yet.
+    pub fn new(options: StreamOptions) -> Self {
+        Stream {
+            fold: Fold::new(options.fold),
+            options,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// The account so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// When [`tick`](Stream::tick) has something to show.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.fold.next_due()
+    }
+
+    /// Takes one captured piece. `now` is the caller's clock: the wall clock of a live capture, the time of the recording in
+    /// a replay. `names` are those of the kernel captured. Records that cannot be decoded are counted.
+    pub fn handle(&mut self, captured: &Captured, pipeline: &Pipeline, names: &dyn KernelNames, now: Timestamp) -> Vec<Item> {
+        match pipeline.step(captured, names) {
+            Ok(Step::Denial(denial)) => self.denial(Arc::new(*denial), now),
+            Ok(Step::Repeat { id, count, last }) => self.repeat(id, count, last, now),
+            Ok(Step::Ledger(kernel)) => {
+                self.ledger.kernel = Some(kernel);
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "record not decoded");
+                self.ledger.records += 1;
+                self.ledger.undecodable += 1;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Takes a drop that came as a record.
+    pub fn denial(&mut self, denial: Arc<Denial>, now: Timestamp) -> Vec<Item> {
+        self.ledger.records += 1;
+        self.ledger.decoded += 1;
+        let fate = self.fate(&denial);
+        let key = key_of(&denial, fate);
+        let seen = self.fold.record(key, fate, &denial, now);
+        let mut items = Vec::new();
+        items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
+        if seen.first && fate == Fate::Shown {
+            self.ledger.shown += 1;
+            items.push(Item::Denial { key, denial });
+        } else {
+            *self.account(Some(fate)) += 1;
+        }
+        items
+    }
+
+    /// Takes repeats that the kernel counted.
+    pub fn repeat(&mut self, id: FoldId, count: u64, last: Timestamp, now: Timestamp) -> Vec<Item> {
+        self.ledger.counted += count;
+        let Seen { fate, revived, .. } = self.fold.repeat(id, count, last, now, self.options.since);
+        *self.account(fate) += count;
+        let Some(denial) = revived else { return Vec::new() };
+        self.ledger.earlier -= 1;
+        self.ledger.shown += 1;
+        vec![Item::Denial {
+            key: key_of(&denial, Fate::Shown),
+            denial,
+        }]
+    }
+
+    /// The summaries that are due.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Item> {
+        self.fold.due(now).into_iter().map(|summary| self.show_repeats(summary)).collect()
+    }
+
+    /// The summaries that are left, at the end.
+    pub fn finish(&mut self) -> Vec<Item> {
+        self.fold.flush().into_iter().map(|summary| self.show_repeats(summary)).collect()
+    }
+
+    /// Moves denials and repeats that [`Recent`](super::Recent) pushed out from the shown to the earlier ones.
+    pub fn left_out_by_last(&mut self, denials: u64, repeats: u64) {
+        self.ledger.shown -= denials;
+        self.ledger.repeats -= repeats;
+        self.ledger.earlier += denials + repeats;
+    }
+
+    fn show_repeats(&mut self, summary: Summary) -> Item {
+        self.ledger.pending -= summary.count;
+        self.ledger.repeats += summary.count;
+        Item::Repeats(summary)
+    }
+
+    /// Where drops that are not shown in full are counted.
+    fn account(&mut self, fate: Option<Fate>) -> &mut u64 {
+        match fate {
+            Some(Fate::Shown) => &mut self.ledger.pending,
+            Some(Fate::FilteredOut) => &mut self.ledger.filtered_out,
+            Some(Fate::Earlier) => &mut self.ledger.earlier,
+            Some(Fate::Elsewhere) => &mut self.ledger.elsewhere,
+            Some(Fate::Noise) => &mut self.ledger.noise,
+            None => &mut self.ledger.unattributed,
+        }
+    }
+
+    fn fate(&self, denial: &Denial) -> Fate {
+        let filters = &self.options.filters;
+        let noise_wanted = self.options.noise || filters.asks_for_noise();
+        if !self.options.elsewhere && !touches_index(denial) {
+            Fate::Elsewhere
+        } else if !noise_wanted && denial.diagnosis.class == Class::Noise {
+            Fate::Noise
+        } else if !filters.admit(denial) {
+            Fate::FilteredOut
+        } else if self.options.since.is_some_and(|since| denial.event.time < since) {
+            Fate::Earlier
+        } else {
+            Fate::Shown
+        }
+    }
+}
+
+/// Whether anything in the index is concerned: a pod, a node, a Service, or an address of a node's pod range.
+fn touches_index(denial: &Denial) -> bool {
+    let who = &denial.who;
+    who.service.is_some()
+        || [&who.client, &who.server].into_iter().any(|party| match party.identity {
+            Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Node(_) | Identity::Service(_) | Identity::UnownedPodAddress => true,
+            Identity::Special | Identity::External => false,
+        })
+}
+
+/// Two drops with one kernel key may still differ to people: other pods behind the addresses by now, another Service in
+/// front, other policies to blame.
+fn key_of(denial: &Denial, fate: Fate) -> Key {
+    let mut hasher = DefaultHasher::new();
+    // A drop that goes on beyond `--since` stays the same drop.
+    let fate = if fate == Fate::Earlier { Fate::Shown } else { fate };
+    fate.hash(&mut hasher);
+    class_name(&denial.diagnosis.class).hash(&mut hasher);
+    denial.event.is_reply().hash(&mut hasher);
+    denial.event.hook.hash(&mut hasher);
+    for party in [&denial.who.client, &denial.who.server] {
+        hash_party(party, &mut hasher);
+    }
+    if let Some(call) = &denial.who.service {
+        (&call.service.namespace, &call.service.name, call.port).hash(&mut hasher);
+    }
+    for direction in [&denial.explanation.egress, &denial.explanation.ingress] {
+        if let Admission::Denied { isolating, .. } = &direction.admission {
+            direction.direction.hash(&mut hasher);
+            for policy in isolating {
+                policy.policy.hash(&mut hasher);
+            }
+        }
+    }
+    Key {
+        id: denial.event.id,
+        same: hasher.finish(),
+    }
+}
+
+fn hash_party(party: &Party, hasher: &mut DefaultHasher) {
+    party.ip.hash(hasher);
+    match &party.identity {
+        Identity::Pod(pod) => (&pod.namespace, &pod.name, &pod.uid).hash(hasher),
+        Identity::Node(node) => node.name.hash(hasher),
+        other => std::mem::discriminant(other).hash(hasher),
+    }
+}
+
+#[cfg(test)]
+mod tests;
