@@ -123,6 +123,16 @@ impl Live {
         }
     }
 
+    /// Stops, and gives what was still under way; the final ledger is the last of it.
+    pub async fn finish(mut self) -> Vec<Captured> {
+        self.stop();
+        let mut rest = Vec::new();
+        while let Some(captured) = self.next().await {
+            rest.push(captured);
+        }
+        rest
+    }
+
     /// What gives this kernel's numbers their names.
     pub fn names(&self) -> Arc<dyn KernelNames + Send + Sync> {
         Arc::clone(&self.names) as Arc<dyn KernelNames + Send + Sync>

@@ -1,10 +1,10 @@
 //! The `observer` command line: one file per command.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod error;
 mod filter;
 mod follow;
-mod live;
 mod output;
 mod record;
 mod source;
@@ -46,6 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Tail(tail::TailArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// `--color`
@@ -57,6 +58,15 @@ enum Colour {
     Always,
     /// Never.
     Never,
+}
+
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OutputForm {
+    /// For people.
+    Text,
+    /// For programs: one object per line.
+    Json,
 }
 
 /// Runs the command line and returns what the process ends with: 0 when all went well, 1 after an error, 2 when the command
@@ -73,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(cli.verbose);
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(arguments, cli.color),
+        Command::Doctor(arguments) => doctor::run(&arguments, cli.color),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

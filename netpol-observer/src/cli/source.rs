@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::CommandError;
-use super::live::Live;
+use crate::capture::live::{Live, LiveOptions, open as attach};
 use crate::capture::{Captured, RecordingHeader, RecordingReader};
 use crate::flow::KernelNames;
 use crate::pipeline::time_of;
@@ -39,10 +39,9 @@ pub(super) struct Replay {
 impl Source {
     /// Attaches to the running kernel. Needs the runtime entered.
     pub(super) fn live() -> Result<Self, CommandError> {
-        let live = Live::open()?;
+        let live = attach(LiveOptions::default()).map_err(|error| CommandError::failure(&error).hint(error.hint()))?;
         let names = live.names();
-        let release = read_word("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
-        let mut header = RecordingHeader::new(release, std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());
+        let mut header = RecordingHeader::new(live.release().to_owned(), std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());
         header.node_name = read_word("/proc/sys/kernel/hostname");
         Ok(Source::Live(LiveSource {
             live: Some(live),

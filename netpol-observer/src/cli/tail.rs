@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anstream::{AutoStream, ColorChoice};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,7 +16,7 @@ use super::output::{Form, Output};
 use super::record::Recorder;
 use super::source::{Source, end_of};
 use super::time::{Since, parse_duration, parse_since};
-use super::{Colour, CommandError};
+use super::{Colour, CommandError, OutputForm};
 use crate::cluster::{Index, manifests};
 use crate::pipeline::Pipeline;
 use crate::policy::Profile;
@@ -101,15 +101,6 @@ Exit status:
   0  all went well; also after Ctrl-C, or when the reader of the output has gone
   1  an error
   2  the command line is wrong";
-
-/// `-o`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum OutputForm {
-    /// For people.
-    Text,
-    /// One object per line.
-    Json,
-}
 
 /// Runs `observer tail`.
 pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandError> {

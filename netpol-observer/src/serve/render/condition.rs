@@ -87,6 +87,9 @@ fn sentence(condition: &Condition) -> String {
             let peer_is_v6 = matches!(ip, IpAddr::V6(_));
             format!("ipBlock {cidr} is {}, {ip} is {}", family(!peer_is_v6), family(peer_is_v6))
         }
+        Condition::BlockIgnoresPods { cidr, ip } => {
+            format!("ipBlock {cidr} does not match pods on this dataplane, and {ip} is a pod's")
+        }
         Condition::PortNumber { has } => format!("the port is {has}"),
         Condition::Protocol { has } => format!("the protocol is {has}"),
         Condition::NamedPortNumber { name, stands_for, has } => {

@@ -219,6 +219,9 @@ fn rule_name(near: &NearMiss, several: bool) -> String {
 fn remaining_sentence(remaining: &Remaining) -> String {
     match remaining {
         Remaining::ServiceWithoutEndpoints { service } => format!("Service {service} has no ready endpoint"),
+        Remaining::DnsDenied { service } => {
+            format!("its egress policies do not let it ask the cluster's DNS (Service {service}, port 53), so it cannot look up names")
+        }
         Remaining::NoFix { direction, why } => format!("no fix found for {direction}: {why}"),
     }
 }
