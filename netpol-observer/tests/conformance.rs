@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 mod queries;
 
 use queries::{Query, load_index};
+use xtask::testing::{report, skipped};
 
 /// Policy kinds whose engine is still to come: cases that hold any are counted and left out.
 const LATER_KINDS: &[&str] = &["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"];
@@ -21,10 +22,17 @@ struct Tally {
     left_out: usize,
 }
 
+impl Tally {
+    fn line(&self, group: &str) -> String {
+        let Tally { cases, queries, agree, left_out } = self;
+        format!("{group:<28} {cases:>6} {queries:>8} {agree:>8} {:>8} {left_out:>9}\n", queries - agree)
+    }
+}
+
 #[test]
 fn published_verdicts() {
     let Some(directory) = std::env::var_os("NETPOL_CONFORMANCE").map(PathBuf::from) else {
-        println!("SKIPPED conformance: NETPOL_CONFORMANCE is not set, so none of the published policy sets was run");
+        skipped("published_verdicts", "NETPOL_CONFORMANCE does not name a directory of policy sets, so none of them was run");
         return;
     };
     let mut groups: BTreeMap<String, Tally> = BTreeMap::new();
@@ -35,20 +43,18 @@ fn published_verdicts() {
             run(&case, tally, &mut differences);
         }
     }
-    println!("{:<28} {:>6} {:>8} {:>8} {:>8} {:>9}", "group", "cases", "queries", "agree", "differ", "left out");
+    let mut table = format!("{:<28} {:>6} {:>8} {:>8} {:>8} {:>9}\n", "group", "cases", "queries", "agree", "differ", "left out");
     let mut total = Tally::default();
     for (group, tally) in &groups {
-        let Tally { cases, queries, agree, left_out } = tally;
-        println!("{group:<28} {cases:>6} {queries:>8} {agree:>8} {:>8} {left_out:>9}", queries - agree);
-        total.cases += cases;
-        total.queries += queries;
-        total.agree += agree;
-        total.left_out += left_out;
+        table.push_str(&tally.line(group));
+        total.cases += tally.cases;
+        total.queries += tally.queries;
+        total.agree += tally.agree;
+        total.left_out += tally.left_out;
     }
-    let Tally { cases, queries, agree, left_out } = total;
-    println!("{:<28} {cases:>6} {queries:>8} {agree:>8} {:>8} {left_out:>9}", "all", queries - agree);
-    println!("left out: cases with AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy objects");
-    assert!(queries > 0, "no query found under {}", directory.display());
+    table.push_str(&total.line("all"));
+    report(&format!("{table}left out: cases with AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy objects"));
+    assert!(total.queries > 0, "no query found under {}", directory.display());
     assert!(differences.is_empty(), "{} differences, the first ones:\n{}", differences.len(), differences[..differences.len().min(10)].join("\n"));
 }
 

@@ -5,4 +5,5 @@ pub mod demo;
 pub mod fingerprint;
 pub mod netns;
 pub mod packages;
+pub mod testing;
 pub mod toolchain;

@@ -1,50 +1,122 @@
 //! `cargo xtask test`: everything CI checks.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use xtask::command::{is_root, run};
+use anyhow::{Context as _, Result, bail};
+use xtask::command::is_root;
+use xtask::demo::{self, DemoOptions};
+use xtask::testing::SKIPPED;
 use xtask::toolchain;
 
-use crate::cargo;
+use crate::{build, cargo};
 
-/// Format, lints, all tests; ends by printing what ran.
+/// What a step came to.
+#[derive(Default)]
+struct Outcome {
+    succeeded: bool,
+    passed: u64,
+    failed: u64,
+    skipped: Vec<String>,
+}
+
+/// Format, lints, all tests, the demo; ends by printing what ran.
 pub(crate) fn all(root: &Path) -> Result<()> {
     toolchain::build_object(root)?;
     if is_root() {
         toolchain::bring_network_tools()?;
     }
-    let mut ran: Vec<(&str, Result<()>)> = Vec::new();
-    let mut step = |name: &'static str, args: &[&str]| {
+    let mut ran: Vec<(&str, Outcome, Duration)> = Vec::new();
+    let mut step = |name: &'static str, work: &dyn Fn() -> Result<Outcome>| {
         eprintln!("\nxtask: {name}");
-        ran.push((name, run(cargo(root).args(args))));
+        let begin = Instant::now();
+        let outcome = work().unwrap_or_else(|error| {
+            eprintln!("xtask: {name}: {error:#}");
+            Outcome { failed: 1, ..Outcome::default() }
+        });
+        ran.push((name, outcome, begin.elapsed()));
     };
-    step("format", &["fmt", "--all", "--check"]);
-    step("lints", &["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]);
-    step("tests", &["test", "--locked", "--no-fail-fast"]);
-    // They share the machine's one tracepoint, and some count every drop there is: one at a time.
-    step(
-        "kernel tests",
-        &[
-            "test",
-            "--locked",
-            "--package",
-            "netpol-observer",
-            "--test",
-            "kernel",
-            "--",
-            "--test-threads=1",
-            "--ignored",
-        ],
-    );
-    eprintln!();
-    for (name, result) in &ran {
-        eprintln!("xtask: {name}: {}", if result.is_ok() { "passed" } else { "FAILED" });
+    step("format", &|| check(cargo(root).args(["fmt", "--all", "--check"])));
+    step("lints", &|| check(cargo(root).args(["clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings"])));
+    // A test prints the reason of its failure; of its machinery nobody wants thirty frames.
+    step("tests", &|| tests(cargo(root).args(["test", "--locked", "--no-fail-fast"]).env("RUST_BACKTRACE", "0")));
+    step("demo", &|| the_demo(root));
+
+    println!();
+    for (name, outcome, time) in &ran {
+        let word = if outcome.succeeded { "passed" } else { "FAILED" };
+        println!("xtask: {name:<8} {word} in {:.0} s ({} passed, {} failed)", time.as_secs_f64(), outcome.passed, outcome.failed);
     }
-    let failed = ran.iter().filter(|(_, result)| result.is_err()).count();
-    println!("{} passed, {failed} failed", ran.len() - failed);
+    let skipped: Vec<&String> = ran.iter().flat_map(|(_, outcome, _)| &outcome.skipped).collect();
+    for line in &skipped {
+        println!("xtask: {line}");
+    }
+    let sum = |count: fn(&Outcome) -> u64| ran.iter().map(|(_, outcome, _)| count(outcome)).sum::<u64>();
+    let failed = ran.iter().filter(|(_, outcome, _)| !outcome.succeeded).count();
+    println!("{} passed, {} failed, {} skipped", sum(|o| o.passed), sum(|o| o.failed), skipped.len());
     if failed > 0 {
         bail!("{failed} of {} steps failed", ran.len());
     }
     Ok(())
+}
+
+/// A command that is one check.
+fn check(command: &mut Command) -> Result<Outcome> {
+    let succeeded = command.status().context("cannot start cargo")?.success();
+    Ok(Outcome { succeeded, passed: u64::from(succeeded), failed: u64::from(!succeeded), ..Outcome::default() })
+}
+
+/// Runs cargo's tests, shows what they print, and counts.
+fn tests(command: &mut Command) -> Result<Outcome> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let (out, err) = (child.stdout.take().context("piped")?, child.stderr.take().context("piped")?);
+    let (mut outcome, more) = std::thread::scope(|scope| {
+        let err = scope.spawn(|| follow(err, &mut std::io::stderr()));
+        let out = follow(out, &mut std::io::stdout());
+        (out, err.join().unwrap_or_default())
+    });
+    outcome.skipped.extend(more.skipped);
+    outcome.succeeded = child.wait()?.success();
+    // Tests that did not compile did not pass.
+    if !outcome.succeeded && outcome.failed == 0 {
+        outcome.failed = 1;
+    }
+    Ok(outcome)
+}
+
+/// Passes lines on and counts what they say.
+fn follow(from: impl Read, to: &mut impl Write) -> Outcome {
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        let _ = writeln!(to, "{line}");
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            let count = |what: &str| {
+                let words: Vec<&str> = counts.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+                words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+            };
+            outcome.passed += count("passed");
+            outcome.failed += count("failed");
+            let ignored: u64 = count("ignored");
+            outcome.skipped.extend((0..ignored).map(|_| format!("{SKIPPED}a test marked ignored")));
+        } else if line.starts_with(SKIPPED) {
+            outcome.skipped.push(line);
+        }
+    }
+    outcome
+}
+
+/// The README's main job, as its reader runs it.
+fn the_demo(root: &Path) -> Result<Outcome> {
+    if !is_root() {
+        return Ok(Outcome {
+            succeeded: true,
+            skipped: vec![format!("{SKIPPED}the demo: network namespaces need root")],
+            ..Outcome::default()
+        });
+    }
+    let observer = build(root, false)?;
+    demo::run(DemoOptions { observer })?;
+    Ok(Outcome { succeeded: true, passed: 1, ..Outcome::default() })
 }

@@ -15,7 +15,7 @@ const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 fn can_run(test: &str) -> bool {
     let can = netns::is_root() && netns::required_tools().is_empty();
     if !can {
-        eprintln!("SKIPPED {test}: needs root, iproute2 and nftables");
+        xtask::testing::skipped(test, "needs root, iproute2 and nftables");
     }
     can
 }

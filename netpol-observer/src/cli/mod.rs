@@ -45,7 +45,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Tail(tail::TailArgs),
+    Tail(Box<tail::TailArgs>),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -82,7 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     start_log(cli.verbose);
     let result = match cli.command {
-        Command::Tail(arguments) => tail::run(arguments, cli.color),
+        Command::Tail(arguments) => tail::run(*arguments, cli.color),
         Command::Doctor(arguments) => doctor::run(&arguments, cli.color),
     };
     match result {

@@ -16,7 +16,7 @@ use crate::pipeline::time_of;
 /// A source of drops.
 pub(super) enum Source {
     /// The running kernel.
-    Live(LiveSource),
+    Live(Box<LiveSource>),
     /// A recording.
     Replay(Box<Replay>),
 }
@@ -43,11 +43,11 @@ impl Source {
         let names = live.names();
         let mut header = RecordingHeader::new(live.release().to_owned(), std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());
         header.node_name = read_word("/proc/sys/kernel/hostname");
-        Ok(Source::Live(LiveSource {
+        Ok(Source::Live(Box::new(LiveSource {
             live: Some(live),
             names,
             header,
-        }))
+        })))
     }
 
     /// Opens a recording.

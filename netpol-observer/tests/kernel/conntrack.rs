@@ -7,6 +7,7 @@ use std::time::Duration;
 use netpol_observer::capture::live::LiveOptions;
 use netpol_observer_common::RecordFlags;
 use xtask::netns::{Bed, Netns};
+use xtask::testing::skipped;
 
 use crate::support::{call_tcp, machine, observe, send_udp, serve_tcp};
 
@@ -100,7 +101,7 @@ fn a_local_sender_is_told_by_cookie_and_cgroup() {
     if let Some(cgroup) = own_cgroup() {
         assert_eq!(record.cgroup_id, cgroup);
     } else {
-        println!("SKIPPED the cgroup part: no cgroup v2 hierarchy here");
+        skipped("conntrack::a_local_sender (the cgroup)", "no cgroup v2 hierarchy here");
     }
 }
 

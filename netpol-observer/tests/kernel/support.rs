@@ -9,9 +9,10 @@ use std::time::Duration;
 use netpol_observer::capture::live::{Live, LiveOptions, open};
 use netpol_observer::capture::permissions::Permissions;
 use netpol_observer::capture::{Captured, KernelLedger, is_built_in};
-use netpol_observer::flow::KernelNames;
+use netpol_observer::flow::{KernelNames, decode, fold_key};
 use netpol_observer_common::{DropRecord, FoldKey};
 use xtask::netns::{Netns, required_tools};
+use xtask::testing::skipped;
 use zerocopy::FromBytes as _;
 
 /// One test at a time: the tracepoint is the machine's, and some tests count every drop there is.
@@ -29,7 +30,7 @@ pub(crate) fn machine(test: &str) -> Option<MutexGuard<'static, ()>> {
     } else {
         return Some(MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
     };
-    println!("SKIPPED {test}: {why}");
+    skipped(test, &why);
     None
 }
 
@@ -143,12 +144,20 @@ impl Collector {
                 self.seen.push(Seen { record, packets: 1 });
             }
             Captured::Repeat { key, value } => {
+                let reported = self.seen.iter().any(|seen| user_space_key(&seen.record) == key);
+                assert!(reported, "the kernel's key is the one user space makes of its record: {key:?}");
                 let mut same = self.seen.iter_mut().rev().filter(|seen| is_same(seen, &key));
                 same.next().expect("a repeat comes behind its record").packets += value.count;
             }
             Captured::Ledger(ledger) => self.ledger = Some(ledger),
         }
     }
+}
+
+/// The key as user space makes it, to name a drop the same way in all records.
+fn user_space_key(record: &DropRecord) -> FoldKey {
+    let bytes = &record.header[..usize::from(record.header_len)];
+    fold_key(record, &decode(record.ether_type, bytes).expect("a packet"))
 }
 
 fn is_same(seen: &Seen, key: &FoldKey) -> bool {

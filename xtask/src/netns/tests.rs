@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn can_run(test: &str) -> bool {
     let can = is_root() && required_tools().is_empty();
     if !can {
-        eprintln!("SKIPPED {test}: needs root, iproute2 and nftables");
+        crate::testing::skipped(test, "needs root, iproute2 and nftables");
     }
     can
 }
