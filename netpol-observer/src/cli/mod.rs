@@ -1,0 +1,121 @@
+//! The `observer` command line: one file per command.
+#![forbid(unsafe_code)]
+
+mod error;
+mod filter;
+mod follow;
+mod live;
+mod output;
+mod record;
+mod source;
+mod tail;
+mod time;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+pub use error::CommandError;
+
+/// Explains packets dropped by Kubernetes NetworkPolicies.
+///
+/// For every connection that does not get through it names the policy that is responsible, the rule that came nearest to
+/// allowing it, and the smallest change that would; or it says that no policy is to blame.
+#[derive(Parser)]
+#[command(name = "observer", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say more on standard error about what the program does: -v for debugging, -vv for all.
+    ///
+    /// The environment variable RUST_LOG selects more finely, such as `netpol_observer::flow=trace`.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// When to colour the output.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Tail(tail::TailArgs),
+}
+
+/// `--color`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Runs the command line and returns what the process ends with: 0 when all went well, 1 after an error, 2 when the command
+/// line is wrong.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no errors. A reader that has gone does not matter.
+            _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    start_log(cli.verbose);
+    let result = match cli.command {
+        Command::Tail(arguments) => tail::run(arguments, cli.color),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", crate::serve::render::clean_lines(&error.to_string()));
+            error.exit_code()
+        }
+    }
+}
+
+/// The command line as `clap` knows it, for the documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let (targets, wrong) = match std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty()) {
+        Some(directives) => match directives.parse::<Targets>() {
+            Ok(targets) => (targets, None),
+            Err(error) => (Targets::new().with_default(level), Some(error)),
+        },
+        None => (
+            Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN),
+            None,
+        ),
+    };
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    // A second call, as in tests, keeps the first log.
+    _ = tracing_subscriber::registry().with(layer).with(targets).try_init();
+    if let Some(error) = wrong {
+        tracing::warn!("RUST_LOG is not used: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        super::command().debug_assert();
+    }
+}

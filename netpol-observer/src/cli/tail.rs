@@ -1,0 +1,286 @@
+//! `observer tail`
+
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anstream::{AutoStream, ColorChoice};
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::filter::FilterArgs;
+use super::follow::Follow;
+use super::output::{Form, Output};
+use super::record::Recorder;
+use super::source::{Source, end_of};
+use super::time::{Since, parse_duration, parse_since};
+use super::{Colour, CommandError};
+use crate::cluster::{Index, manifests};
+use crate::pipeline::Pipeline;
+use crate::policy::Profile;
+use crate::serve::render::{Palette, Renderer};
+use crate::serve::{FoldOptions, Recent, Stream, StreamOptions};
+
+/// Show dropped connections as they happen, each with the policy to blame, the nearest rule and the fix.
+///
+/// The first drop of a connection is shown in full; the same again becomes a count. Pods, Services and policies are read
+/// from manifests, such as `kubectl get` writes them (see the examples).
+///
+/// Capturing needs the capabilities CAP_BPF and CAP_PERFMON (and CAP_SYSLOG for the names of kernel functions) on the node;
+/// replaying a recording needs none.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct TailArgs {
+    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
+    /// May be given several times.
+    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
+    manifests: Vec<PathBuf>,
+
+    /// Take the drops from this recording instead of the running kernel.
+    #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with = "duration")]
+    replay: Option<PathBuf>,
+
+    /// Keep everything captured in this file, before any filter, to be replayed later.
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    record: Option<PathBuf>,
+
+    /// Stop after this long, such as 30s or 5m.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Source")]
+    duration: Option<SignedDuration>,
+
+    /// Name of the node to print; by default that of the recording, or this machine's host name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true, help_heading = "Source")]
+    node_name: Option<String>,
+
+    #[command(flatten)]
+    filters: FilterArgs,
+
+    /// Show also drops that touch nothing in the manifests, and drops that are not the loss of a new connection.
+    #[arg(long, help_heading = "Filters")]
+    all: bool,
+
+    /// Show only the last N denials of a recording, with their repeats.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
+    last: Option<u32>,
+
+    /// Show only the drops of a recording since this time, or so long before its end: 5m, 2026-11-23T14:02:00Z.
+    ///
+    /// A drop that began earlier and goes on is shown.
+    #[arg(long, value_name = "DURATION|TIME", value_parser = parse_since, help_heading = "Filters")]
+    since: Option<Since>,
+
+    /// Print text for people, or one JSON object per line (described in docs/json.md).
+    #[arg(short, long, value_enum, default_value_t = OutputForm::Text, value_name = "FORMAT", help_heading = "Output")]
+    output: OutputForm,
+
+    /// Print one line per denial: who, the policies to blame, and the nearest rule.
+    #[arg(long, help_heading = "Output")]
+    oneline: bool,
+
+    /// Print repeats of a drop at most this often.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s", help_heading = "Output")]
+    summary_interval: SignedDuration,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Explain what is dropped on this node, with the objects of the cluster:
+    kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml
+    observer tail -f cluster.yaml
+
+  Only what the policies of namespace shop deny, without DNS:
+    observer tail -f cluster.yaml -n shop --class policy-denied --not --port 53
+
+  Record on a node, look at it elsewhere:
+    observer tail --record drops.rec --duration 10m
+    observer tail --replay drops.rec -f cluster.yaml --since 5m -o json
+
+Exit status:
+  0  all went well; also after Ctrl-C, or when the reader of the output has gone
+  1  an error
+  2  the command line is wrong";
+
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputForm {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Runs `observer tail`.
+pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandError> {
+    arguments.check()?;
+    let loaded = load(&arguments.manifests)?;
+    let mut index = Index::default();
+    index.reset(loaded.objects);
+    let counts = index.counts();
+    let since = arguments.since_time()?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::failure(format!("cannot start: {error}")))?;
+    // A live capture registers with the runtime.
+    let _entered = runtime.enter();
+    let source = match &arguments.replay {
+        Some(path) => Source::replay(path)?,
+        None => Source::live()?,
+    };
+    let mut header = source.header().clone();
+    if arguments.node_name.is_some() {
+        header.node_name.clone_from(&arguments.node_name);
+    }
+    let recorder = match &arguments.record {
+        Some(path) => Some(Recorder::create(path, &header)?),
+        None => None,
+    };
+
+    let node = header.node_name;
+    let mut output = arguments.output(colour, node.clone());
+    for warning in loaded.warnings.iter().map(ToString::to_string).chain(skipped(&loaded.skipped)) {
+        ignore_closed(writeln!(output.err, "warning: {}", crate::serve::render::clean_lines(&warning)))?;
+    }
+    let attached = match &arguments.replay {
+        Some(path) => format!("replaying {}", path.display()),
+        None => format!("watching drops on {}", node.as_deref().unwrap_or("this node")),
+    };
+    let what = format!(
+        "{attached} (kernel {}, {}, {}){}",
+        header.kernel_release,
+        counted(counts.pods, "pod", "pods"),
+        counted(counts.network_policies, "policy", "policies"),
+        if source.is_live() { "; Ctrl-C ends" } else { "" }
+    );
+    let without_objects = arguments.manifests.is_empty();
+    let stream = Stream::new(StreamOptions {
+        filters: arguments.filters.0,
+        // Without objects nothing touches them, and everything would be hidden.
+        elsewhere: arguments.all || without_objects,
+        noise: arguments.all,
+        since,
+        fold: FoldOptions {
+            interval: arguments.summary_interval,
+            ..FoldOptions::default()
+        },
+    });
+    let follow = Follow {
+        pipeline: Pipeline::new(Arc::new(index), Profile::default()),
+        stream,
+        recent: arguments.last.map(|last| Recent::new(usize::try_from(last).unwrap_or(usize::MAX))),
+        recorder,
+        output,
+        duration: arguments.duration.map(SignedDuration::unsigned_abs),
+    };
+    runtime.block_on(follow.run(source, &what, without_objects))
+}
+
+impl TailArgs {
+    /// What `clap` cannot say of the arguments.
+    fn check(&self) -> Result<(), CommandError> {
+        let history = [(self.last.is_some(), "--last"), (self.since.is_some(), "--since")];
+        if self.replay.is_none()
+            && let Some((_, option)) = history.iter().find(|(given, _)| *given)
+        {
+            return Err(
+                CommandError::usage(format!("{option} looks back, and a live capture has no history"))
+                    .hint("history comes from --replay FILE; durations count back from the end of the recording"),
+            );
+        }
+        if self.oneline && self.output == OutputForm::Json {
+            return Err(CommandError::usage("--oneline is about text, and -o json was asked for").hint("leave one of them out"));
+        }
+        if let (Some(replay), Some(record)) = (&self.replay, &self.record)
+            && same_file(replay, record)
+        {
+            return Err(CommandError::usage(format!(
+                "--record would overwrite the recording {} while it is replayed",
+                replay.display()
+            ))
+            .hint("give --record another file"));
+        }
+        if self.manifests.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+            return Err(CommandError::usage(
+                "--manifests - is given more than once, and standard input can be read only once",
+            ));
+        }
+        Ok(())
+    }
+
+    /// `--since` as a point in time.
+    fn since_time(&self) -> Result<Option<Timestamp>, CommandError> {
+        let (Some(since), Some(replay)) = (self.since, &self.replay) else {
+            return Ok(None);
+        };
+        Ok(match since {
+            Since::At(time) => Some(time),
+            Since::Ago(_) => end_of(replay)?.map(|end| since.before(end)),
+        })
+    }
+
+    fn output(&self, colour: Colour, node: Option<String>) -> Output<BufWriter<io::Stdout>, io::Stderr> {
+        let stdout = io::stdout();
+        let coloured = match colour {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => stdout.is_terminal() && AutoStream::choice(&stdout) != ColorChoice::Never,
+        };
+        let form = match self.output {
+            OutputForm::Json => Form::Json { node },
+            OutputForm::Text => Form::Text(Renderer {
+                palette: if coloured { Palette::COLOURED } else { Palette::PLAIN },
+                time_zone: TimeZone::system(),
+                node: node.map(Into::into),
+                oneline: self.oneline,
+            }),
+        };
+        Output {
+            out: BufWriter::new(stdout),
+            err: io::stderr(),
+            form,
+        }
+    }
+}
+
+fn load(paths: &[PathBuf]) -> Result<manifests::Loaded, CommandError> {
+    if paths.is_empty() {
+        return Ok(manifests::Loaded::default());
+    }
+    manifests::load(paths, &mut io::stdin().lock())
+        .map_err(|errors| CommandError::failure(format!("the manifests cannot be used\n{errors}")))
+}
+
+/// One line for all objects of kinds that are not read.
+fn skipped(kinds: &std::collections::BTreeMap<String, usize>) -> Option<String> {
+    if kinds.is_empty() {
+        return None;
+    }
+    let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    Some(format!(
+        "objects of kinds that play no part here are left out: {}",
+        kinds.join(", ")
+    ))
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Standard error may be closed; that ends nothing.
+fn ignore_closed(result: io::Result<()>) -> Result<(), CommandError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard error: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
