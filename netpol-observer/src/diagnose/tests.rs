@@ -460,6 +460,9 @@ fn an_open_connection_may_be_denied_by_now() {
         Agrees,
     );
     assert!(summary.contains("was opened before"), "{summary}");
+    let ingress = Class::PolicyDenied(vec![Direction::Ingress]);
+    let summary = check(&udp().tracked(false, true), &who(), &deny(), ingress, Agrees);
+    assert!(summary.contains("was opened before"), "{summary}");
     let summary = check(
         &event(SYN).tracked(false, false),
         &who(),

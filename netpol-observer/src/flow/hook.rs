@@ -1,9 +1,13 @@
 //! Which hook a packet was in: kernel function names → [`Hook`].
 //!
 //! INPUT, FORWARD and OUTPUT drop at the same address in `nf_hook_slow` or `nft_do_chain`; only the callers differ. The walk
-//! goes from the innermost frame outwards, and the first function of the table decides: a forwarded packet has `ip_forward`
-//! inside `ip_rcv`, an answer sent from the receive path has `__ip_local_out` inside `ip_local_deliver`. Everything that is
-//! not in the table is neutral: the tracing frames, `nf_hook_slow`, `nft_do_chain`, `ip_finish_output` and the like.
+//! goes from the innermost frame outwards, and the first function of the table decides: a forwarded packet may have `ip_forward`
+//! inside `ip_rcv` (or, after a tail call, alone), an answer sent from the receive path has `__ip_local_out` inside
+//! `ip_local_deliver`. Everything that is not in the table is neutral: the tracing frames, `nf_hook_slow`, `nft_do_chain`,
+//! `ip_finish_output` and the like.
+//!
+//! The walk ends where the stack's owner took up the packet ([`ENTRIES`]): packets are received in soft interrupts, on top of
+//! whatever the interrupted task was sending, and a bridge hands packets up in the middle of its own work.
 
 use super::{Hook, Symbol};
 
@@ -53,6 +57,14 @@ const TABLE: &[(Hook, When, &[&str])] = &[
             "ip_local_deliver_finish",
             "ip6_input",
             "ip6_input_finish",
+            // What follows the hook; the functions before these are often gone by tail calls.
+            "ip_protocol_deliver_rcu",
+            "ip6_protocol_deliver_rcu",
+            "tcp_v4_rcv",
+            "tcp_v6_rcv",
+            "__udp4_lib_rcv",
+            "__udp6_lib_rcv",
+            "sctp_rcv",
             // Towards the bridge's own address.
             "br_nf_local_in",
             "br_pass_frame_up",
@@ -121,6 +133,19 @@ const FILTERS: &[&str] = &[
     "nft_do_chain_inet_ingress",
 ];
 
+/// Functions that begin with a packet from a device: frames outside of them may be about another packet. `net/core/dev.c`,
+/// `kernel/softirq.c`.
+const ENTRIES: &[&str] = &[
+    "__netif_receive_skb_one_core",
+    "__netif_receive_skb_list_core",
+    "process_backlog",
+    "__napi_poll",
+    "napi_poll",
+    "net_rx_action",
+    "handle_softirqs",
+    "__do_softirq",
+];
+
 /// The hook a packet was dropped in. `reason` is the reason's name without prefix; `location` the function that freed the
 /// packet; `stack` the frames' functions, innermost first, without those that have no name.
 pub(super) fn find(reason: &str, location: Option<&Symbol>, stack: impl IntoIterator<Item = Symbol>) -> Option<Hook> {
@@ -141,6 +166,9 @@ pub(super) fn find(reason: &str, location: Option<&Symbol>, stack: impl IntoIter
         let name = symbol.base_name();
         if let Some(hook) = decide(name, filter_inside) {
             return Some(hook);
+        }
+        if ENTRIES.contains(&name) {
+            return None;
         }
         filter_inside |= FILTERS.contains(&name);
     }
@@ -311,6 +339,89 @@ mod tests {
             &["netdev_frame_hook", "__netif_receive_skb_core"],
             None,
         );
+    }
+
+    /// Stacks as Linux 6.18 had them, from the location outwards, with the sender's frames below the soft interrupt.
+    #[test]
+    fn stacks_of_a_real_kernel() {
+        let below = "__netif_receive_skb_one_core process_backlog __napi_poll net_rx_action handle_softirqs do_softirq.part.0 \
+                     __local_bh_enable_ip __dev_queue_xmit ip_finish_output2 ip_output ip_send_skb udp_send_skb udp_sendmsg";
+        let bridge = "netif_receive_skb br_handle_frame_finish br_handle_frame __netif_receive_skb_core.constprop.0";
+        let drop = "sk_skb_reason_drop nft_do_chain nft_do_chain_inet nf_hook_slow";
+        for (stack, hook) in [
+            (format!("{drop} ip_rcv {below}"), Some(Hook::Prerouting)),
+            (format!("{drop} ip_forward {below}"), Some(Hook::Forward)),
+            (format!("{drop} ip6_forward {below}"), Some(Hook::Forward)),
+            (format!("{drop} ip_output {below}"), Some(Hook::Postrouting)),
+            (format!("{drop} ip_local_deliver {below}"), Some(Hook::Input)),
+            (format!("{drop} ip6_input {below}"), Some(Hook::Input)),
+            (
+                format!("{drop} __ip_local_out ip_local_out __ip_queue_xmit __tcp_transmit_skb"),
+                Some(Hook::Output),
+            ),
+            (format!("{drop} ip6_xmit inet6_csk_xmit __tcp_transmit_skb"), Some(Hook::Output)),
+            (
+                format!("{drop} __ip6_local_out ip6_local_out ip6_send_skb udp_v6_send_skb"),
+                Some(Hook::Output),
+            ),
+            (
+                format!("{drop} br_nf_pre_routing br_handle_frame __netif_receive_skb_core.constprop.0 {below}"),
+                Some(Hook::Prerouting),
+            ),
+            (
+                format!(
+                    "{drop} br_nf_forward_ip.part.0 nf_hook_slow __br_forward br_handle_frame_finish br_nf_hook_thresh \
+                     br_nf_pre_routing_finish br_nf_pre_routing br_handle_frame {below}"
+                ),
+                Some(Hook::Forward),
+            ),
+            (
+                format!("{drop} br_nf_post_routing nf_hook_slow br_forward_finish br_nf_hook_thresh br_nf_forward_finish"),
+                Some(Hook::Postrouting),
+            ),
+            (
+                format!("{drop} ip_local_deliver ip_sabotage_in nf_hook_slow ip_rcv __netif_receive_skb_one_core {bridge} {below}"),
+                Some(Hook::Input),
+            ),
+            (
+                format!("sk_skb_reason_drop nft_do_chain nft_do_chain_bridge br_handle_frame {below}"),
+                Some(Hook::Prerouting),
+            ),
+            (
+                format!("{drop} br_pass_frame_up br_handle_frame_finish br_handle_frame {below}"),
+                Some(Hook::Input),
+            ),
+            (
+                format!("{drop} br_forward_finish br_handle_frame_finish br_handle_frame {below}"),
+                Some(Hook::Postrouting),
+            ),
+            (
+                format!("{drop} __br_forward br_dev_xmit dev_hard_start_xmit __dev_queue_xmit ip_finish_output2 ip_output"),
+                Some(Hook::Output),
+            ),
+            (
+                format!(
+                    "nft_do_chain nft_do_chain_netdev nf_hook_slow __netif_receive_skb_core.constprop.0 __netif_receive_skb_one_core {bridge}"
+                ),
+                Some(Hook::Ingress),
+            ),
+            (
+                "nft_do_chain nft_do_chain_netdev nf_hook_slow __dev_queue_xmit ip_finish_output2 ip_output".to_owned(),
+                Some(Hook::Egress),
+            ),
+            (
+                format!("sk_skb_reason_drop tcp_v4_rcv ip_protocol_deliver_rcu ip_local_deliver_finish {below}"),
+                Some(Hook::Input),
+            ),
+            // Behind the hook and before the next one: neither the bridge's frames nor the sender's say anything of it.
+            (
+                format!("sk_skb_reason_drop ip_error __netif_receive_skb_one_core {bridge} {below}"),
+                None,
+            ),
+        ] {
+            let stack: Vec<&str> = stack.split_whitespace().collect();
+            check("NETFILTER_DROP", "nft_do_chain", &stack, hook);
+        }
     }
 
     #[test]

@@ -121,7 +121,7 @@ struct Chain<'a> {
     next_header: u8,
     /// Position of the fragment, if it is one.
     fragment: Option<Fragment>,
-    /// That header and what follows; empty where it could not be read.
+    /// That header and what follows.
     rest: &'a [u8],
 }
 
@@ -149,8 +149,8 @@ fn extensions(first: u8, bytes: &[u8]) -> Chain<'_> {
             _ => return chain,
         };
         let Some((next_header, len)) = step else {
-            // No header begins in what is left of this one; nobody may read ports from it.
-            return Chain { rest: &[], ..chain };
+            // Cut inside this header: its number stands for the protocol, and it is none that has ports.
+            return chain;
         };
         // Every header is at least eight bytes long, so this comes to an end.
         chain.next_header = next_header;

@@ -159,6 +159,8 @@ fn a_symbol_is_written_once_until_too_many_are_in_force() {
 
     // Every record has 17 addresses nobody has seen before; all of them keep their names.
     let records: Vec<Captured> = (0..5_000_u64)
+        // And the first once more, after they have been forgotten.
+        .chain([0])
         .map(|i| {
             let base = names.address("ip_forward") + i * 0x1000;
             let stack: Vec<u64> = (1..=16).map(|frame| base + frame).collect();
@@ -166,8 +168,8 @@ fn a_symbol_is_written_once_until_too_many_are_in_force() {
         })
         .collect();
     let replay = replay(&record_all(&records, &names));
-    assert_eq!(replay.result.unwrap(), RecordingEnd::Complete { records: 5_000 });
-    assert_eq!(replay.events.len(), 5_000);
+    assert_eq!(replay.result.unwrap(), RecordingEnd::Complete { records: 5_001 });
+    assert_eq!(replay.events.len(), 5_001);
     assert!(replay.events.iter().all(|event| event.location.symbol.is_some()));
 }
 
@@ -236,6 +238,25 @@ fn a_full_disk_says_how_many_records_it_kept_and_they_can_be_replayed() {
     }
     let error = RecordingWriter::new(Disk::new(10), &header(&names)).unwrap_err();
     assert!(error.to_string().ends_with("0 records were kept and can be replayed"), "{error}");
+}
+
+#[test]
+fn a_disk_may_be_full_after_any_byte() {
+    let names = Names::linux();
+    let start = record_all(&[], &names).len() - (FRAME_HEAD + 8);
+    for room in start..start + 1_300 {
+        let mut disk = Disk::new(room);
+        let mut writer = RecordingWriter::new(&mut disk, &header(&names)).unwrap();
+        let error = (1..10).find_map(|i| {
+            let written = writer.write(&Captured::Record(drop_of(i).bytes()), &names);
+            written.and_then(|()| if i % 3 == 0 { writer.flush() } else { Ok(()) }).err()
+        });
+        let Some(WriteError::Io { records, .. }) = error else {
+            panic!("{error:?}")
+        };
+        drop(writer);
+        assert_eq!(replay(&disk.file).events.len() as u64, records, "room for {room}");
+    }
 }
 
 #[test]

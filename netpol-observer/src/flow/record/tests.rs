@@ -269,6 +269,7 @@ fn keys_read_back() {
     };
     let back = decode_key(&key).unwrap();
     assert_eq!((back.later_fragment, back.flow.destination_port), (true, None));
+    assert_ne!(FoldId::of(&key), FoldId::of(&FoldKey { later_fragment: 0, ..key }));
     assert_eq!(
         decode_key(&FoldKey { ether_type: 0x0806, ..key }),
         Err(FlowError::NotIp { ether_type: 0x0806 })
