@@ -141,10 +141,10 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
         None => format!("watching drops on {}", node.as_deref().unwrap_or("this node")),
     };
     let what = format!(
-        "{attached} (kernel {}, {} pods, {} policies){}",
+        "{attached} (kernel {}, {}, {}){}",
         header.kernel_release,
-        counts.pods,
-        counts.network_policies,
+        counted(counts.pods, "pod", "pods"),
+        counted(counts.network_policies, "policy", "policies"),
         if source.is_live() { "; Ctrl-C ends" } else { "" }
     );
     let without_objects = arguments.manifests.is_empty();
@@ -255,6 +255,10 @@ fn skipped(kinds: &std::collections::BTreeMap<String, usize>) -> Option<String> 
         "objects of kinds that play no part here are left out: {}",
         kinds.join(", ")
     ))
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Standard error may be closed; that ends nothing.

@@ -39,14 +39,36 @@ const DNS: &str = "shop/web-7d9f → kube-system/dns-1:53/UDP";
 #[test]
 fn a_replay_as_text() {
     let (out, err) = succeed(Scene::new().tail(&[]));
-    assert_snapshot!(out, @"");
-    assert_snapshot!(err, @"");
+    assert_snapshot!(out, @r#"
+    08:00:00.000 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
+      by       NetworkPolicy shop/api-allow-frontend      isolates shop/api-5c4b for ingress, none of its 2 rules match
+      nearest  ingress[0]  peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web
+               ingress[1]  port differs: wants 9090/TCP (named "metrics")
+      kernel   NETFILTER_DROP in nf_hook_slow, forward hook, on node-2, veth1a2b      agrees with the policies
+    08:00:04.000 DROPPED host firewall  shop/web-7d9f → shop/db-0:5432/TCP
+      cause    The packet was dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow), and the policies allow it: a firewall rule outside the policies, or enforcement rules that are stale.
+      kernel   NETFILTER_DROP in nf_hook_slow, forward hook, on node-2, veth1a2b      the policies allow it
+    08:00:03.000 +5 the same in 3 s   shop/web-7d9f → shop/api-5c4b:8080/TCP
+    08:00:06.000 DROPPED host firewall  shop/web-7d9f → kube-system/dns-1:53/UDP
+      cause    The packet was dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow), and the policies allow it: a firewall rule outside the policies, or enforcement rules that are stale.
+      kernel   NETFILTER_DROP in nf_hook_slow, forward hook, on node-2, veth1a2b      the policies allow it
+    "#);
+    assert_snapshot!(err, @"
+    replaying drops.rec (kernel 6.18.0, 4 pods, 1 policy)
+    kernel   12 seen = 6 reported + 5 folded + 1 lost because the ring was full
+    drops    11 received = 3 shown + 5 repeats + 1 elsewhere + 1 unattributed + 1 undecodable
+    ");
 }
 
 #[test]
 fn a_replay_in_lines() {
     let (out, _) = succeed(Scene::new().tail(&["--oneline"]));
-    assert_snapshot!(out, @"");
+    assert_snapshot!(out, @"
+    08:00:00.000 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)  by shop/api-allow-frontend; nearest ingress[0]: peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web
+    08:00:04.000 DROPPED host firewall  shop/web-7d9f → shop/db-0:5432/TCP  The packet was dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow), and the policies allow it: a firewall rule outside the policies, or enforcement rules that are stale.
+    08:00:03.000 +5 the same in 3 s   shop/web-7d9f → shop/api-5c4b:8080/TCP
+    08:00:06.000 DROPPED host firewall  shop/web-7d9f → kube-system/dns-1:53/UDP  The packet was dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow), and the policies allow it: a firewall rule outside the policies, or enforcement rules that are stale.
+    ");
 }
 
 #[test]

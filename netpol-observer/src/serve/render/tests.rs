@@ -46,6 +46,31 @@ fn the_example_of_the_documentation() {
 }
 
 #[test]
+fn the_documentation_shows_what_is_printed() {
+    let document = include_str!("../../../../docs/tail.md");
+    assert!(document.contains(&block(&example())), "docs/tail.md");
+    let all = [
+        Class::PolicyDenied(vec![Direction::Egress]),
+        Class::PolicyDenied(vec![Direction::Ingress, Direction::Egress]),
+        Class::DroppedReply,
+        Class::HostFirewall,
+        Class::NoListener,
+        Class::ServiceWithoutEndpoints,
+        Class::NoRoute,
+        Class::ReversePathFilter,
+        Class::ConnectionState,
+        Class::Noise,
+        Class::Undecided,
+    ];
+    for (verb, what) in all.iter().map(heading) {
+        assert!(
+            document.contains(&format!("`{verb} {what}`")),
+            "docs/tail.md does not explain {verb} {what}"
+        );
+    }
+}
+
+#[test]
 fn both_directions_and_several_policies() {
     let mut denial = example();
     denial.diagnosis.class = Class::PolicyDenied(vec![Direction::Ingress, Direction::Egress]);
