@@ -44,6 +44,7 @@ fn a_replay_as_text() {
       by       NetworkPolicy shop/api-allow-frontend      isolates shop/api-5c4b for ingress, none of its 2 rules match
       nearest  ingress[0]  peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web
                ingress[1]  port differs: wants 9090/TCP (named "metrics")
+      fix      ingress[0].from += podSelector {app: web}      admits 1 more workload: shop/web-7d9f
       kernel   NETFILTER_DROP in nf_hook_slow, forward hook, on node-2, veth1a2b      agrees with the policies
     08:00:04.000 DROPPED host firewall  shop/web-7d9f → shop/db-0:5432/TCP
       cause    The packet was dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow), and the policies allow it: a firewall rule outside the policies, or enforcement rules that are stale.
