@@ -1,8 +1,9 @@
 //! What the engine is asked, and how it decides what the API leaves open.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::cluster::{Index, Pod};
+use crate::cluster::{Direction, Index, Pod};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, ServiceCall};
 
@@ -59,8 +60,8 @@ pub(super) enum Who<'a> {
 impl<'a> End<'a> {
     /// All that `party` may be: one, or several where the address has several owners. A Service is none; see `explain`.
     pub(super) fn candidates(party: &'a Party) -> impl Iterator<Item = End<'a>> {
-        let ip = party.ip;
-        let (pods, other): (&'a [std::sync::Arc<Pod>], Option<Who<'a>>) = match &party.identity {
+        let ip = party.ip.to_canonical();
+        let (pods, other): (&'a [Arc<Pod>], Option<Who<'a>>) = match &party.identity {
             Identity::Pod(pod) => (std::slice::from_ref(pod), None),
             Identity::AmbiguousPods(pods) => (pods, None),
             Identity::Node(_) => (&[], Some(Who::Node)),
@@ -69,6 +70,13 @@ impl<'a> End<'a> {
             Identity::Service(_) | Identity::External => (&[], Some(Who::External)),
         };
         pods.iter().map(|pod| Who::of(pod)).chain(other).map(move |who| End { ip, who })
+    }
+
+    /// Whether no policy speaks of calls to this address. IPv4 link-local addresses are called like any other: cloud metadata
+    /// and node-local DNS live there, and `ipBlock`s name them.
+    pub(super) fn is_beyond_policies(&self) -> bool {
+        let is_called = matches!(self.ip, IpAddr::V4(ip) if ip.is_link_local());
+        matches!(self.who, Who::Special) && !is_called
     }
 
     pub(super) fn pod(&self) -> Option<&'a Pod> {
@@ -95,11 +103,18 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
+    /// All that a connection to `destination` may be: one, or several where an address has several owners.
+    pub(super) fn all(connection: &'a Connection, destination: &'a Party, port: Option<u16>) -> impl Iterator<Item = Case<'a>> {
+        let protocol = connection.protocol;
+        End::candidates(&connection.source)
+            .flat_map(move |source| End::candidates(destination).map(move |destination| Case { source, destination, protocol, port }))
+    }
+
     /// The side whose policies a direction speaks of, and the other one.
-    pub(super) fn sides(&self, direction: crate::cluster::Direction) -> (End<'a>, End<'a>) {
+    pub(super) fn sides(&self, direction: Direction) -> (End<'a>, End<'a>) {
         match direction {
-            crate::cluster::Direction::Egress => (self.source, self.destination),
-            crate::cluster::Direction::Ingress => (self.destination, self.source),
+            Direction::Egress => (self.source, self.destination),
+            Direction::Ingress => (self.destination, self.source),
         }
     }
 

@@ -102,8 +102,8 @@ impl<'a> Context<'a> {
 
     /// The pod whose policies apply, or the outcome where none do.
     pub(super) fn subject<'b>(&self, case: &Case<'b>, direction: Direction) -> Result<&'b Pod, Outcome> {
-        let (subject, peer) = case.sides(direction);
-        if matches!(subject.who, Who::Special) || matches!(peer.who, Who::Special) {
+        let subject = case.sides(direction).0;
+        if matches!(case.source.who, Who::Special) || case.destination.is_beyond_policies() {
             return Err(Outcome::NotSubject(Exempt::Special));
         }
         if case.is_loop() {

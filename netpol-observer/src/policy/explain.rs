@@ -1,34 +1,34 @@
 //! From a verdict to its reasons.
 
-use crate::cluster::{Direction, Index, NetworkPolicy, Pod, Rule};
+use crate::cluster::{Direction, Index, NetworkPolicy, Rule, Service};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, ServiceCall, party};
 
-use super::connection::{Case, Connection, End, Profile};
-use super::evaluate::{Doubt, Exempt, Outcome};
+use super::connection::{Case, Connection, Profile};
+use super::evaluate::{Doubt, Outcome};
 use super::explanation::{
     Admission, DirectionExplanation, Explanation, IsolatingPolicy, PeerMiss, PolicyRef, PortMiss, Remaining, RuleMiss, RuleRef, Verdict,
 };
 use super::matching::{Context, Match, Unknown};
-use super::{fix, near};
+use super::{fix, near, words};
 
 /// Name and namespace of the Service that nearly every cluster has its DNS behind, whatever serves it.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 const DNS_PORT: u16 = 53;
 
+/// Denied endpoints of a Service that a note names; of more it gives the number only.
+const NAMED_ENDPOINTS: usize = 5;
+
 /// Whether a new connection would be admitted.
 pub fn verdict(connection: &Connection, index: &Index, profile: &Profile) -> Verdict {
     let context = Context { index, profile };
-    let over = |destination: &Party, port: Option<u16>| {
-        combine(Direction::BOTH.map(|direction| context.settled(connection, destination, port, direction).admits()))
-    };
     match &connection.destination.identity {
         Identity::Service(_) => {
-            let call = connection.service.as_ref();
-            let verdicts = call.into_iter().flat_map(|call| &call.backends).map(|&(ip, port)| over(&party(ip, index), Some(port)));
+            let backends = connection.service.iter().flat_map(|call| &call.backends);
+            let verdicts = backends.map(|&(ip, port)| context.verdict(connection, &party(ip, index), Some(port)));
             agreed(verdicts).unwrap_or(Verdict::Undecided)
         }
-        _ => over(&connection.destination, connection.port),
+        _ => context.verdict(connection, &connection.destination, connection.port),
     }
 }
 
@@ -36,18 +36,15 @@ pub fn verdict(connection: &Connection, index: &Index, profile: &Profile) -> Ver
 pub fn explain(connection: &Connection, index: &Index, profile: &Profile) -> Explanation {
     let context = Context { index, profile };
     let mut explanation = match &connection.destination.identity {
-        Identity::Service(service) => {
-            let name = format!("{}/{}", service.namespace, service.name);
-            match &connection.service {
-                Some(call) if !call.backends.is_empty() => over_backends(&context, connection, call, &name),
-                _ => nothing_behind(&name),
-            }
-        }
+        Identity::Service(service) => match &connection.service {
+            Some(call) if !call.backends.is_empty() => over_backends(&context, connection, call),
+            _ => nothing_behind(connection, &service_name(service)),
+        },
         _ => to_party(&context, connection, &connection.destination, connection.port),
     };
     if let Some(call) = &connection.service {
         if call.backends.is_empty() {
-            let service = format!("{}/{}", call.service.namespace, call.service.name);
+            let service = service_name(&call.service);
             let already = |remaining: &Remaining| matches!(remaining, Remaining::ServiceWithoutEndpoints { .. });
             if !explanation.remaining.iter().any(already) {
                 explanation.remaining.push(Remaining::ServiceWithoutEndpoints { service });
@@ -55,7 +52,7 @@ pub fn explain(connection: &Connection, index: &Index, profile: &Profile) -> Exp
         }
         if call.service.external_ips.contains(&call.ip) {
             explanation.notes.push(format!(
-                "called by the external address {}: the source address may have been rewritten on the way, and then policies see a node's address",
+                "called by the external address {}: source possibly rewritten on the way, and then policies see a node's address",
                 call.ip
             ));
         }
@@ -79,20 +76,20 @@ fn agreed(mut verdicts: impl Iterator<Item = Verdict>) -> Option<Verdict> {
 }
 
 impl Context<'_> {
+    /// Both directions towards one definite destination.
+    fn verdict(&self, connection: &Connection, destination: &Party, port: Option<u16>) -> Verdict {
+        combine(Direction::BOTH.map(|direction| self.settled(connection, destination, port, direction).admits()))
+    }
+
     /// One direction over all that the two sides may be: their common outcome.
     fn settled(&self, connection: &Connection, destination: &Party, port: Option<u16>, direction: Direction) -> Outcome {
         let mut result: Option<Outcome> = None;
-        for source in End::candidates(&connection.source) {
-            for destination in End::candidates(destination) {
-                let case = Case { source, destination, protocol: connection.protocol, port };
-                let outcome = self.judge(&case, direction);
-                match result {
-                    Some(before) if before.admits() != outcome.admits() => {
-                        return Outcome::Undecided(Doubt::Missing(Unknown::Owner));
-                    }
-                    Some(_) => {}
-                    None => result = Some(outcome),
-                }
+        for case in Case::all(connection, destination, port) {
+            let outcome = self.judge(&case, direction);
+            match result {
+                Some(before) if before.admits() != outcome.admits() => return Outcome::Undecided(Doubt::Missing(Unknown::Owner)),
+                Some(_) => {}
+                None => result = Some(outcome),
             }
         }
         result.unwrap_or(Outcome::Undecided(Doubt::Missing(Unknown::Owner)))
@@ -101,33 +98,45 @@ impl Context<'_> {
 
 /// The explanation for one definite destination.
 fn to_party(context: &Context<'_>, connection: &Connection, destination: &Party, port: Option<u16>) -> Explanation {
-    let mut notes = Vec::new();
-    let (Some(source), Some(end)) = (End::candidates(&connection.source).next(), End::candidates(destination).next()) else {
+    let cases: Vec<Case<'_>> = Case::all(connection, destination, port).collect();
+    let Some(case) = cases.first() else {
         return undecided("an address is claimed by pods of which none is known");
     };
-    let case = Case { source, destination: end, protocol: connection.protocol, port };
+    let mut notes = Vec::new();
     for side in [&connection.source, destination] {
         if let Identity::AmbiguousPods(pods) = &side.identity {
-            notes.push(format!("{} is claimed by several pods: {}", side.ip, names(pods.iter().map(|pod| &**pod))));
+            notes.push(format!("{} is claimed by several pods: {}", side.ip, words::names(pods)));
         }
     }
     let [egress, ingress] = Direction::BOTH.map(|direction| {
         let outcome = context.settled(connection, destination, port, direction);
-        direction_explanation(context, &case, direction, outcome, &mut notes)
+        notes.extend(words::notes(context, case, direction, outcome));
+        let (subject, peer) = match direction {
+            Direction::Egress => (&connection.source, destination),
+            Direction::Ingress => (destination, &connection.source),
+        };
+        DirectionExplanation {
+            direction,
+            subject: subject.identity.pod().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+            admission: admission(context, case, direction, outcome, [subject, peer]),
+        }
     });
-    let verdict = combine([admits(&egress.admission), admits(&ingress.admission)]);
     if case.is_loop() && connection.service.is_some() {
         notes.push("a pod calling itself through its Service: whether policies apply depends on the CNI plugin".to_owned());
     }
     let (mut fixes, mut remaining) = (Vec::new(), Vec::new());
     for explained in [&egress, &ingress] {
         if let Admission::Denied { nearest, .. } = &explained.admission {
-            match fix::smallest(context, &case, explained.direction, nearest) {
+            match fix::smallest(context, &cases, explained.direction, nearest) {
                 Ok(found) => fixes.push(found),
                 Err(why) => remaining.push(Remaining::NoFix { direction: explained.direction, why }),
             }
         }
     }
+    let verdict = combine([admits(&egress.admission), admits(&ingress.admission)]);
+    // One policy may isolate both sides, or the same side in both directions.
+    let mut told = std::collections::BTreeSet::new();
+    notes.retain(|note| told.insert(note.clone()));
     Explanation { verdict, egress, ingress, fixes, remaining, notes }
 }
 
@@ -139,42 +148,63 @@ fn admits(admission: &Admission) -> Option<bool> {
     }
 }
 
-/// A call to a Service that was not translated yet: all backends that it may go to.
-fn over_backends(context: &Context<'_>, connection: &Connection, call: &ServiceCall, name: &str) -> Explanation {
-    let explained: Vec<(Party, u16, Explanation)> = call
+/// A call to a Service that was not translated yet: it may go to any backend. All are judged, one is explained.
+fn over_backends(context: &Context<'_>, connection: &Connection, call: &ServiceCall) -> Explanation {
+    let name = service_name(&call.service);
+    let judged: Vec<(Party, u16, Verdict)> = call
         .backends
         .iter()
         .map(|&(ip, port)| {
             let backend = party(ip, context.index);
-            let explanation = to_party(context, connection, &backend, Some(port));
-            (backend, port, explanation)
+            let verdict = context.verdict(connection, &backend, Some(port));
+            (backend, port, verdict)
         })
         .collect();
-    let total = explained.len();
-    let common = agreed(explained.iter().map(|(_, _, explanation)| explanation.verdict));
-    let of = |verdict: Verdict| explained.iter().filter(move |(_, _, explanation)| explanation.verdict == verdict);
-    let note = match common {
-        Some(Verdict::Allow) if total > 1 => Some(format!("all {total} endpoints of Service {name} are admitted; this is the first")),
-        Some(Verdict::Deny) if total > 1 => Some(format!("none of the {total} endpoints of Service {name} is admitted; this is the first")),
-        Some(Verdict::Undecided) if of(Verdict::Deny).next().is_some() => Some(format!(
-            "{} of the {total} endpoints of Service {name} are denied: {}; which one a call goes to is chosen at random",
-            of(Verdict::Deny).count(),
-            of(Verdict::Deny).map(|(backend, port, _)| format!("{backend}:{port}")).collect::<Vec<_>>().join(", ")
-        )),
-        _ => None,
-    };
+    let of = |wanted: Verdict| judged.iter().filter(move |(_, _, verdict)| *verdict == wanted);
     // Where the endpoints differ, the denied one is what there is to explain.
-    let shown = of(Verdict::Deny).next().or_else(|| explained.first()).map(|(_, _, explanation)| explanation.clone());
-    let Some(mut explanation) = shown else { return nothing_behind(name) };
-    explanation.verdict = common.unwrap_or(explanation.verdict);
-    explanation.notes.extend(note);
+    let shown = of(Verdict::Deny).chain(of(Verdict::Undecided)).next().or(judged.first());
+    let Some((backend, port, _)) = shown else { return nothing_behind(connection, &name) };
+    let mut explanation = to_party(context, connection, backend, Some(*port));
+    explanation.verdict = agreed(judged.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(explanation.verdict);
+    let total = judged.len();
+    let (denied, open) = (of(Verdict::Deny).count(), of(Verdict::Undecided).count());
+    explanation.notes.extend(match (denied, open) {
+        _ if total == 1 => None,
+        (0, 0) => Some(format!("all {total} endpoints of Service {name} are admitted; shown is {backend}:{port}")),
+        (0, _) => Some(format!("{open} of the {total} endpoints of Service {name} cannot be decided; shown is {backend}:{port}")),
+        _ if denied == total => {
+            Some(format!("none of the {total} endpoints of Service {name} is admitted; explained, and mended, is {backend}:{port}"))
+        }
+        _ => {
+            let some: Vec<String> = of(Verdict::Deny).take(NAMED_ENDPOINTS).map(|(backend, port, _)| format!("{backend}:{port}")).collect();
+            let more = if denied > some.len() { ", …" } else { "" };
+            Some(format!(
+                "{denied} of the {total} endpoints of Service {name} are denied: {}{more}; which one a call goes to is chosen at random",
+                some.join(", ")
+            ))
+        }
+    });
     explanation
 }
 
-fn nothing_behind(service: &str) -> Explanation {
-    let mut explanation = undecided(&format!("Service {service} has no ready endpoint, so there is no pod whose policies could be asked"));
+fn nothing_behind(connection: &Connection, service: &str) -> Explanation {
+    let missing = connection.service.as_ref().and_then(|call| {
+        let has = call.service.ports.iter().any(|port| Some(port.port) == call.port && port.protocol == connection.protocol);
+        call.port.filter(|_| !has)
+    });
+    let mut explanation = match missing {
+        Some(port) => undecided(&format!(
+            "Service {service} has no port {port}/{}, so there is no pod whose policies could be asked",
+            connection.protocol
+        )),
+        None => undecided(&format!("Service {service} has no ready endpoint, so there is no pod whose policies could be asked")),
+    };
     explanation.remaining.push(Remaining::ServiceWithoutEndpoints { service: service.to_owned() });
     explanation
+}
+
+fn service_name(service: &Service) -> String {
+    format!("{}/{}", service.namespace, service.name)
 }
 
 fn undecided(why: &str) -> Explanation {
@@ -186,39 +216,23 @@ fn undecided(why: &str) -> Explanation {
     Explanation { verdict: Verdict::Undecided, egress, ingress, fixes: Vec::new(), remaining: Vec::new(), notes: Vec::new() }
 }
 
-fn direction_explanation(
-    context: &Context<'_>,
-    case: &Case<'_>,
-    direction: Direction,
-    outcome: Outcome,
-    notes: &mut Vec<String>,
-) -> DirectionExplanation {
+fn admission(context: &Context<'_>, case: &Case<'_>, direction: Direction, outcome: Outcome, sides: [&Party; 2]) -> Admission {
     let subject = context.subject(case, direction).ok();
-    let isolating: Vec<&NetworkPolicy> =
-        subject.map(|pod| context.isolating(pod, direction).map(|policy| &**policy).collect()).unwrap_or_default();
-    for policy in &isolating {
-        if !policy.invalid.is_empty() {
-            notes.push(format!(
-                "NetworkPolicy {}/{} has parts that the API server would refuse and that match nothing: {}",
-                policy.namespace,
-                policy.name,
-                policy.invalid.join("; ")
-            ));
-        }
-    }
-    let admission = match outcome {
-        Outcome::NotSubject(exempt) => Admission::NotSubject { why: exempt_text(exempt, direction).to_owned() },
+    let isolating = || -> Vec<&NetworkPolicy> {
+        subject.map(|pod| context.isolating(pod, direction).map(|policy| &**policy).collect()).unwrap_or_default()
+    };
+    match outcome {
+        Outcome::NotSubject(exempt) => Admission::NotSubject { why: words::exempt(exempt, direction).to_owned() },
         Outcome::NotIsolated => Admission::NotIsolated,
-        Outcome::Allowed => Admission::Allowed { by: admitting(context, case, direction, &isolating) },
+        Outcome::Allowed => Admission::Allowed { by: admitting(context, case, direction, &isolating()) },
         Outcome::Denied => {
+            let isolating = isolating();
             let explained: Vec<IsolatingPolicy> = isolating.iter().map(|policy| why_not(context, case, direction, policy)).collect();
             let nearest = near::order(&explained, direction, &isolating);
             Admission::Denied { isolating: explained, nearest }
         }
-        Outcome::Undecided(doubt) => Admission::Undecided { why: doubt_text(doubt, case.protocol).to_owned() },
-    };
-    let subject = case.sides(direction).0.pod().map(|pod| format!("{}/{}", pod.namespace, pod.name));
-    DirectionExplanation { direction, subject, admission }
+        Outcome::Undecided(doubt) => Admission::Undecided { why: words::doubt(doubt, case.protocol, sides) },
+    }
 }
 
 fn admitting(context: &Context<'_>, case: &Case<'_>, direction: Direction, isolating: &[&NetworkPolicy]) -> Vec<RuleRef> {
@@ -239,14 +253,7 @@ fn why_not(context: &Context<'_>, case: &Case<'_>, direction: Direction, policy:
     IsolatingPolicy { policy: reference(policy), rules }
 }
 
-fn rule_miss(
-    context: &Context<'_>,
-    case: &Case<'_>,
-    direction: Direction,
-    policy: &NetworkPolicy,
-    index: usize,
-    rule: &Rule,
-) -> RuleMiss {
+fn rule_miss(context: &Context<'_>, case: &Case<'_>, direction: Direction, policy: &NetworkPolicy, index: usize, rule: &Rule) -> RuleMiss {
     let (_, peer_end) = case.sides(direction);
     let mut miss = RuleMiss { index, peers: Vec::new(), ports: Vec::new() };
     if context.peers(rule, &policy.namespace, &peer_end) == Match::No {
@@ -277,33 +284,6 @@ pub(super) fn reference(policy: &NetworkPolicy) -> PolicyRef {
     }
 }
 
-fn exempt_text(exempt: Exempt, direction: Direction) -> &'static str {
-    match (exempt, direction) {
-        (Exempt::External, Direction::Egress) => "the source is outside the cluster",
-        (Exempt::External, Direction::Ingress) => "the destination is outside the cluster",
-        (Exempt::Node, Direction::Egress) => "the source is a node or a pod in its node's network, which NetworkPolicies do not select",
-        (Exempt::Node, Direction::Ingress) => "the destination is a node or a pod in its node's network, which NetworkPolicies do not select",
-        (Exempt::Special, _) => "loopback, link-local, multicast and broadcast addresses are no peers of NetworkPolicies",
-        (Exempt::Itself, _) => "a pod may always reach itself",
-        (Exempt::OwnNode, _) => "a pod's own node may always reach it",
-    }
-}
-
-fn doubt_text(doubt: Doubt, protocol: Protocol) -> &'static str {
-    match doubt {
-        Doubt::Missing(Unknown::Owner) => "it is not known, or not certain, which pod has the address",
-        Doubt::Missing(Unknown::Port) => "the packet does not show its port (a later fragment), and the rules ask for ports",
-        Doubt::Protocol if matches!(protocol, Protocol::Icmp | Protocol::Icmpv6) => {
-            "policies isolate the pod, and what that means for ICMP is not defined by the API: implementations differ"
-        }
-        Doubt::Protocol => "policies isolate the pod, and the API speaks of TCP, UDP and SCTP only: implementations differ",
-    }
-}
-
-fn names<'a>(pods: impl Iterator<Item = &'a Pod>) -> String {
-    pods.map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect::<Vec<_>>().join(", ")
-}
-
 /// Whoever calls a Service looks its name up first: does the source reach the cluster's DNS?
 fn dns_denied(context: &Context<'_>, connection: &Connection) -> Option<Remaining> {
     let service = context.index.service(DNS_SERVICE.0, DNS_SERVICE.1)?;
@@ -314,8 +294,14 @@ fn dns_denied(context: &Context<'_>, connection: &Connection) -> Option<Remainin
     let mut backends = context.index.backends(service, port).into_iter().peekable();
     backends.peek()?;
     let all_denied = backends.all(|(ip, port)| {
-        let question = Connection { destination: party(ip, context.index), protocol: Protocol::Udp, port: Some(port), service: None, ..connection.clone() };
+        let question = Connection {
+            destination: party(ip, context.index),
+            protocol: Protocol::Udp,
+            port: Some(port),
+            service: None,
+            ..connection.clone()
+        };
         context.settled(&question, &question.destination, Some(port), Direction::Egress) == Outcome::Denied
     });
-    all_denied.then(|| Remaining::DnsDenied { service: format!("{}/{}", service.namespace, service.name) })
+    all_denied.then(|| Remaining::DnsDenied { service: service_name(service) })
 }

@@ -1,17 +1,15 @@
 //! The smallest change that admits a denied connection, proved by evaluating it.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::cluster::{Direction, IpBlock, Labels, NetworkPolicy, Operator, Peer, Pod, PolicyPort, PortNumber, Requirement, Rule, Selector};
-use crate::flow::Protocol;
 
 use super::connection::{Case, End, Who};
 use super::explain::reference;
 use super::explanation::{Fix, NearMiss};
+use super::gain::Gain;
 use super::labels;
 use super::manifest::manifest;
 use super::matching::{Context, Match};
@@ -19,23 +17,39 @@ use super::matching::{Context, Match};
 /// Label that every namespace carries.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
+/// Longest `metadata.name`: a DNS subdomain (RFC 1123).
+const MAX_NAME: usize = 253;
+
 /// An edited policy, not yet proved.
-struct Candidate {
-    policy: NetworkPolicy,
+pub(super) struct Candidate {
+    pub(super) policy: NetworkPolicy,
+    /// The rule that was edited or added, as it is afterwards.
+    pub(super) rule: Rule,
+    /// What of it the edit opens: the peers and the ports that were not there before go with those that were.
+    pub(super) opens: Rule,
     /// Whether the policy is a new one.
     is_new: bool,
     change: String,
-    /// The ports that the edit opens, as probes for what it newly admits.
-    ports: Vec<(Protocol, u16)>,
     /// How large the edit is: an entry added to a list, a rule, a policy.
     size: u8,
 }
 
-/// The change with the fewest newly admitted workloads, of equals the smallest edit, of equals the one to the nearest rule.
+/// The other side of the connection in the words of a policy.
+struct Other {
+    end: Peer,
+    /// The pod's labels without its namespace, for policies of the same one.
+    near: Peer,
+    namespace: Option<Arc<str>>,
+    port: PolicyPort,
+}
+
+/// The change that opens least, of equals the smallest edit, of equals the one to the nearest rule. `cases` are all that the
+/// connection may be; the change must admit each of them.
 ///
 /// # Errors
 /// When no change helps; in words for people.
-pub(super) fn smallest(context: &Context<'_>, case: &Case<'_>, direction: Direction, nearest: &[NearMiss]) -> Result<Fix, String> {
+pub(super) fn smallest(context: &Context<'_>, cases: &[Case<'_>], direction: Direction, nearest: &[NearMiss]) -> Result<Fix, String> {
+    let Some(case) = cases.first() else { return Err("nothing is known of the connection".to_owned()) };
     let (subject, peer) = case.sides(direction);
     let Some(pod) = subject.pod() else { return Err("the side that policies deny is no pod".to_owned()) };
     let Some(port) = case.port.filter(|_| case.protocol.has_ports()) else {
@@ -44,142 +58,180 @@ pub(super) fn smallest(context: &Context<'_>, case: &Case<'_>, direction: Direct
     if matches!(peer.who, Who::Unowned) {
         return Err(format!("it is not known which pod has the address {}", peer.ip));
     }
-    let new_port = PolicyPort { protocol: case.protocol, port: PortNumber::Number(port) };
-    candidates(context, case, direction, nearest, pod, &new_port)
+    let other = Other::new(context, &peer, PolicyPort { protocol: case.protocol, port: PortNumber::Number(port) });
+    let mut proved: Vec<Candidate> = edits(context, case, direction, nearest, &other);
+    proved.extend(rules(context, pod, direction, &other));
+    proved.extend(new_policy(context, case, direction, pod, &other));
+    proved.retain(|candidate| {
+        let admits = |case| context.judge_with(case, direction, Some(&candidate.policy)).admits() == Some(true);
+        cases.iter().all(admits)
+    });
+    let gain = Gain::new(context, *case, direction, pod);
+    proved
         .into_iter()
-        .filter(|candidate| context.judge_with(case, direction, Some(&candidate.policy)).admits() == Some(true))
-        .map(|candidate| {
-            let admits = newly_admitted(context, case, direction, pod, &candidate);
-            (admits, candidate)
-        })
-        .min_by_key(|(admits, candidate)| (admits.len(), candidate.size))
-        .map(|(admits, candidate)| Fix {
+        .map(|candidate| (gain.of(&candidate), candidate))
+        .min_by_key(|(admitted, candidate)| (admitted.breadth(), candidate.size))
+        .map(|(admitted, candidate)| Fix {
             direction,
             policy: (!candidate.is_new).then(|| reference(&candidate.policy)),
             change: candidate.change,
             manifest: manifest(&candidate.policy),
-            newly_admits: admits.into_iter().collect(),
+            newly_admits: admitted.names(),
         })
         .ok_or_else(|| "no single change to a policy admits it".to_owned())
 }
 
-fn candidates(
-    context: &Context<'_>,
-    case: &Case<'_>,
-    direction: Direction,
-    nearest: &[NearMiss],
-    subject: &Pod,
-    port: &PolicyPort,
-) -> Vec<Candidate> {
+/// Entries added to a list of a rule that misses one side only.
+fn edits(context: &Context<'_>, case: &Case<'_>, direction: Direction, nearest: &[NearMiss], other: &Other) -> Vec<Candidate> {
     let (_, peer) = case.sides(direction);
-    let list = match direction {
-        Direction::Ingress => "from",
-        Direction::Egress => "to",
-    };
+    let list = peers_field(direction);
     let mut found = Vec::new();
-    let mut touched: Vec<Arc<NetworkPolicy>> = Vec::new();
-    // Editing a policy that the API server refuses would not get it applied.
-    let editable = |policy: &NetworkPolicy| policy.invalid.is_empty();
     for miss in nearest {
         let at = &miss.rule;
-        let Some(policy) = context.index.policy(&at.policy.namespace, &at.policy.name).filter(|policy| editable(policy)) else { continue };
+        let policy = context.index.policy(&at.policy.namespace, &at.policy.name).filter(|policy| is_editable(policy));
+        let Some(policy) = policy else { continue };
         let Some(rule) = policy.rules(direction).and_then(|rules| rules.get(at.index)) else { continue };
         let peer_fits = context.peers(rule, &policy.namespace, &peer) == Match::Yes;
         let port_fits = context.ports(rule, case) == Match::Yes;
-        if port_fits && !peer_fits {
-            let (new, shown) = peer_for(context, &peer, &policy.namespace);
-            found.push(Candidate {
-                policy: edited(policy, direction, at.index, |rule| rule.peers.push(new)),
-                is_new: false,
-                change: format!("{direction}[{}].{list} += {shown}", at.index),
-                ports: probes(rule, case),
-                size: 0,
-            });
-        }
-        if peer_fits && !port_fits {
-            found.push(Candidate {
-                policy: edited(policy, direction, at.index, |rule| rule.ports.push(port.clone())),
-                is_new: false,
-                change: format!("{direction}[{}].ports += {port}", at.index),
-                ports: case.port.map(|number| (case.protocol, number)).into_iter().collect(),
-                size: 0,
-            });
-        }
-    }
-    touched.extend(context.isolating(subject, direction).filter(|policy| editable(policy)).cloned());
-    let ports: Vec<(Protocol, u16)> = case.port.map(|number| (case.protocol, number)).into_iter().collect();
-    for policy in &touched {
-        let (new, shown) = peer_for(context, &peer, &policy.namespace);
-        let mut changed = NetworkPolicy::clone(policy);
-        let rules = match direction {
-            Direction::Ingress => &mut changed.ingress,
-            Direction::Egress => &mut changed.egress,
+        let (mut changed, mut opens) = (rule.clone(), rule.clone());
+        let change = match (peer_fits, port_fits) {
+            (false, true) => {
+                let (new, shown) = other.peer(&policy.namespace);
+                changed.peers.push(new.clone());
+                opens.peers = vec![new];
+                format!("{direction}[{}].{list} += {shown}", at.index)
+            }
+            (true, false) => {
+                changed.ports.push(other.port.clone());
+                opens.ports = vec![other.port.clone()];
+                format!("{direction}[{}].ports += {}", at.index, other.port)
+            }
+            _ => continue,
         };
-        rules.get_or_insert_default().push(Rule { peers: vec![new], ports: vec![port.clone()], origin: None });
-        let change = format!("{direction} += {list} {shown}, ports {port}");
-        found.push(Candidate { policy: changed, is_new: false, change, ports: ports.clone(), size: 1 });
+        let mut edited = NetworkPolicy::clone(policy);
+        if let Some(place) = rules_mut(&mut edited, direction).get_mut(at.index) {
+            *place = changed.clone();
+        }
+        found.push(Candidate { policy: edited, rule: changed, opens, is_new: false, change, size: 0 });
     }
-    found.push(new_policy(context, case, direction, subject, port, list));
     found
 }
 
-/// A policy of its own for this connection.
-fn new_policy(context: &Context<'_>, case: &Case<'_>, direction: Direction, subject: &Pod, port: &PolicyPort, list: &str) -> Candidate {
-    let (_, peer) = case.sides(direction);
-    let (new, shown) = peer_for(context, &peer, &subject.namespace);
-    let selector = selector(&labels::identifying(subject, context.index));
-    let rules = vec![Rule { peers: vec![new], ports: vec![port.clone()], origin: None }];
-    let other = peer.pod().map_or("external", |pod| &pod.workload.name);
-    let name = match direction {
-        Direction::Ingress => format!("{}-from-{other}", subject.workload.name),
-        Direction::Egress => format!("{}-to-{other}", subject.workload.name),
+/// A rule added to a policy that isolates the pod.
+fn rules(context: &Context<'_>, subject: &Pod, direction: Direction, other: &Other) -> Vec<Candidate> {
+    let add = |policy: &Arc<NetworkPolicy>| {
+        let (rule, shown) = other.rule(&policy.namespace);
+        let mut changed = NetworkPolicy::clone(policy);
+        rules_mut(&mut changed, direction).push(rule.clone());
+        let change = format!("{direction} += {} {shown}, ports {}", peers_field(direction), other.port);
+        Candidate { policy: changed, opens: rule.clone(), rule, is_new: false, change, size: 1 }
     };
-    let change = format!("new NetworkPolicy {}/{name} for {selector}: {direction} {list} {shown}, ports {port}", subject.namespace);
-    let (ingress, egress) = match direction {
-        Direction::Ingress => (Some(rules), None),
-        Direction::Egress => (None, Some(rules)),
+    context.isolating(subject, direction).filter(|policy| is_editable(policy)).map(add).collect()
+}
+
+/// A policy of its own for this connection; none where it would isolate a pod that no policy isolates now, and so deny what
+/// is admitted today.
+fn new_policy(context: &Context<'_>, case: &Case<'_>, direction: Direction, subject: &Pod, other: &Other) -> Option<Candidate> {
+    let pod_selector = selector(&labels::identifying(subject, context.index));
+    let is_isolated = |pod: &Pod| context.isolating(pod, direction).next().is_some();
+    let mut selected = context.index.pods_in(&subject.namespace).filter(|pod| pod_selector.matches(&pod.labels));
+    if pod_selector.requirements.is_empty() || !selected.all(|pod| is_isolated(pod)) {
+        return None;
+    }
+    let (rule, shown) = other.rule(&subject.namespace);
+    let peer = case.sides(direction).1.pod().map_or("external", |pod| &pod.workload.name);
+    let word = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
     };
-    let policy = NetworkPolicy {
+    let name = unused_name(context, &subject.namespace, &format!("{}-{word}-{peer}", subject.workload.name));
+    let list = peers_field(direction);
+    let change =
+        format!("new NetworkPolicy {}/{name} for {pod_selector}: {direction} {list} {shown}, ports {}", subject.namespace, other.port);
+    let mut policy = NetworkPolicy {
         namespace: subject.namespace.clone(),
         name: name.into(),
         resource_version: None,
-        pod_selector: selector,
-        ingress,
-        egress,
+        pod_selector,
+        ingress: None,
+        egress: None,
         invalid: Vec::new(),
         origin: None,
     };
-    Candidate { policy, is_new: true, change, ports: case.port.map(|number| (case.protocol, number)).into_iter().collect(), size: 2 }
+    rules_mut(&mut policy, direction).push(rule.clone());
+    Some(Candidate { policy, opens: rule.clone(), rule, is_new: true, change, size: 2 })
 }
 
-fn edited(policy: &NetworkPolicy, direction: Direction, index: usize, edit: impl FnOnce(&mut Rule)) -> NetworkPolicy {
-    let mut changed = policy.clone();
-    let rules = match direction {
-        Direction::Ingress => changed.ingress.as_mut(),
-        Direction::Egress => changed.egress.as_mut(),
+/// A name that no policy of the namespace has: applying the manifest must not replace one.
+fn unused_name(context: &Context<'_>, namespace: &str, wanted: &str) -> String {
+    let with = |suffix: &str| {
+        let base: String = wanted.chars().take(MAX_NAME.saturating_sub(suffix.len())).collect();
+        format!("{}{suffix}", base.trim_end_matches(['-', '.']))
     };
-    if let Some(rule) = rules.and_then(|rules| rules.get_mut(index)) {
-        edit(rule);
+    let mut name = with("");
+    let mut number = 2_usize;
+    while context.index.policy(namespace, &name).is_some() {
+        name = with(&format!("-{number}"));
+        number += 1;
     }
-    changed
+    name
 }
 
-/// A peer that stands for this side in a policy of `namespace`, and how people would write it.
-fn peer_for(context: &Context<'_>, end: &End<'_>, namespace: &str) -> (Peer, String) {
-    let Some(pod) = end.pod() else {
-        let cidr = IpNet::from(end.ip);
-        return (Peer::IpBlock(IpBlock { cidr, except: Vec::new() }), format!("ipBlock {cidr}"));
-    };
-    let pods = selector(&labels::identifying(pod, context.index));
-    let mut shown = format!("podSelector {}", braces(&pods));
-    let namespaces = (*pod.namespace != *namespace).then(|| {
+/// Editing a policy that the API server refuses would not get it applied.
+fn is_editable(policy: &NetworkPolicy) -> bool {
+    policy.invalid.is_empty()
+}
+
+fn rules_mut(policy: &mut NetworkPolicy, direction: Direction) -> &mut Vec<Rule> {
+    match direction {
+        Direction::Ingress => policy.ingress.get_or_insert_default(),
+        Direction::Egress => policy.egress.get_or_insert_default(),
+    }
+}
+
+fn peers_field(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    }
+}
+
+impl Other {
+    fn new(context: &Context<'_>, end: &End<'_>, port: PolicyPort) -> Self {
+        let Some(pod) = end.pod() else {
+            let block = Peer::IpBlock(IpBlock { cidr: IpNet::from(end.ip), except: Vec::new() });
+            return Other { end: block.clone(), near: block, namespace: None, port };
+        };
+        let pods = Some(selector(&labels::identifying(pod, context.index)));
         let name = Requirement { key: NAMESPACE_NAME.into(), operator: Operator::In(vec![pod.namespace.clone()]) };
-        Selector { requirements: vec![name] }
-    });
-    if let Some(namespaces) = &namespaces {
-        shown.push_str(&format!(" namespaceSelector {}", braces(namespaces)));
+        let namespaces = Some(Selector { requirements: vec![name] });
+        Other {
+            end: Peer::Pods { namespace: namespaces, pod: pods.clone() },
+            near: Peer::Pods { namespace: None, pod: pods },
+            namespace: Some(pod.namespace.clone()),
+            port,
+        }
     }
-    (Peer::Pods { namespace: namespaces, pod: Some(pods) }, shown)
+
+    /// As an entry of a policy of `namespace`, and how people would write it.
+    fn peer(&self, namespace: &str) -> (Peer, String) {
+        let peer = if self.namespace.as_deref() == Some(namespace) { &self.near } else { &self.end };
+        let shown = match peer {
+            Peer::Pods { namespace, pod } => {
+                let pods = pod.iter().map(|pods| format!("podSelector {}", braces(pods)));
+                let namespaces = namespace.iter().map(|namespaces| format!("namespaceSelector {}", braces(namespaces)));
+                pods.chain(namespaces).collect::<Vec<_>>().join(" ")
+            }
+            Peer::IpBlock(block) => format!("ipBlock {}", block.cidr),
+            Peer::Invalid(why) => why.to_string(),
+        };
+        (peer.clone(), shown)
+    }
+
+    fn rule(&self, namespace: &str) -> (Rule, String) {
+        let (peer, shown) = self.peer(namespace);
+        (Rule { peers: vec![peer], ports: vec![self.port.clone()], origin: None }, shown)
+    }
 }
 
 /// `{app: web}`, as in YAML.
@@ -194,66 +246,4 @@ fn braces(selector: &Selector) -> String {
 fn selector(labels: &Labels) -> Selector {
     let term = |(key, value): (&Arc<str>, &Arc<str>)| Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) };
     Selector { requirements: labels.iter().map(term).collect() }
-}
-
-/// The ports of a rule to ask about: those it names by number, and the one that was called.
-fn probes(rule: &Rule, case: &Case<'_>) -> Vec<(Protocol, u16)> {
-    let called = case.port.map(|number| (case.protocol, number));
-    let numbers = rule.ports.iter().filter_map(|port| match &port.port {
-        PortNumber::Number(number) | PortNumber::Range(number, _) => Some((port.protocol, *number)),
-        PortNumber::Any | PortNumber::Name(_) | PortNumber::Invalid(_) => None,
-    });
-    let mut probes: Vec<_> = called.into_iter().chain(numbers).collect();
-    probes.sort_unstable();
-    probes.dedup();
-    probes
-}
-
-/// Who gains by the edit: the peers that could not reach a pod the policy selects, on one of the ports, and now can. A peer
-/// is named by its workload, with the selected workload where that is another than the one of this connection.
-fn newly_admitted(context: &Context<'_>, case: &Case<'_>, direction: Direction, subject: &Pod, candidate: &Candidate) -> BTreeSet<String> {
-    let mut gained = BTreeSet::new();
-    let (_, peer) = case.sides(direction);
-    let policy = &candidate.policy;
-    let selected = one_per_workload(context.index.pods_in(&policy.namespace).filter(|pod| policy.pod_selector.matches(&pod.labels)));
-    let peers = one_per_workload(context.index.pods().filter(|pod| !pod.host_network));
-    let ends = peers.iter().filter_map(|pod| end_of(pod)).chain(peer.pod().is_none().then_some(peer));
-    for peer in ends {
-        for selected in selected.iter().filter_map(|pod| end_of(pod)) {
-            let (source, destination) = match direction {
-                Direction::Ingress => (peer, selected),
-                Direction::Egress => (selected, peer),
-            };
-            let gains = candidate.ports.iter().any(|&(protocol, port)| {
-                let probe = Case { source, destination, protocol, port: Some(port) };
-                context.judge_with(&probe, direction, Some(policy)).admits() == Some(true) && context.judge(&probe, direction).admits() == Some(false)
-            });
-            if gains {
-                let mut name = peer.pod().map_or_else(|| IpNet::from(peer.ip).to_string(), workload);
-                if let Some(other) = selected.pod().map(workload).filter(|other| *other != workload(subject)) {
-                    name = match direction {
-                        Direction::Ingress => format!("{name} → {other}"),
-                        Direction::Egress => format!("{other} → {name}"),
-                    };
-                }
-                gained.insert(name);
-            }
-        }
-    }
-    gained
-}
-
-fn workload(pod: &Pod) -> String {
-    format!("{}/{}", pod.namespace, pod.workload.name)
-}
-
-/// Pods of one workload with the same labels and named ports are the same to every policy; one stands for all.
-fn one_per_workload<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<&'a Pod> {
-    let mut seen = std::collections::HashSet::new();
-    pods.filter(|pod| seen.insert((&pod.namespace, &pod.workload, labels::lasting(pod), pod.ports.len()))).map(|pod| &**pod).collect()
-}
-
-fn end_of(pod: &Pod) -> Option<End<'_>> {
-    let ip: IpAddr = *pod.ips.first()?;
-    Some(End { ip, who: Who::Pod(pod) })
 }

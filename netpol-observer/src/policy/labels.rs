@@ -27,23 +27,25 @@ pub(super) fn lasting(pod: &Pod) -> Vec<(&Arc<str>, &Arc<str>)> {
     pod.labels.iter().filter(|(key, _)| !PASSING.contains(&&***key)).collect()
 }
 
-/// One or two of the pod's labels that admit the fewest other workloads of its namespace; of equals one, and one that names
-/// an application by convention. Empty when it has no lasting label: then only the namespace is left to go by.
+/// One or two of the pod's labels that admit the fewest other workloads of its namespace; of equals those with one that names
+/// an application by convention (a `version: v1` alone may be unique today and is not tomorrow), of equals one instead of two.
+/// Empty when it has no lasting label: then only the namespace is left to go by.
 pub(super) fn identifying(pod: &Pod, index: &Index) -> Labels {
     let mut labels = lasting(pod);
     let rank = |key: &str| NAMING.iter().position(|naming| *naming == key).unwrap_or(NAMING.len());
     labels.sort_by_key(|(key, _)| rank(key));
     let neighbours: Vec<&Arc<Pod>> = index.pods_in(&pod.namespace).collect();
-    let admitted = |set: &[(&Arc<str>, &Arc<str>)]| {
+    let cost = |set: &[(&Arc<str>, &Arc<str>)]| {
         let matches = |other: &&&Arc<Pod>| set.iter().all(|(key, value)| other.labels.get(*key) == Some(*value));
-        neighbours.iter().filter(matches).map(|other| &other.workload).collect::<BTreeSet<_>>().len()
+        let admitted = neighbours.iter().filter(matches).map(|other| &other.workload).collect::<BTreeSet<_>>().len();
+        (admitted, set.iter().all(|(key, _)| rank(key) == NAMING.len()))
     };
     let singles: Vec<Vec<_>> = labels.iter().map(|&label| vec![label]).collect();
-    let mut best = singles.into_iter().min_by_key(|set| admitted(set)).unwrap_or_default();
-    if admitted(&best) > 1 {
-        let pairs = labels.iter().enumerate().flat_map(|(i, &first)| labels[i + 1..].iter().map(move |&second| vec![first, second]));
+    let mut best = singles.into_iter().min_by_key(|set| cost(set)).unwrap_or_default();
+    if cost(&best) > (1, false) {
+        let pairs = labels.iter().enumerate().flat_map(|(i, &first)| labels.iter().skip(i + 1).map(move |&second| vec![first, second]));
         // min_by_key takes the first of equals, so that a pair has to be better, not only as good.
-        best = std::iter::once(best).chain(pairs).min_by_key(|set| admitted(set)).unwrap_or_default();
+        best = std::iter::once(best).chain(pairs).min_by_key(|set| cost(set)).unwrap_or_default();
     }
     best.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -48,6 +48,9 @@ fn peer(peer: &Peer) -> Option<Value> {
             }
             if let Some(pod) = pod {
                 value.insert("podSelector".into(), selector(pod));
+            } else if namespace.is_none() {
+                // Nothing at all would be an invalid peer.
+                value.insert("podSelector".into(), json!({}));
             }
         }
         Peer::IpBlock(block) => {

@@ -5,7 +5,7 @@
 //!
 //! `matching` says whether a rule's peers and ports match, `evaluate` judges one direction between two definite sides,
 //! `explain` goes over directions, candidates and backends and collects the reasons, `near` orders the misses, `fix` finds
-//! the smallest change and proves it by `evaluate`.
+//! the smallest change and proves it by `evaluate`, `gain` lists who else would be admitted, `words` says it in sentences.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -13,10 +13,12 @@ mod evaluate;
 mod explain;
 mod explanation;
 mod fix;
+mod gain;
 mod labels;
 mod manifest;
 mod matching;
 mod near;
+mod words;
 
 pub use connection::{Connection, Profile};
 pub use explain::{explain, verdict};

@@ -1,0 +1,192 @@
+//! Who else a change would admit.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::cluster::{Direction, IpBlock, Peer, Pod, PodPhase, PortNumber, Rule};
+use crate::flow::Protocol;
+
+use super::connection::{Case, End, Who};
+use super::fix::Candidate;
+use super::labels;
+use super::matching::{Context, Match};
+
+/// Ports that stand for all that no rule names one by one.
+const ORDINARY_PORTS: [u16; 2] = [1, u16::MAX];
+
+/// What a change admits besides what is admitted today.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    names: BTreeSet<String>,
+    /// Host bits of the address blocks among them.
+    bits: usize,
+}
+
+impl Admitted {
+    /// How much is opened: every workload counts, and a block of addresses by its size.
+    pub(super) fn breadth(&self) -> usize {
+        self.names.len() + self.bits
+    }
+
+    pub(super) fn names(self) -> Vec<String> {
+        self.names.into_iter().collect()
+    }
+
+    fn block(&mut self, name: String, host_bits: u8) {
+        if self.names.insert(name) {
+            self.bits += usize::from(host_bits);
+        }
+    }
+}
+
+/// The question, with the workloads to ask it for.
+pub(super) struct Gain<'a> {
+    context: Context<'a>,
+    case: Case<'a>,
+    direction: Direction,
+    subject: &'a Pod,
+    peers: Vec<&'a Pod>,
+}
+
+impl<'a> Gain<'a> {
+    pub(super) fn new(context: &Context<'a>, case: Case<'a>, direction: Direction, subject: &'a Pod) -> Self {
+        let peers = one_per_workload(context.index.pods().filter(|pod| has_own_network(pod)));
+        Gain { context: *context, case, direction, subject, peers }
+    }
+
+    /// The peers that could not reach a pod the policy selects (or be reached by it) on one of the ports that the change opens,
+    /// and now can. A peer is named by its workload, with the selected workload where that is another than the one of this
+    /// connection.
+    pub(super) fn of(&self, candidate: &Candidate) -> Admitted {
+        let mut admitted = Admitted::default();
+        let policy = &candidate.policy;
+        let here = self.context.index.pods_in(&policy.namespace);
+        let selected = one_per_workload(here.filter(|pod| has_own_network(pod) && policy.pod_selector.matches(&pod.labels)));
+        let (_, called) = self.case.sides(self.direction);
+        admitted.names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), workload));
+        for peer in &self.peers {
+            let end = self.end(peer);
+            if self.context.peers(&candidate.opens, &policy.namespace, &end) != Match::Yes {
+                continue;
+            }
+            for selected in selected.iter().filter(|selected| self.gains(candidate, end, selected)) {
+                admitted.names.insert(self.named(workload(peer), selected));
+            }
+        }
+        for (name, end, host_bits) in self.blocks(&candidate.opens) {
+            for selected in selected.iter().filter(|selected| self.gains(candidate, end, selected)) {
+                admitted.block(self.named(name.clone(), selected), host_bits);
+            }
+        }
+        admitted
+    }
+
+    /// The address blocks that the change opens, with an address that stands for each.
+    fn blocks(&self, opens: &Rule) -> Vec<(String, End<'a>, u8)> {
+        if opens.peers.is_empty() {
+            let end = End { ip: self.unspecified(), who: Who::External };
+            return vec![("any address".to_owned(), end, if end.ip.is_ipv4() { 32 } else { 128 })];
+        }
+        let block = |peer: &Peer| match peer {
+            Peer::IpBlock(block) => {
+                let end = End { ip: representative(block), who: Who::External };
+                Some((shown(block), end, block.cidr.max_prefix_len() - block.cidr.prefix_len()))
+            }
+            Peer::Pods { .. } | Peer::Invalid(_) => None,
+        };
+        opens.peers.iter().filter_map(block).collect()
+    }
+
+    fn gains(&self, candidate: &Candidate, peer: End<'a>, selected: &'a Pod) -> bool {
+        let selected = self.end(selected);
+        let (source, destination) = match self.direction {
+            Direction::Ingress => (peer, selected),
+            Direction::Egress => (selected, peer),
+        };
+        let namespace = &candidate.policy.namespace;
+        self.ports(&candidate.opens, &destination).into_iter().any(|(protocol, port)| {
+            let case = Case { source, destination, protocol, port: Some(port) };
+            self.context.rule(&candidate.rule, namespace, self.direction, &case) == Match::Yes
+                && self.context.judge(&case, self.direction).admits() == Some(false)
+        })
+    }
+
+    /// Ports to ask about: the one that was called and those that the change opens.
+    fn ports(&self, opens: &Rule, destination: &End<'_>) -> Vec<(Protocol, u16)> {
+        let mut ports: Vec<(Protocol, u16)> = self.case.port.map(|number| (self.case.protocol, number)).into_iter().collect();
+        if opens.ports.is_empty() {
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                ports.extend(ORDINARY_PORTS.map(|number| (protocol, number)));
+            }
+        }
+        for port in &opens.ports {
+            match &port.port {
+                PortNumber::Any => ports.extend(ORDINARY_PORTS.map(|number| (port.protocol, number))),
+                PortNumber::Number(number) => ports.push((port.protocol, *number)),
+                PortNumber::Range(from, to) => ports.extend([(port.protocol, *from), (port.protocol, *to)]),
+                PortNumber::Name(name) => {
+                    let named = destination.pod().into_iter().flat_map(|pod| &pod.ports);
+                    let named = named.filter(|named| named.protocol == port.protocol && named.name.as_ref() == Some(name));
+                    ports.extend(named.map(|named| (named.protocol, named.port)));
+                }
+                PortNumber::Invalid(_) => {}
+            }
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    fn named(&self, peer: String, selected: &Pod) -> String {
+        let (own, other) = (workload(self.subject), workload(selected));
+        match self.direction {
+            _ if own == other => peer,
+            Direction::Ingress => format!("{peer} → {other}"),
+            Direction::Egress => format!("{other} → {peer}"),
+        }
+    }
+
+    /// A pod as a side of a connection of this one's IP family. In files many pods have no address yet.
+    fn end(&self, pod: &'a Pod) -> End<'a> {
+        let ip = pod.ips.iter().map(IpAddr::to_canonical).find(|ip| ip.is_ipv4() == self.case.source.ip.is_ipv4());
+        End { ip: ip.unwrap_or(self.unspecified()), who: Who::Pod(pod) }
+    }
+
+    fn unspecified(&self) -> IpAddr {
+        if self.case.source.ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+    }
+}
+
+/// The first address of the block that no exception takes out, as far as exceptions begin where the block does.
+fn representative(block: &IpBlock) -> IpAddr {
+    let edges = [block.cidr.network(), block.cidr.broadcast()];
+    let kept = edges.into_iter().find(|ip| !block.except.iter().any(|except| except.contains(ip)));
+    kept.unwrap_or(block.cidr.addr())
+}
+
+/// `10.0.0.0/8 except 10.1.0.0/16`
+fn shown(block: &IpBlock) -> String {
+    if block.except.is_empty() {
+        return block.cidr.to_string();
+    }
+    let except: Vec<String> = block.except.iter().map(IpNet::to_string).collect();
+    format!("{} except {}", block.cidr, except.join(", "))
+}
+
+fn workload(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.workload.name)
+}
+
+fn has_own_network(pod: &Pod) -> bool {
+    !pod.host_network && pod.phase == PodPhase::Active
+}
+
+/// Pods of one workload with the same labels and ports are the same to every policy; one stands for all.
+fn one_per_workload<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<&'a Pod> {
+    let mut seen = HashSet::new();
+    let ports = |pod: &'a Pod| pod.ports.iter().map(|port| (&port.name, port.port, port.protocol)).collect::<Vec<_>>();
+    pods.map(|pod| &**pod).filter(|&pod| seen.insert((&pod.namespace, &pod.workload, labels::lasting(pod), ports(pod)))).collect()
+}
