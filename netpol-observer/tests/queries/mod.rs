@@ -40,7 +40,10 @@ impl Query {
             let got = word(explanation.verdict);
             if got != self.verdict {
                 let json = serde_json::to_string_pretty(&explanation).unwrap();
-                return Err(format!("{self:?}: expected {}, got {got} for {} -> {}: {json}", self.verdict, connection.source.ip, connection.destination.ip));
+                return Err(format!(
+                    "{self:?}: expected {}, got {got} for {} -> {}: {json}",
+                    self.verdict, connection.source.ip, connection.destination.ip
+                ));
             }
             prove_fixes(&explanation);
         }
@@ -57,12 +60,14 @@ impl Query {
                 let service = match &destination.identity {
                     Identity::Service(service) => {
                         let port = service.ports.iter().find(|port| Some(port.port) == self.port && port.protocol == self.protocol);
+                        let backends = port.map(|port| index.backends(service, port)).unwrap_or_default();
                         Some(netpol_observer::identify::ServiceCall {
                             service: service.clone(),
                             ip: destination.ip,
                             port: self.port,
                             port_name: port.and_then(|port| port.name.clone()),
-                            backends: port.map(|port| index.backends(service, port)).unwrap_or_default(),
+                            // Translation does not change the family.
+                            backends: backends.into_iter().filter(|(ip, _)| ip.is_ipv4() == destination.ip.is_ipv4()).collect(),
                         })
                     }
                     _ => None,
@@ -98,7 +103,8 @@ fn prove_fixes(explanation: &Explanation) {
     for explained in [&explanation.egress, &explanation.ingress] {
         let denied = matches!(explained.admission, Admission::Denied { .. });
         let fixed = explanation.fixes.iter().filter(|fix| fix.direction == explained.direction).count();
-        let none = explanation.remaining.iter().filter(|r| matches!(r, Remaining::NoFix { direction, .. } if *direction == explained.direction));
+        let none =
+            explanation.remaining.iter().filter(|r| matches!(r, Remaining::NoFix { direction, .. } if *direction == explained.direction));
         assert_eq!(fixed + none.count(), usize::from(denied), "{explanation:#?}");
     }
 }
