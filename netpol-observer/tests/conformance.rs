@@ -55,7 +55,12 @@ fn published_verdicts() {
     table.push_str(&total.line("all"));
     report(&format!("{table}left out: cases with AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy objects"));
     assert!(total.queries > 0, "no query found under {}", directory.display());
-    assert!(differences.is_empty(), "{} differences, the first ones:\n{}", differences.len(), differences[..differences.len().min(10)].join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} differences, the first ones:\n{}",
+        differences.len(),
+        differences[..differences.len().min(10)].join("\n")
+    );
 }
 
 fn run(case: &Path, tally: &mut Tally, differences: &mut Vec<String>) {

@@ -239,14 +239,7 @@ fn why_not(context: &Context<'_>, case: &Case<'_>, direction: Direction, policy:
     IsolatingPolicy { policy: reference(policy), rules }
 }
 
-fn rule_miss(
-    context: &Context<'_>,
-    case: &Case<'_>,
-    direction: Direction,
-    policy: &NetworkPolicy,
-    index: usize,
-    rule: &Rule,
-) -> RuleMiss {
+fn rule_miss(context: &Context<'_>, case: &Case<'_>, direction: Direction, policy: &NetworkPolicy, index: usize, rule: &Rule) -> RuleMiss {
     let (_, peer_end) = case.sides(direction);
     let mut miss = RuleMiss { index, peers: Vec::new(), ports: Vec::new() };
     if context.peers(rule, &policy.namespace, &peer_end) == Match::No {
@@ -282,7 +275,9 @@ fn exempt_text(exempt: Exempt, direction: Direction) -> &'static str {
         (Exempt::External, Direction::Egress) => "the source is outside the cluster",
         (Exempt::External, Direction::Ingress) => "the destination is outside the cluster",
         (Exempt::Node, Direction::Egress) => "the source is a node or a pod in its node's network, which NetworkPolicies do not select",
-        (Exempt::Node, Direction::Ingress) => "the destination is a node or a pod in its node's network, which NetworkPolicies do not select",
+        (Exempt::Node, Direction::Ingress) => {
+            "the destination is a node or a pod in its node's network, which NetworkPolicies do not select"
+        }
         (Exempt::Special, _) => "loopback, link-local, multicast and broadcast addresses are no peers of NetworkPolicies",
         (Exempt::Itself, _) => "a pod may always reach itself",
         (Exempt::OwnNode, _) => "a pod's own node may always reach it",
@@ -314,7 +309,13 @@ fn dns_denied(context: &Context<'_>, connection: &Connection) -> Option<Remainin
     let mut backends = context.index.backends(service, port).into_iter().peekable();
     backends.peek()?;
     let all_denied = backends.all(|(ip, port)| {
-        let question = Connection { destination: party(ip, context.index), protocol: Protocol::Udp, port: Some(port), service: None, ..connection.clone() };
+        let question = Connection {
+            destination: party(ip, context.index),
+            protocol: Protocol::Udp,
+            port: Some(port),
+            service: None,
+            ..connection.clone()
+        };
         context.settled(&question, &question.destination, Some(port), Direction::Egress) == Outcome::Denied
     });
     all_denied.then(|| Remaining::DnsDenied { service: format!("{}/{}", service.namespace, service.name) })

@@ -226,7 +226,8 @@ fn newly_admitted(context: &Context<'_>, case: &Case<'_>, direction: Direction, 
             };
             let gains = candidate.ports.iter().any(|&(protocol, port)| {
                 let probe = Case { source, destination, protocol, port: Some(port) };
-                context.judge_with(&probe, direction, Some(policy)).admits() == Some(true) && context.judge(&probe, direction).admits() == Some(false)
+                context.judge_with(&probe, direction, Some(policy)).admits() == Some(true)
+                    && context.judge(&probe, direction).admits() == Some(false)
             });
             if gains {
                 let mut name = peer.pod().map_or_else(|| IpNet::from(peer.ip).to_string(), workload);

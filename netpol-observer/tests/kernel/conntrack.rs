@@ -109,9 +109,7 @@ fn a_local_sender_is_told_by_cookie_and_cgroup() {
 fn cookie_of(socket: &UdpSocket) -> u64 {
     let (mut cookie, mut len) = (0u64, size_of::<u64>() as libc::socklen_t);
     // SAFETY: value and length are valid for the call.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut cookie).cast(), &raw mut len)
-    };
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut cookie).cast(), &raw mut len) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     cookie
 }

@@ -81,13 +81,7 @@ fn ipv6_extension_headers() {
         let options = [0u8, 0, 1, 4, 0, 0, 0, 0];
         // SAFETY: value and length are valid for the call.
         let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IPV6,
-                libc::IPV6_DSTOPTS,
-                options.as_ptr().cast(),
-                options.len() as u32,
-            )
+            libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, options.as_ptr().cast(), options.len() as u32)
         };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
         for _ in 0..3 {

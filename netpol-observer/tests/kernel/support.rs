@@ -162,7 +162,8 @@ fn user_space_key(record: &DropRecord) -> FoldKey {
 
 fn is_same(seen: &Seen, key: &FoldKey) -> bool {
     let record = &seen.record;
-    (record.netns, record.reason, seen.protocol()) == (key.netns, key.reason, key.protocol) && seen.key() == (key.src, key.dst, key.dst_port)
+    (record.netns, record.reason, seen.protocol()) == (key.netns, key.reason, key.protocol)
+        && seen.key() == (key.src, key.dst, key.dst_port)
 }
 
 impl Observed {

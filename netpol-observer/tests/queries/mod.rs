@@ -40,7 +40,10 @@ impl Query {
             let got = word(explanation.verdict);
             if got != self.verdict {
                 let json = serde_json::to_string_pretty(&explanation).unwrap();
-                return Err(format!("{self:?}: expected {}, got {got} for {} -> {}: {json}", self.verdict, connection.source.ip, connection.destination.ip));
+                return Err(format!(
+                    "{self:?}: expected {}, got {got} for {} -> {}: {json}",
+                    self.verdict, connection.source.ip, connection.destination.ip
+                ));
             }
             prove_fixes(&explanation);
         }
@@ -98,7 +101,8 @@ fn prove_fixes(explanation: &Explanation) {
     for explained in [&explanation.egress, &explanation.ingress] {
         let denied = matches!(explained.admission, Admission::Denied { .. });
         let fixed = explanation.fixes.iter().filter(|fix| fix.direction == explained.direction).count();
-        let none = explanation.remaining.iter().filter(|r| matches!(r, Remaining::NoFix { direction, .. } if *direction == explained.direction));
+        let none =
+            explanation.remaining.iter().filter(|r| matches!(r, Remaining::NoFix { direction, .. } if *direction == explained.direction));
         assert_eq!(fixed + none.count(), usize::from(denied), "{explanation:#?}");
     }
 }

@@ -50,16 +50,8 @@ pub struct MissingTool {
 
 /// The programs test beds need that are neither in `PATH` nor in the system directories.
 pub fn required_tools() -> Vec<MissingTool> {
-    const TOOLS: [MissingTool; 2] = [
-        MissingTool {
-            program: "ip",
-            package: "iproute2",
-        },
-        MissingTool {
-            program: "nft",
-            package: "nftables",
-        },
-    ];
+    const TOOLS: [MissingTool; 2] =
+        [MissingTool { program: "ip", package: "iproute2" }, MissingTool { program: "nft", package: "nftables" }];
     TOOLS.into_iter().filter(|tool| find_tool(tool.program).is_none()).collect()
 }
 
@@ -97,23 +89,14 @@ impl Bed {
             bail!("network namespaces need root: run this with sudo");
         }
         if let Some(tool) = required_tools().first() {
-            bail!(
-                "the program `{}` is missing: install the package {} (apt-get install {})",
-                tool.program,
-                tool.package,
-                tool.package
-            );
+            bail!("the program `{}` is missing: install the package {} (apt-get install {})", tool.program, tool.package, tool.package);
         }
         Self::cleanup_stale(prefix)?;
         let number = NEXT_BED.fetch_add(1, Ordering::Relaxed);
         let id = format!("{prefix}-{}-{number}", Owner::this_process()?);
         let directory = env::temp_dir().join(&id);
         fs::create_dir(&directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
-        Ok(Self {
-            id,
-            directory,
-            namespaces: Vec::new(),
-        })
+        Ok(Self { id, directory, namespaces: Vec::new() })
     }
 
     /// A directory for files of this run; removed with the bed.
