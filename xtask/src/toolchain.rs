@@ -13,7 +13,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{find, output, run};
+use crate::command::{output, run};
+use crate::netns::required_tools;
 use crate::{fingerprint, packages};
 
 /// The target of the object.
@@ -177,7 +178,6 @@ pub fn build_object(root: &Path) -> Result<()> {
 /// # Errors
 /// When they are missing and cannot be installed.
 pub fn bring_network_tools() -> Result<()> {
-    const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
-    let missing: Vec<&str> = TOOLS.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
+    let missing: Vec<&str> = required_tools().into_iter().map(|tool| tool.package).collect();
     packages::ensure("network namespaces and firewall rules", &missing)
 }

@@ -13,7 +13,7 @@ use xtask::netns::{self, Bed};
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
 fn can_run(test: &str) -> bool {
-    let can = netns::is_root() && netns::required_tools().is_empty();
+    let can = xtask::command::is_root() && netns::required_tools().is_empty();
     if !can {
         xtask::testing::skipped(test, "needs root, iproute2 and nftables");
     }

@@ -138,7 +138,7 @@ impl Stage {
             }
             Call::Http(target, port) => words.extend(["http".to_owned(), self.address(target, step.ipv6)?.to_string(), port.to_string()]),
             Call::Udp(target, port) => {
-                words.extend(["udp".to_owned(), SocketAddr::new(self.address(target, step.ipv6)?, port).to_string()])
+                words.extend(["udp".to_owned(), SocketAddr::new(self.address(target, step.ipv6)?, port).to_string()]);
             }
             Call::Dns(key) => words.extend(["dns".to_owned(), dns_name(key)?, dns()?]),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::netns::find_tool;
+use crate::command::find;
 
 /// What a finished command wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ fn describe(command: &Command) -> String {
 fn resolve(command: &mut Command) -> &mut Command {
     let program = command.get_program().to_string_lossy().into_owned();
     if !program.contains('/')
-        && let Some(path) = find_tool(&program)
+        && let Some(path) = find(&program)
         && let Some(directory) = path.parent()
     {
         let mut paths = vec![directory.to_owned()];
