@@ -64,7 +64,8 @@ pub struct DemoOptions {
 pub fn run(options: DemoOptions) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let started = Instant::now();
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    // Not the path of this program's file, which a build that goes on meanwhile may replace.
+    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let observer = options.observer.canonicalize().with_context(|| format!("no program at {}", options.observer.display()))?;
 
     let shop = Shop::load(&workspace()?.join(MANIFESTS))?;
