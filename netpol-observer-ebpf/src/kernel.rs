@@ -112,13 +112,8 @@ impl SkBuff {
     #[inline(always)]
     pub(crate) fn network(&self) -> (u64, u32) {
         // SAFETY: fields of sk_buff with the sizes of `unsigned char *`, `__u16`, `sk_buff_data_t` (u32 on 64 bit).
-        let (head, network_header, tail) = unsafe {
-            (
-                self.get::<u64>(Field::SkbHead),
-                self.get::<u16>(Field::SkbNetworkHeader),
-                self.get::<u32>(Field::SkbTail),
-            )
-        };
+        let (head, network_header, tail) =
+            unsafe { (self.get::<u64>(Field::SkbHead), self.get::<u16>(Field::SkbNetworkHeader), self.get::<u32>(Field::SkbTail)) };
         let start = u32::from(network_header);
         // Unset (0xffff) or beyond the data: nothing to copy.
         let len = if tail > start { tail - start } else { 0 };
@@ -132,39 +127,23 @@ impl SkBuff {
         // SAFETY: pointer-sized fields of sk_buff.
         let (device, refdst) = unsafe { (self.get::<u64>(Field::SkbDev), self.get::<u64>(Field::SkbRefdst)) };
         if device != 0 {
-            return Origin {
-                device,
-                netns: device_netns(device),
-                flags: RecordFlags::DEVICE,
-            };
+            return Origin { device, netns: device_netns(device), flags: RecordFlags::DEVICE };
         }
         let route = refdst & DST_PTRMASK;
         if route != 0 {
             // SAFETY: pointer-sized; an address that cannot be read gives zero.
             let device = unsafe { probe::<u64>(route, Field::DstDev) };
             if device != 0 {
-                return Origin {
-                    device,
-                    netns: device_netns(device),
-                    flags: RecordFlags::DEVICE_FROM_ROUTE,
-                };
+                return Origin { device, netns: device_netns(device), flags: RecordFlags::DEVICE_FROM_ROUTE };
             }
         }
         let socket = self.socket();
         if socket != 0 {
             // SAFETY: pointer-sized.
             let net = unsafe { probe::<u64>(socket, Field::SockNet) };
-            return Origin {
-                device: 0,
-                netns: netns_inum(net),
-                flags: RecordFlags::NETNS_FROM_SOCKET,
-            };
+            return Origin { device: 0, netns: netns_inum(net), flags: RecordFlags::NETNS_FROM_SOCKET };
         }
-        Origin {
-            device: 0,
-            netns: 0,
-            flags: 0,
-        }
+        Origin { device: 0, netns: 0, flags: 0 }
     }
 }
 

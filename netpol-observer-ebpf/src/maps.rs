@@ -101,19 +101,11 @@ fn odd_epoch() -> bool {
 /// The count behind `key` in the table in use.
 #[inline(always)]
 pub(crate) fn fold_value(key: &FoldKey) -> Option<*mut FoldValue> {
-    if odd_epoch() {
-        FOLD_ODD.get_ptr_mut(key)
-    } else {
-        FOLD_EVEN.get_ptr_mut(key)
-    }
+    if odd_epoch() { FOLD_ODD.get_ptr_mut(key) } else { FOLD_EVEN.get_ptr_mut(key) }
 }
 
 /// Puts `key` into the table in use.
 #[inline(always)]
 pub(crate) fn fold_insert(key: &FoldKey, value: &FoldValue, flags: u64) -> Result<(), i32> {
-    if odd_epoch() {
-        FOLD_ODD.insert(key, value, flags)
-    } else {
-        FOLD_EVEN.insert(key, value, flags)
-    }
+    if odd_epoch() { FOLD_ODD.insert(key, value, flags) } else { FOLD_EVEN.insert(key, value, flags) }
 }

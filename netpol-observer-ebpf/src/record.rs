@@ -99,11 +99,7 @@ unsafe fn packet(record: *mut DropRecord, skb: &SkBuff) {
         (*record).network_offset = network.wrapping_sub(skb.get::<u64>(Field::SkbData)) as i32;
         (*record).ether_type = u16::from_be(skb.get::<u16>(Field::SkbProtocol));
         zero::<{ HEADER_BYTES / 8 }>((&raw mut (*record).header).cast());
-        let len = if available > HEADER_BYTES as u32 {
-            HEADER_BYTES as u32
-        } else {
-            available
-        };
+        let len = if available > HEADER_BYTES as u32 { HEADER_BYTES as u32 } else { available };
         let header = (&raw mut (*record).header).cast::<c_void>();
         let copied = bpf_probe_read_kernel(header, len, network as *const _);
         (*record).header_len = if copied == 0 { len as u16 } else { 0 };

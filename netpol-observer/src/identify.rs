@@ -117,45 +117,24 @@ pub fn party(ip: IpAddr, index: &Index) -> Party {
 /// only, and otherwise the Service.
 pub fn identify(event: &DropEvent, index: &Index) -> Who {
     let flow = &event.flow;
-    let (source, destination) = (
-        (flow.source.to_canonical(), flow.source_port),
-        (flow.destination.to_canonical(), flow.destination_port),
-    );
-    let (client, server) = if event.is_reply() {
-        (destination, source)
-    } else {
-        (source, destination)
-    };
+    let (source, destination) = ((flow.source.to_canonical(), flow.source_port), (flow.destination.to_canonical(), flow.destination_port));
+    let (client, server) = if event.is_reply() { (destination, source) } else { (source, destination) };
     // An ICMP error carries the entry of the connection it is about, whose addresses are not its own.
-    let original = event
-        .conntrack
-        .as_ref()
-        .map(|conntrack| &conntrack.original)
-        .filter(|original| original.protocol == flow.protocol);
+    let original = event.conntrack.as_ref().map(|conntrack| &conntrack.original).filter(|original| original.protocol == flow.protocol);
 
     let (client_ip, dialled) = match original {
-        Some(tuple) => (
-            tuple.source.to_canonical(),
-            (tuple.destination.to_canonical(), tuple.destination_port),
-        ),
+        Some(tuple) => (tuple.source.to_canonical(), (tuple.destination.to_canonical(), tuple.destination_port)),
         None => (client.0, server),
     };
     let service = service_call(dialled, flow.protocol, index);
     let server = match &service {
         Some(call) if call.ip == server.0 => match call.backends.as_slice() {
             [(backend, _)] => party(*backend, index),
-            _ => Party {
-                ip: call.ip,
-                identity: Identity::Service(call.service.clone()),
-            },
+            _ => Party { ip: call.ip, identity: Identity::Service(call.service.clone()) },
         },
         _ => party(server.0, index),
     };
-    Who {
-        client: party(client_ip, index),
-        server,
-        service,
-    }
+    Who { client: party(client_ip, index), server, service }
 }
 
 /// The Service that has this address and port, or whose node port it is.
@@ -181,20 +160,13 @@ fn service_call((ip, port): (IpAddr, Option<u16>), protocol: Protocol, index: &I
         port,
         port_name: service_port.and_then(|port| port.name.clone()),
         // Translation does not change the family.
-        backends: backends
-            .into_iter()
-            .filter(|(backend, _)| backend.is_ipv4() == ip.is_ipv4())
-            .collect(),
+        backends: backends.into_iter().filter(|(backend, _)| backend.is_ipv4() == ip.is_ipv4()).collect(),
     })
 }
 
 /// Index of the Service port dialled. A packet that shows no port (a later fragment) can only have meant the single one there is.
 fn service_port(service: &Service, port: Option<u16>, protocol: Protocol) -> Option<usize> {
-    let mut candidates = service
-        .ports
-        .iter()
-        .enumerate()
-        .filter(|(_, candidate)| candidate.protocol == protocol);
+    let mut candidates = service.ports.iter().enumerate().filter(|(_, candidate)| candidate.protocol == protocol);
     match port {
         Some(port) => candidates.find(|(_, candidate)| candidate.port == port).map(|(at, _)| at),
         None => candidates.next().map(|(at, _)| at).filter(|_| candidates.next().is_none()),

@@ -58,11 +58,9 @@ impl Pipeline {
     pub fn step(&self, captured: &Captured, names: &dyn KernelNames) -> Result<Step, RecordError> {
         match captured {
             Captured::Record(bytes) => Ok(Step::Denial(Box::new(self.judge(decode_record(bytes, names)?)))),
-            Captured::Repeat { key, value } => Ok(Step::Repeat {
-                id: FoldId::of(key),
-                count: value.count,
-                last: wall_clock(value.last_ns, names),
-            }),
+            Captured::Repeat { key, value } => {
+                Ok(Step::Repeat { id: FoldId::of(key), count: value.count, last: wall_clock(value.last_ns, names) })
+            }
             Captured::Ledger(ledger) => Ok(Step::Ledger(*ledger)),
         }
     }
@@ -78,12 +76,7 @@ impl Pipeline {
         };
         let explanation = explain(&connection, &self.index, &self.profile);
         let diagnosis = diagnose(&event, &who, &explanation);
-        Denial {
-            event,
-            who,
-            explanation,
-            diagnosis,
-        }
+        Denial { event, who, explanation, diagnosis }
     }
 }
 

@@ -24,8 +24,18 @@ const LAYERS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["flow", "identify", "policy", "diagnose", "pipeline"];
 
 /// Words that have no place in them.
-const IMPURE: &[&str] =
-    &["aya::", "tokio::", "axum::", "kube::", "std::fs", "std::process", "std::thread", "SystemTime::now", "Instant::now", "Timestamp::now"];
+const IMPURE: &[&str] = &[
+    "aya::",
+    "tokio::",
+    "axum::",
+    "kube::",
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "SystemTime::now",
+    "Instant::now",
+    "Timestamp::now",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

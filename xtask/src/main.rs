@@ -42,9 +42,7 @@ enum Task {
 }
 
 fn main() -> Result<ExitCode> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask lies in the workspace")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match Xtask::parse().task {
         Task::Build { release } => {
             let binary = build(root, release)?;

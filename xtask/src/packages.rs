@@ -8,10 +8,7 @@ use crate::command::{find, is_root, run};
 
 /// Whether a Debian package is installed.
 pub fn is_installed(package: &str) -> bool {
-    let output = Command::new("dpkg-query")
-        .args(["-W", "-f=${db:Status-Status}", package])
-        .stderr(Stdio::null())
-        .output();
+    let output = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).stderr(Stdio::null()).output();
     output.is_ok_and(|output| output.stdout == b"installed")
 }
 
@@ -34,10 +31,7 @@ pub fn ensure(purpose: &str, packages: &[&str]) -> Result<()> {
     eprintln!("xtask: {purpose}: installing Debian packages {list}");
     let apt = || {
         let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
         command
     };
     run(apt().args(["update", "-qq"]))?;

@@ -13,7 +13,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{find, output, run};
+use crate::command::{output, run};
+use crate::netns::required_tools;
 use crate::{fingerprint, packages};
 
 /// The target of the object.
@@ -24,17 +25,8 @@ const BPF_LINKER: &str = "0.13.0";
 const LLVM: u32 = 22;
 /// Where Debian's LLVM lies.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
-const LLVM_PACKAGES: &[&str] = &[
-    "llvm-22-dev",
-    "libpolly-22-dev",
-    "libclang-22-dev",
-    "zlib1g-dev",
-    "libzstd-dev",
-    "libxml2-dev",
-    "gcc",
-    "g++",
-    "libc6-dev",
-];
+const LLVM_PACKAGES: &[&str] =
+    &["llvm-22-dev", "libpolly-22-dev", "libclang-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev", "gcc", "g++", "libc6-dev"];
 const RUSTC_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 /// `rustup` or `debian` to take that way.
 const CHOICE: &str = "NETPOL_OBSERVER_BPF_TOOLCHAIN";
@@ -103,9 +95,7 @@ impl Toolchain {
     /// bpf-linker must understand the bitcode this compiler writes.
     fn check_llvm(&self) -> Result<()> {
         let version = self.rustc_version()?;
-        let llvm = version
-            .lines()
-            .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse::<u32>().ok());
+        let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse::<u32>().ok());
         match llvm {
             Some(llvm) if llvm > LLVM => bail!(
                 "{} uses LLVM {llvm}, newer than the LLVM {LLVM} bpf-linker is built with; set {CHOICE}=debian, or choose an older toolchain",
@@ -121,20 +111,12 @@ fn with_rust_src() -> Option<String> {
     let list = output(Command::new("rustup").args(["toolchain", "list"])).ok()?;
     let mut toolchains: Vec<&str> = list.lines().collect();
     toolchains.sort_by_key(|line| !line.contains("active") && !line.contains("default"));
-    toolchains
-        .into_iter()
-        .filter_map(|line| line.split_whitespace().next())
-        .find(|name| has_rust_src(name))
-        .map(str::to_owned)
+    toolchains.into_iter().filter_map(|line| line.split_whitespace().next()).find(|name| has_rust_src(name)).map(str::to_owned)
 }
 
 fn has_rust_src(toolchain: &str) -> bool {
     let sysroot = output(Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]));
-    sysroot.is_ok_and(|sysroot| {
-        Path::new(sysroot.trim())
-            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-            .is_file()
-    })
+    sysroot.is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file())
 }
 
 /// The linker's directory, after installing it if need be.
@@ -146,23 +128,10 @@ fn bring_linker(root: &Path) -> Result<PathBuf> {
         packages::ensure("bpf-linker", LLVM_PACKAGES)?;
         eprintln!("xtask: building bpf-linker {BPF_LINKER} from crates.io, once (about a minute)");
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args([
-            "install",
-            "bpf-linker",
-            "--quiet",
-            "--locked",
-            "--version",
-            BPF_LINKER,
-            "--no-default-features",
-        ]);
-        cargo
-            .args(["--features", &format!("llvm-{LLVM}"), "--force", "--root"])
-            .arg(&prefix);
+        cargo.args(["install", "bpf-linker", "--quiet", "--locked", "--version", BPF_LINKER, "--no-default-features"]);
+        cargo.args(["--features", &format!("llvm-{LLVM}"), "--force", "--root"]).arg(&prefix);
         cargo.arg("--target-dir").arg(root.join("target/bpf/tools-build"));
-        cargo
-            .env("LLVM_PREFIX", LLVM_PREFIX)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_TARGET_DIR");
+        cargo.env("LLVM_PREFIX", LLVM_PREFIX).env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
         run(&mut cargo)?;
     }
     Ok(prefix.join("bin"))
@@ -186,34 +155,13 @@ pub fn build_object(root: &Path) -> Result<()> {
     let build = root.join("target/bpf/build");
     let path = env::join_paths(std::iter::once(linker).chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))?;
     let mut cargo = toolchain.cargo();
-    cargo
-        .args([
-            "--quiet",
-            "--release",
-            "--locked",
-            "--package",
-            "netpol-observer-ebpf",
-            "--target",
-            TARGET,
-            "--target-dir",
-        ])
-        .arg(&build);
+    cargo.args(["--quiet", "--release", "--locked", "--package", "netpol-observer-ebpf", "--target", TARGET, "--target-dir"]).arg(&build);
     cargo.current_dir(root).env("PATH", path);
     // aya-ebpf and the one atomic instruction of ours use unstable features of the compiler.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     // --btf has bpf-linker turn the debug information into BTF, which the kernel wants for function and map types.
-    cargo.env(
-        "CARGO_ENCODED_RUSTFLAGS",
-        "-Clinker=bpf-linker\u{1f}-Clink-arg=--btf\u{1f}-Cdebuginfo=2",
-    );
-    for inherited in [
-        "RUSTFLAGS",
-        "CARGO",
-        "RUSTUP_TOOLCHAIN",
-        "CARGO_TARGET_DIR",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-    ] {
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Clinker=bpf-linker\u{1f}-Clink-arg=--btf\u{1f}-Cdebuginfo=2");
+    for inherited in ["RUSTFLAGS", "CARGO", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
         cargo.env_remove(inherited);
     }
     run(&mut cargo)?;
@@ -230,11 +178,6 @@ pub fn build_object(root: &Path) -> Result<()> {
 /// # Errors
 /// When they are missing and cannot be installed.
 pub fn bring_network_tools() -> Result<()> {
-    const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables")];
-    let missing: Vec<&str> = TOOLS
-        .iter()
-        .filter(|(program, _)| find(program).is_none())
-        .map(|&(_, package)| package)
-        .collect();
+    let missing: Vec<&str> = required_tools().into_iter().map(|tool| tool.package).collect();
     packages::ensure("network namespaces and firewall rules", &missing)
 }

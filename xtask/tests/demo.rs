@@ -13,7 +13,7 @@ use xtask::netns::{self, Bed};
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
 fn can_run(test: &str) -> bool {
-    let can = netns::is_root() && netns::required_tools().is_empty();
+    let can = xtask::command::is_root() && netns::required_tools().is_empty();
     if !can {
         xtask::testing::skipped(test, "needs root, iproute2 and nftables");
     }
@@ -42,21 +42,12 @@ fn an_interrupted_demo_fails_and_leaves_nothing() {
     // Only for its directory.
     let bed = Bed::new("npo-demo-test").unwrap();
     let observer = bed.directory().join("observer");
-    fs::write(
-        &observer,
-        "#!/bin/sh\ntrap 'exit 0' INT\necho 'watching nothing' >&2\nwhile sleep 0.1; do :; done\n",
-    )
-    .unwrap();
+    fs::write(&observer, "#!/bin/sh\ntrap 'exit 0' INT\necho 'watching nothing' >&2\nwhile sleep 0.1; do :; done\n").unwrap();
     fs::set_permissions(&observer, fs::Permissions::from_mode(0o755)).unwrap();
 
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        let mut child = Command::new(XTASK)
-            .args(["demo", "--observer"])
-            .arg(&observer)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new(XTASK).args(["demo", "--observer"]).arg(&observer).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(output.any(|line| line.contains('▶')), "no step began");

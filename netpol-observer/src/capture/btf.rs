@@ -136,13 +136,7 @@ impl Image {
         if at != types.end {
             return Err(BtfError::Truncated(first_id + offsets.len() as u32));
         }
-        Ok(Image {
-            data,
-            strings,
-            first_id,
-            first_string,
-            types: offsets,
-        })
+        Ok(Image { data, strings, first_id, first_string, types: offsets })
     }
 }
 
@@ -188,9 +182,7 @@ impl Btf {
     /// When `data` is no BTF.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
         // Type 0 is void and string 0 is empty.
-        Ok(Btf {
-            images: vec![Arc::new(Image::parse(data, 1, 0)?)],
-        })
+        Ok(Btf { images: vec![Arc::new(Image::parse(data, 1, 0)?)] })
     }
 
     /// Adds a module's BTF, as in `/sys/kernel/btf/MODULE`: it continues the numbering of the kernel's own.
@@ -203,9 +195,7 @@ impl Btf {
         let base = self.images.first().ok_or(BtfError::Format("no kernel BTF to go with a module's"))?;
         let first_id = base.first_id + base.types.len() as u32;
         let module = Image::parse(data, first_id, base.strings.len() as u32)?;
-        Ok(Btf {
-            images: vec![Arc::clone(base), Arc::new(module)],
-        })
+        Ok(Btf { images: vec![Arc::clone(base), Arc::new(module)] })
     }
 
     fn get(&self, id: u32) -> Option<(&Image, Type)> {
@@ -226,9 +216,7 @@ impl Btf {
     }
 
     fn ids(&self) -> impl Iterator<Item = u32> {
-        self.images
-            .iter()
-            .flat_map(|image| image.first_id..image.first_id + image.types.len() as u32)
+        self.images.iter().flat_map(|image| image.first_id..image.first_id + image.types.len() as u32)
     }
 
     /// Follows typedefs, qualifiers and arrays to what they stand for.
@@ -290,10 +278,7 @@ impl Btf {
             bits = bits.checked_add(offset)?;
             id = member;
         }
-        bits.is_multiple_of(8).then_some(Place {
-            offset: bits / 8,
-            size: self.size_of(id, 0)?,
-        })
+        bits.is_multiple_of(8).then_some(Place { offset: bits / 8, size: self.size_of(id, 0)? })
     }
 
     /// Where `path` (members separated by dots; an array stands for its first element) lies in `struct structure`.
@@ -319,10 +304,7 @@ impl Btf {
         }
         match found {
             Some(place) => Ok(place),
-            None if exists => Err(BtfError::NoField {
-                structure: structure.to_owned(),
-                path: path.to_owned(),
-            }),
+            None if exists => Err(BtfError::NoField { structure: structure.to_owned(), path: path.to_owned() }),
             None => Err(BtfError::NoStructure(structure.to_owned())),
         }
     }
@@ -347,16 +329,12 @@ impl Btf {
 
     /// Whether there is a typedef of this name: `btf_trace_X` for each tracepoint X a program can attach to.
     pub fn has_typedef(&self, name: &str) -> bool {
-        self.ids()
-            .any(|id| self.get(id).is_some_and(|(_, t)| t.kind == 8 && self.name(t.name) == name))
+        self.ids().any(|id| self.get(id).is_some_and(|(_, t)| t.kind == 8 && self.name(t.name) == name))
     }
 
     /// Whether `struct name` is only declared, not defined.
     pub fn is_only_declared(&self, name: &str) -> bool {
-        let kinds = |kind| {
-            self.ids()
-                .any(|id| self.get(id).is_some_and(|(_, t)| t.kind == kind && self.name(t.name) == name))
-        };
+        let kinds = |kind| self.ids().any(|id| self.get(id).is_some_and(|(_, t)| t.kind == kind && self.name(t.name) == name));
         kinds(KIND_FWD) && !kinds(KIND_STRUCT)
     }
 }

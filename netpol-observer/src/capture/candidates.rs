@@ -57,12 +57,7 @@ pub struct Candidates {
 impl Candidates {
     /// Builds the table from the kernel's reason names (with prefix) and its symbols.
     pub fn new(reasons: &BTreeMap<u32, String>, symbols: &Symbols) -> Self {
-        let number = |name: &str| {
-            reasons
-                .iter()
-                .find(|(_, n)| n.strip_prefix(REASON_PREFIX) == Some(name))
-                .map(|(&number, _)| number)
-        };
+        let number = |name: &str| reasons.iter().find(|(_, n)| n.strip_prefix(REASON_PREFIX) == Some(name)).map(|(&number, _)| number);
         let mut table = Candidates::default();
         for name in REPORTED {
             match number(name) {
@@ -79,13 +74,9 @@ impl Candidates {
             };
             for function in *functions {
                 let before = table.locations.len();
-                table
-                    .locations
-                    .extend(symbols.ranges(function).map(|(start, end)| LocationRange { start, end }));
+                table.locations.extend(symbols.ranges(function).map(|(start, end)| LocationRange { start, end }));
                 if table.locations.len() == before {
-                    table
-                        .missing
-                        .push(format!("function {function} (drops there with reason {reason} are not seen)"));
+                    table.missing.push(format!("function {function} (drops there with reason {reason} are not seen)"));
                 }
             }
             table.reasons.insert(number, ReasonAction::BY_LOCATION);
@@ -101,27 +92,15 @@ mod tests {
     use super::*;
 
     fn reasons(names: &[(u32, &str)]) -> BTreeMap<u32, String> {
-        names
-            .iter()
-            .map(|(number, name)| (*number, format!("{REASON_PREFIX}{name}")))
-            .collect()
+        names.iter().map(|(number, name)| (*number, format!("{REASON_PREFIX}{name}"))).collect()
     }
 
     #[test]
     fn numbers_come_from_the_kernel() {
         let symbols = Symbols::parse("ffffffff81000000 t nfqnl_reinject\nffffffff81000100 T next\n");
         let table = Candidates::new(&reasons(&[(2, "NOT_SPECIFIED"), (77, "NETFILTER_DROP"), (9, "TCP_CSUM")]), &symbols);
-        assert_eq!(
-            table.reasons,
-            BTreeMap::from([(2, ReasonAction::BY_LOCATION), (77, ReasonAction::REPORT)])
-        );
-        assert_eq!(
-            table.locations,
-            [LocationRange {
-                start: 0xffff_ffff_8100_0000,
-                end: 0xffff_ffff_8100_0100
-            }]
-        );
+        assert_eq!(table.reasons, BTreeMap::from([(2, ReasonAction::BY_LOCATION), (77, ReasonAction::REPORT)]));
+        assert_eq!(table.locations, [LocationRange { start: 0xffff_ffff_8100_0000, end: 0xffff_ffff_8100_0100 }]);
         assert!(table.missing.iter().any(|m| m.contains("TC_INGRESS")), "{:?}", table.missing);
     }
 

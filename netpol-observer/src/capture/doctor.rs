@@ -45,21 +45,11 @@ pub struct Check {
 
 impl Check {
     fn works(name: &'static str, found: impl Into<String>) -> Self {
-        Check {
-            name,
-            status: Status::Works,
-            found: found.into(),
-            advice: None,
-        }
+        Check { name, status: Status::Works, found: found.into(), advice: None }
     }
 
     fn not(name: &'static str, status: Status, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Check {
-            name,
-            status,
-            found: found.into(),
-            advice: Some(advice.into()),
-        }
+        Check { name, status, found: found.into(), advice: Some(advice.into()) }
     }
 
     fn error(name: &'static str, error: &CaptureError) -> Self {
@@ -80,12 +70,7 @@ pub async fn examine() -> Vec<Check> {
     }
     let blocked = checks.iter().any(|check| check.status == Status::Fails);
     checks.push(if blocked {
-        Check {
-            name: "a real drop",
-            status: Status::Skipped,
-            found: "not tried, since something above fails".to_owned(),
-            advice: None,
-        }
+        Check { name: "a real drop", status: Status::Skipped, found: "not tried, since something above fails".to_owned(), advice: None }
     } else {
         real_drop().await
     });
@@ -93,11 +78,7 @@ pub async fn examine() -> Vec<Check> {
 }
 
 fn program() -> Check {
-    if is_built_in() {
-        Check::works("eBPF program", "built in")
-    } else {
-        Check::error("eBPF program", &CaptureError::NoProgram)
-    }
+    if is_built_in() { Check::works("eBPF program", "built in") } else { Check::error("eBPF program", &CaptureError::NoProgram) }
 }
 
 fn capabilities() -> Check {
@@ -105,13 +86,7 @@ fn capabilities() -> Check {
     let permissions = Permissions::read();
     let missing = permissions.missing_for_capture();
     if !missing.is_empty() {
-        return Check::error(
-            NAME,
-            &CaptureError::NotPermitted {
-                what: "load and attach programs",
-                missing,
-            },
-        );
+        return Check::error(NAME, &CaptureError::NotPermitted { what: "load and attach programs", missing });
     }
     if !permissions.has(Capability::Syslog) {
         return Check::not(
@@ -137,13 +112,7 @@ fn kernel_checks(kernel: &Kernel) -> Vec<Check> {
     checks.push(if kernel.has_tracepoint(TRACEPOINT) {
         Check::works("tracepoint", "kfree_skb with typed arguments (tp_btf)")
     } else {
-        Check::error(
-            "tracepoint",
-            &CaptureError::NoTracepoint {
-                release: kernel.release.clone(),
-                tracepoint: TRACEPOINT,
-            },
-        )
+        Check::error("tracepoint", &CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT })
     });
     checks.push(match kernel.offsets() {
         Err(error) => Check::error("kernel fields", &error),
@@ -157,23 +126,13 @@ fn kernel_checks(kernel: &Kernel) -> Vec<Check> {
     let reasons = kernel.reasons();
     let symbols = Kernel::symbols();
     checks.push(if reasons.is_empty() {
-        Check::error(
-            "drop reasons",
-            &CaptureError::NoReasons {
-                release: kernel.release.clone(),
-            },
-        )
+        Check::error("drop reasons", &CaptureError::NoReasons { release: kernel.release.clone() })
     } else {
         Check::works("drop reasons", format!("{} named by the kernel", reasons.len()))
     });
     checks.push(if symbols.is_empty() {
         let advice = "give CAP_SYSLOG, and set sysctl kernel.kptr_restrict to 0 or 1";
-        Check::not(
-            "kernel symbols",
-            Status::Limited,
-            "/proc/kallsyms shows no addresses to this process",
-            advice,
-        )
+        Check::not("kernel symbols", Status::Limited, "/proc/kallsyms shows no addresses to this process", advice)
     } else {
         Check::works("kernel symbols", format!("{} functions", symbols.len()))
     });
@@ -182,20 +141,14 @@ fn kernel_checks(kernel: &Kernel) -> Vec<Check> {
     checks.push(if candidates.missing.is_empty() {
         Check::works("candidate table", found)
     } else {
-        let advice = format!(
-            "drops of these kinds cannot be told apart on this kernel as it is now: {}",
-            candidates.missing.join("; ")
-        );
+        let advice = format!("drops of these kinds cannot be told apart on this kernel as it is now: {}", candidates.missing.join("; "));
         Check::not("candidate table", Status::Limited, found, advice)
     });
     let cgroups = match std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") {
         Ok(_) => Check::works("cgroups", "version 2: sockets are told apart by their cgroup"),
-        Err(_) => Check::not(
-            "cgroups",
-            Status::Limited,
-            "no cgroup v2 hierarchy at /sys/fs/cgroup",
-            "sockets' cgroups may all be the root's",
-        ),
+        Err(_) => {
+            Check::not("cgroups", Status::Limited, "no cgroup v2 hierarchy at /sys/fs/cgroup", "sockets' cgroups may all be the root's")
+        }
     };
     checks.push(cgroups);
     checks
@@ -211,12 +164,7 @@ async fn real_drop() -> Check {
     let port = match call_closed_port() {
         Ok(port) => port,
         Err(error) => {
-            return Check::not(
-                NAME,
-                Status::Limited,
-                format!("cannot make one: {error}"),
-                "loopback is not usable here",
-            );
+            return Check::not(NAME, Status::Limited, format!("cannot make one: {error}"), "loopback is not usable here");
         }
     };
     let seen = timeout(Duration::from_secs(3), async {
@@ -233,17 +181,11 @@ async fn real_drop() -> Check {
     .await;
     live.stop();
     match seen {
-        Ok(true) => Check::works(
-            NAME,
-            format!("a datagram to the closed port 127.0.0.1:{port} was dropped and its record has arrived"),
-        ),
+        Ok(true) => Check::works(NAME, format!("a datagram to the closed port 127.0.0.1:{port} was dropped and its record has arrived")),
         _ => Check::not(
             NAME,
             Status::Fails,
-            format!(
-                "no record within 3 s of a datagram to the closed port 127.0.0.1:{port} on kernel {}",
-                kernel::release()
-            ),
+            format!("no record within 3 s of a datagram to the closed port 127.0.0.1:{port} on kernel {}", kernel::release()),
             "the program is attached but does not see drops; please report the kernel release and this output",
         ),
     }

@@ -70,11 +70,7 @@ pub enum CaptureError {
 }
 
 fn list(capabilities: &[Capability]) -> String {
-    capabilities
-        .iter()
-        .map(|capability| capability.name())
-        .collect::<Vec<_>>()
-        .join(", ")
+    capabilities.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl CaptureError {

@@ -18,14 +18,8 @@ const BTF_DIR: &str = "/sys/kernel/btf";
 const KALLSYMS: &str = "/proc/kallsyms";
 
 /// The layout of `struct nf_conntrack_tuple` that [`netpol_observer_common::ConntrackTuple`] assumes: member, offset, size.
-const TUPLE_LAYOUT: &[(&str, u32, u32)] = &[
-    ("src.u3", 0, 16),
-    ("src.u", 16, 2),
-    ("src.l3num", 18, 2),
-    ("dst.u3", 20, 16),
-    ("dst.u", 36, 2),
-    ("dst.protonum", 38, 1),
-];
+const TUPLE_LAYOUT: &[(&str, u32, u32)] =
+    &[("src.u3", 0, 16), ("src.u", 16, 2), ("src.l3num", 18, 2), ("dst.u3", 20, 16), ("dst.u", 36, 2), ("dst.protonum", 38, 1)];
 
 /// Byte offsets for the eBPF program, and what could not be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +46,9 @@ impl Kernel {
     /// When the kernel shows no BTF or it cannot be understood.
     pub fn read() -> Result<Self, CaptureError> {
         let vmlinux = Path::new(BTF_DIR).join("vmlinux");
-        let data = fs::read(&vmlinux).map_err(|error| CaptureError::NoBtf {
-            path: vmlinux.clone(),
-            error,
-        })?;
+        let data = fs::read(&vmlinux).map_err(|error| CaptureError::NoBtf { path: vmlinux.clone(), error })?;
         let btf = Btf::parse(data).map_err(CaptureError::Btf)?;
-        Ok(Kernel {
-            release: release(),
-            modules: modules(&btf),
-            btf,
-        })
+        Ok(Kernel { release: release(), modules: modules(&btf), btf })
     }
 
     /// Whether programs can attach to this tracepoint with typed arguments.
@@ -87,10 +74,7 @@ impl Kernel {
     /// # Errors
     /// When a field without which nothing can be recorded is missing or has changed; it is named.
     pub fn offsets(&self) -> Result<Offsets, CaptureError> {
-        let mut offsets = Offsets {
-            table: [ABSENT; Field::COUNT],
-            absent: Vec::new(),
-        };
+        let mut offsets = Offsets { table: [ABSENT; Field::COUNT], absent: Vec::new() };
         for &field in Field::ALL {
             match self.place(field) {
                 Ok(offset) => offsets.table[field as usize] = offset,
@@ -143,11 +127,7 @@ impl Kernel {
             .into_iter()
             .map(|(number, name)| (number, Arc::from(name.strip_prefix(REASON_PREFIX).unwrap_or(&name))))
             .collect();
-        LiveNames {
-            reasons,
-            symbols: RwLock::new(Self::symbols()),
-            clock_offset_ns: clock_offset_ns(),
-        }
+        LiveNames { reasons, symbols: RwLock::new(Self::symbols()), clock_offset_ns: clock_offset_ns() }
     }
 }
 
@@ -155,12 +135,7 @@ fn check_tuple(btf: &Btf) -> Result<(), BtfError> {
     for &(path, offset, size) in TUPLE_LAYOUT {
         let place = btf.place("nf_conntrack_tuple", path)?;
         if (place.offset, place.size) != (offset, size) {
-            return Err(BtfError::Size {
-                structure: "nf_conntrack_tuple".into(),
-                path: path.into(),
-                has: place.size,
-                wants: size,
-            });
+            return Err(BtfError::Size { structure: "nf_conntrack_tuple".into(), path: path.into(), has: place.size, wants: size });
         }
     }
     Ok(())
@@ -257,12 +232,7 @@ mod tests {
             println!("absent {field:?}: {error}");
         }
         // On x86-64 and arm64 a list_head comes first, so that no required field of sk_buff lies at offset 0.
-        assert!(
-            Field::ALL
-                .iter()
-                .filter(|f| f.spec().structure == "sk_buff")
-                .all(|&f| offsets.table[f as usize] != 0)
-        );
+        assert!(Field::ALL.iter().filter(|f| f.spec().structure == "sk_buff").all(|&f| offsets.table[f as usize] != 0));
         if kernel.has_tracepoint("kfree_skb") {
             assert!(!kernel.reasons().is_empty());
         }

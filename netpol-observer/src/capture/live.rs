@@ -30,10 +30,7 @@ pub struct LiveOptions {
 
 impl Default for LiveOptions {
     fn default() -> Self {
-        LiveOptions {
-            ring_bytes: 8 * 1024 * 1024,
-            fold_interval: Duration::from_secs(1),
-        }
+        LiveOptions { ring_bytes: 8 * 1024 * 1024, fold_interval: Duration::from_secs(1) }
     }
 }
 
@@ -74,10 +71,8 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
     let ring = program.take_ring()?;
     let logger = program.take_logger();
     // SAFETY: the ring owns its map's descriptor and keeps it open and unchanged until it is dropped together with the AsyncFd.
-    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(|error| CaptureError::Io {
-        what: "watch the ring",
-        error: error.into(),
-    })?;
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+        .map_err(|error| CaptureError::Io { what: "watch the ring", error: error.into() })?;
     program.attach()?;
 
     let (batches_in, batches) = mpsc::channel(BATCHES);
@@ -94,13 +89,7 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
         modules: modules(),
     };
     tokio::spawn(reader.run(options.fold_interval, batches_in, stopped));
-    Ok(Live {
-        batches,
-        current: Vec::new().into_iter(),
-        names,
-        stop: Some(stop),
-        release: kernel.release,
-    })
+    Ok(Live { batches, current: Vec::new().into_iter(), names, stop: Some(stop), release: kernel.release })
 }
 
 impl Live {

@@ -57,12 +57,7 @@ impl Permissions {
     }
 
     fn parse(status: &str) -> Self {
-        let field = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-        };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         Permissions {
             effective: field("CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0),
             seccomp: field("Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or(0),
@@ -77,10 +72,7 @@ impl Permissions {
 
     /// Which of those that loading and attaching need are missing.
     pub fn missing_for_capture(self) -> Vec<Capability> {
-        [Capability::Bpf, Capability::Perfmon]
-            .into_iter()
-            .filter(|&capability| !self.has(capability))
-            .collect()
+        [Capability::Bpf, Capability::Perfmon].into_iter().filter(|&capability| !self.has(capability)).collect()
     }
 }
 
@@ -99,10 +91,7 @@ mod tests {
 
     #[test]
     fn sys_admin_stands_for_the_newer_ones_but_not_for_all() {
-        let permissions = Permissions {
-            effective: 1 << 21,
-            seccomp: 0,
-        };
+        let permissions = Permissions { effective: 1 << 21, seccomp: 0 };
         assert!(permissions.missing_for_capture().is_empty());
         assert!(!permissions.has(Capability::SysResource));
         let none = Permissions { effective: 0, seccomp: 0 };

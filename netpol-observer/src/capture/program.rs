@@ -46,10 +46,7 @@ impl Program {
             return Err(CaptureError::NoProgram);
         }
         if !kernel.has_tracepoint(TRACEPOINT) {
-            return Err(CaptureError::NoTracepoint {
-                release: kernel.release.clone(),
-                tracepoint: TRACEPOINT,
-            });
+            return Err(CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
         }
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets.table, true)
@@ -57,9 +54,7 @@ impl Program {
             .load(OBJECT)
             .map_err(|error| load_error("create the program's maps", &error))?;
         let btf = Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))?;
-        tracepoint(&mut ebpf)?
-            .load(TRACEPOINT, &btf)
-            .map_err(|error| load_error("load the program", &error))?;
+        tracepoint(&mut ebpf)?.load(TRACEPOINT, &btf).map_err(|error| load_error("load the program", &error))?;
         Ok(Program {
             fold: [take(&mut ebpf, "FOLD_EVEN")?, take(&mut ebpf, "FOLD_ODD")?],
             epoch: take(&mut ebpf, "EPOCH")?,
@@ -79,16 +74,12 @@ impl Program {
 
     /// Diagnostics of the program go to the `log` facade.
     pub(super) fn take_logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf)
-            .inspect_err(|error| tracing::debug!("no log ring in the eBPF object: {error}"))
-            .ok()
+        aya_log::EbpfLogger::init(&mut self.ebpf).inspect_err(|error| tracing::debug!("no log ring in the eBPF object: {error}")).ok()
     }
 
     /// Starts it.
     pub(super) fn attach(&mut self) -> Result<(), CaptureError> {
-        tracepoint(&mut self.ebpf)?
-            .attach()
-            .map_err(|error| load_error("attach to the tracepoint", &error))?;
+        tracepoint(&mut self.ebpf)?.attach().map_err(|error| load_error("attach to the tracepoint", &error))?;
         Ok(())
     }
 
@@ -104,10 +95,7 @@ impl Program {
 
     /// Replaces the candidate table.
     pub(super) fn set_candidates(&mut self, candidates: &Candidates) -> Result<(), CaptureError> {
-        let failed = |error| CaptureError::Io {
-            what: "set the candidate table",
-            error: io::Error::other(error),
-        };
+        let failed = |error| CaptureError::Io { what: "set the candidate table", error: io::Error::other(error) };
         for reason in 0..self.core_reasons.len() {
             let action = candidates.reasons.get(&reason).copied().unwrap_or(0);
             self.core_reasons.set(reason, action, 0).map_err(failed)?;
@@ -128,13 +116,7 @@ impl Program {
         match self.counters.get(&0, 0) {
             Ok(values) => {
                 for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
-                    sum += Counters {
-                        seen,
-                        reported,
-                        folded,
-                        ring_full,
-                        unfolded,
-                    };
+                    sum += Counters { seen, reported, folded, ring_full, unfolded };
                 }
             }
             Err(error) => tracing::warn!("reading the counters: {error}"),
@@ -148,8 +130,7 @@ impl Program {
             let program = self.ebpf.program(TRACEPOINT)?;
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            info.lines()
-                .find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+            info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
         };
         read().unwrap_or(0)
     }
@@ -180,27 +161,17 @@ impl Program {
                 tracing::warn!("emptying the fold table: {error}");
             }
         }
-        entries
-            .into_iter()
-            .map(|(key, value)| (zerocopy::transmute!(key), value))
-            .filter(|(_, value)| value.count > 0)
-            .collect()
+        entries.into_iter().map(|(key, value)| (zerocopy::transmute!(key), value)).filter(|(_, value)| value.count > 0).collect()
     }
 }
 
 fn tracepoint(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, CaptureError> {
-    let program = ebpf
-        .program_mut(TRACEPOINT)
-        .ok_or(CaptureError::ForeignObject("program kfree_skb"))?;
-    program
-        .try_into()
-        .map_err(|_: ProgramError| CaptureError::ForeignObject("tracepoint program kfree_skb"))
+    let program = ebpf.program_mut(TRACEPOINT).ok_or(CaptureError::ForeignObject("program kfree_skb"))?;
+    program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("tracepoint program kfree_skb"))
 }
 
 fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
-    ebpf.take_map(name)
-        .and_then(|map| M::try_from(map).ok())
-        .ok_or(CaptureError::ForeignObject(name))
+    ebpf.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(CaptureError::ForeignObject(name))
 }
 
 /// Waits for an RCU grace period: every tracing program that was running has ended (`__bpf_trace_run` holds the RCU read lock).
@@ -222,11 +193,7 @@ fn load_error(what: &'static str, error: &(dyn std::error::Error + 'static)) -> 
             && io.raw_os_error() == Some(libc::EPERM)
         {
             let missing = Permissions::read().missing_for_capture();
-            return if missing.is_empty() {
-                CaptureError::Refused
-            } else {
-                CaptureError::NotPermitted { what, missing }
-            };
+            return if missing.is_empty() { CaptureError::Refused } else { CaptureError::NotPermitted { what, missing } };
         }
         if !text.is_empty() {
             text.push_str(": ");

@@ -94,10 +94,7 @@ impl RecordingHeader {
     pub fn new(kernel_release: String, architecture: String, created: jiff::Timestamp, names: &dyn KernelNames) -> Self {
         // Reasons of subsystems (mac80211, Open vSwitch, …) have the subsystem's number in the upper half.
         let subsystems = (1..=16_u32).flat_map(|subsystem| (0..256).map(move |reason| (subsystem << 16) | reason));
-        let reasons = (0..CORE_REASONS)
-            .chain(subsystems)
-            .filter_map(|number| Some((number, names.reason(number)?)))
-            .collect();
+        let reasons = (0..CORE_REASONS).chain(subsystems).filter_map(|number| Some((number, names.reason(number)?))).collect();
         RecordingHeader {
             kernel_release,
             architecture,
@@ -124,11 +121,7 @@ pub enum ByteOrder {
 
 impl ByteOrder {
     /// This machine's.
-    pub const NATIVE: ByteOrder = if cfg!(target_endian = "little") {
-        ByteOrder::Little
-    } else {
-        ByteOrder::Big
-    };
+    pub const NATIVE: ByteOrder = if cfg!(target_endian = "little") { ByteOrder::Little } else { ByteOrder::Big };
 }
 
 #[cfg(test)]

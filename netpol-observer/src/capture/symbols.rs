@@ -42,11 +42,7 @@ impl Symbols {
             }
             let Ok(start) = u32::try_from(symbols.names.len()) else { break };
             symbols.names.push_str(name);
-            symbols.functions.push(Function {
-                address,
-                start,
-                len: name.len() as u16,
-            });
+            symbols.functions.push(Function { address, start, len: name.len() as u16 });
         }
         symbols.functions.sort_by_key(|function| function.address);
         symbols.names.shrink_to_fit();
@@ -73,27 +69,19 @@ impl Symbols {
         let after = self.functions.partition_point(|function| function.address <= address);
         let function = self.functions.get(after.checked_sub(1)?)?;
         let offset = address - function.address;
-        (offset < MAX_FUNCTION_LEN).then(|| Symbol {
-            name: Arc::from(self.name(function)),
-            offset,
-        })
+        (offset < MAX_FUNCTION_LEN).then(|| Symbol { name: Arc::from(self.name(function)), offset })
     }
 
     /// Address ranges of the functions called `name`, suffixes that the compiler adds (`.isra.0`, `.constprop.0`, `.part.0`,
     /// `.cold`) disregarded. A function ends where the next one begins.
     pub fn ranges<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u64, u64)> + 'a {
-        self.functions
-            .iter()
-            .enumerate()
-            .filter(move |(_, function)| self.name(function).split('.').next() == Some(name))
-            .map(|(i, function)| {
+        self.functions.iter().enumerate().filter(move |(_, function)| self.name(function).split('.').next() == Some(name)).map(
+            |(i, function)| {
                 // Aliases share an address: the end is the next address that differs.
-                let end = self.functions[i..]
-                    .iter()
-                    .map(|next| next.address)
-                    .find(|&next| next > function.address);
+                let end = self.functions[i..].iter().map(|next| next.address).find(|&next| next > function.address);
                 (function.address, end.unwrap_or(function.address + 1))
-            })
+            },
+        )
     }
 }
 
@@ -123,10 +111,7 @@ ffffffffa0000000 t nfqnl_reinject\t[nfnetlink_queue]
     #[test]
     fn ranges_disregard_suffixes_and_end_at_the_next_address() {
         let symbols = Symbols::parse(SAMPLE);
-        assert_eq!(
-            symbols.ranges("nft_do_chain").collect::<Vec<_>>(),
-            [(0xffff_ffff_8100_0100, 0xffff_ffff_8100_0400)]
-        );
+        assert_eq!(symbols.ranges("nft_do_chain").collect::<Vec<_>>(), [(0xffff_ffff_8100_0100, 0xffff_ffff_8100_0400)]);
         assert_eq!(symbols.ranges("nft_do").count(), 0, "a prefix is another function");
     }
 

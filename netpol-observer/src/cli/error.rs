@@ -20,19 +20,12 @@ enum Kind {
 impl CommandError {
     /// Something went wrong: exit code 1.
     pub fn failure(message: impl fmt::Display) -> Self {
-        CommandError {
-            message: message.to_string(),
-            hints: Vec::new(),
-            kind: Kind::Failure,
-        }
+        CommandError { message: message.to_string(), hints: Vec::new(), kind: Kind::Failure }
     }
 
     /// The command line asks for something that makes no sense: exit code 2.
     pub fn usage(message: impl fmt::Display) -> Self {
-        CommandError {
-            kind: Kind::Usage,
-            ..CommandError::failure(message)
-        }
+        CommandError { kind: Kind::Usage, ..CommandError::failure(message) }
     }
 
     /// Adds what to do next.

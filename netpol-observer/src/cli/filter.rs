@@ -98,22 +98,14 @@ const OPTIONS: &[FilterOption] = &[
         name: "port",
         short: None,
         value: "PORT",
-        parse: |s| {
-            s.parse()
-                .map(Filter::Port)
-                .map_err(|_| "expected a port number from 0 to 65535".to_owned())
-        },
+        parse: |s| s.parse().map(Filter::Port).map_err(|_| "expected a port number from 0 to 65535".to_owned()),
         help: "Only connections to this port, of the server or of the Service dialled",
     },
     FilterOption {
         name: "protocol",
         short: None,
         value: "PROTOCOL",
-        parse: |s| {
-            s.parse()
-                .map(Filter::Protocol)
-                .map_err(|error: crate::flow::UnknownProtocol| error.to_string())
-        },
+        parse: |s| s.parse().map(Filter::Protocol).map_err(|error: crate::flow::UnknownProtocol| error.to_string()),
         help: "Only this protocol: TCP, UDP, SCTP, ICMP or ICMPv6",
     },
     FilterOption {
@@ -204,10 +196,7 @@ impl FromArgMatches for FilterArgs {
             }
         }
         if filters.unwanted.iter().any(Group::is_empty) {
-            return Err(clap::Error::raw(
-                ErrorKind::MissingRequiredArgument,
-                "--not needs a filter behind it",
-            ));
+            return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, "--not needs a filter behind it"));
         }
         Ok(FilterArgs(filters))
     }
@@ -244,10 +233,7 @@ mod tests {
     fn not_turns_round_what_follows_it() {
         let filters = parse(&["-n", "a", "--not", "--port", "53", "-n", "b", "--not", "--port=80"]).unwrap();
         assert_eq!(filters.wanted, group([namespace("a")]));
-        assert_eq!(
-            filters.unwanted,
-            [group([Filter::Port(53), namespace("b")]), group([Filter::Port(80)])]
-        );
+        assert_eq!(filters.unwanted, [group([Filter::Port(53), namespace("b")]), group([Filter::Port(80)])]);
         let filters = parse(&["-n", "a", "--port", "53"]).unwrap();
         assert_eq!(filters.wanted, group([namespace("a"), Filter::Port(53)]));
         assert!(filters.unwanted.is_empty());
@@ -258,10 +244,7 @@ mod tests {
     fn the_order_of_different_options_is_kept() {
         let before = parse(&["--port", "53", "--not", "-n", "b"]).unwrap();
         let behind = parse(&["--not", "-n", "b", "--port", "53"]).unwrap();
-        assert_eq!(
-            (before.wanted, before.unwanted),
-            (group([Filter::Port(53)]), vec![group([namespace("b")])])
-        );
+        assert_eq!((before.wanted, before.unwanted), (group([Filter::Port(53)]), vec![group([namespace("b")])]));
         assert_eq!(behind.wanted, Group::default());
         assert_eq!(behind.unwanted, [group([namespace("b"), Filter::Port(53)])]);
     }
@@ -269,10 +252,7 @@ mod tests {
     #[test]
     fn a_not_without_filter_is_refused() {
         for arguments in [&["--not"][..], &["-n", "a", "--not"], &["--not", "--not", "-n", "a"]] {
-            assert!(
-                parse(arguments).unwrap_err().to_string().contains("--not needs a filter"),
-                "{arguments:?}"
-            );
+            assert!(parse(arguments).unwrap_err().to_string().contains("--not needs a filter"), "{arguments:?}");
         }
     }
 

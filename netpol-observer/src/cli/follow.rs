@@ -67,8 +67,7 @@ impl<O: Write, E: Write> Follow<O, E> {
         let mut signals = Signals::new().map_err(|error| Stop::Failed(CommandError::failure(format!("cannot catch signals: {error}"))))?;
         self.output.info(attached)?;
         if without_objects {
-            self.output
-                .warning("without --manifests nothing has a name, and no policy can be found to blame")?;
+            self.output.warning("without --manifests nothing has a name, and no policy can be found to blame")?;
         }
         let mut now = Timestamp::MIN;
         let result = self.until_stopped(&mut source, &mut signals, &mut now).await;
@@ -140,11 +139,7 @@ impl<O: Write, E: Write> Follow<O, E> {
         if let Some(warning) = self.recorder.as_mut().and_then(|recorder| recorder.write(captured, names)) {
             self.output.warning(&warning)?;
         }
-        *now = if live {
-            Timestamp::now()
-        } else {
-            time_of(captured, names).map_or(*now, |time| time.max(*now))
-        };
+        *now = if live { Timestamp::now() } else { time_of(captured, names).map_or(*now, |time| time.max(*now)) };
         let items = self.stream.tick(*now);
         self.show(items)?;
         let items = self.stream.handle(captured, &self.pipeline, names, *now);
@@ -188,9 +183,7 @@ impl<O: Write, E: Write> Follow<O, E> {
 
 /// How long from now until `due`, by the wall clock.
 fn until(due: Option<Timestamp>) -> Duration {
-    due.map_or(NEVER, |due| {
-        due.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO)
-    })
+    due.map_or(NEVER, |due| due.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
 }
 
 /// SIGINT and SIGTERM.
@@ -201,10 +194,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     /// The next of either; never when the process can get none any more.

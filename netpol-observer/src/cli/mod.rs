@@ -110,10 +110,7 @@ fn start_log(verbose: u8) {
             Ok(targets) => (targets, None),
             Err(error) => (Targets::new().with_default(level), Some(error)),
         },
-        None => (
-            Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN),
-            None,
-        ),
+        None => (Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN), None),
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // A second call, as in tests, keeps the first log.

@@ -40,12 +40,7 @@ impl<O: Write, E: Write> Output<O, E> {
         match &self.form {
             Form::Text(_) => self.say(&format!("warning: {message}")),
             Form::Json { .. } => {
-                Line::Notice(Notice {
-                    time: Timestamp::now(),
-                    level: "warning",
-                    message,
-                })
-                .write(&mut self.out)?;
+                Line::Notice(Notice { time: Timestamp::now(), level: "warning", message }).write(&mut self.out)?;
             }
         }
         Ok(())
@@ -55,12 +50,7 @@ impl<O: Write, E: Write> Output<O, E> {
     pub(super) fn info(&mut self, message: &str) -> io::Result<()> {
         self.say(message);
         if let Form::Json { .. } = &self.form {
-            Line::Notice(Notice {
-                time: Timestamp::now(),
-                level: "info",
-                message,
-            })
-            .write(&mut self.out)?;
+            Line::Notice(Notice { time: Timestamp::now(), level: "info", message }).write(&mut self.out)?;
             self.out.flush()?;
         }
         Ok(())

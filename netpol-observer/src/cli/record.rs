@@ -21,23 +21,14 @@ impl Recorder<File> {
     pub(super) fn create(path: &Path, header: &RecordingHeader) -> Result<Self, CommandError> {
         let name = path.display().to_string();
         let failed = |error: &dyn std::fmt::Display| CommandError::failure(format!("cannot record to {name}: {error}"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .map_err(|error| failed(&error))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(|error| failed(&error))?;
         Recorder::new(&name, file, header).map_err(|error| failed(&error))
     }
 }
 
 impl<W: Write> Recorder<W> {
     fn new(name: &str, file: W, header: &RecordingHeader) -> Result<Self, crate::capture::WriteError> {
-        Ok(Recorder {
-            name: name.to_owned(),
-            writer: Some(RecordingWriter::new(file, header)?),
-            missed: 0,
-        })
+        Ok(Recorder { name: name.to_owned(), writer: Some(RecordingWriter::new(file, header)?), missed: 0 })
     }
 
     /// Adds one piece. The first failure gives a warning and ends the recording, for what comes behind a gap is worth nothing;

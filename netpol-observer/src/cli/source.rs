@@ -41,22 +41,15 @@ impl Source {
     pub(super) fn live() -> Result<Self, CommandError> {
         let live = attach(LiveOptions::default()).map_err(|error| CommandError::failure(&error).hint(error.hint()))?;
         let names = live.names();
-        let mut header = RecordingHeader::new(live.release().to_owned(), std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());
+        let mut header =
+            RecordingHeader::new(live.release().to_owned(), std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());
         header.node_name = read_word("/proc/sys/kernel/hostname");
-        Ok(Source::Live(Box::new(LiveSource {
-            live: Some(live),
-            names,
-            header,
-        })))
+        Ok(Source::Live(Box::new(LiveSource { live: Some(live), names, header })))
     }
 
     /// Opens a recording.
     pub(super) fn replay(path: &Path) -> Result<Self, CommandError> {
-        Ok(Source::Replay(Box::new(Replay {
-            path: path.to_owned(),
-            reader: open(path)?,
-            taken: 0,
-        })))
+        Ok(Source::Replay(Box::new(Replay { path: path.to_owned(), reader: open(path)?, taken: 0 })))
     }
 
     /// The names of the kernel the drops are from. Those of a recording go with what [`next`](Source::next) gave last.
@@ -80,10 +73,7 @@ impl Source {
                     // A file never makes us wait; signals need a chance all the same.
                     tokio::task::yield_now().await;
                 }
-                replay
-                    .reader
-                    .next()
-                    .map_err(|error| CommandError::failure(format!("{}: {error}", replay.path.display())))
+                replay.reader.next().map_err(|error| CommandError::failure(format!("{}: {error}", replay.path.display())))
             }
         }
     }

@@ -154,10 +154,7 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
         elsewhere: arguments.all || without_objects,
         noise: arguments.all,
         since,
-        fold: FoldOptions {
-            interval: arguments.summary_interval,
-            ..FoldOptions::default()
-        },
+        fold: FoldOptions { interval: arguments.summary_interval, ..FoldOptions::default() },
     });
     let follow = Follow {
         pipeline: Pipeline::new(Arc::new(index), Profile::default()),
@@ -177,10 +174,8 @@ impl TailArgs {
         if self.replay.is_none()
             && let Some((_, option)) = history.iter().find(|(given, _)| *given)
         {
-            return Err(
-                CommandError::usage(format!("{option} looks back, and a live capture has no history"))
-                    .hint("history comes from --replay FILE; durations count back from the end of the recording"),
-            );
+            return Err(CommandError::usage(format!("{option} looks back, and a live capture has no history"))
+                .hint("history comes from --replay FILE; durations count back from the end of the recording"));
         }
         if self.oneline && self.output == OutputForm::Json {
             return Err(CommandError::usage("--oneline is about text, and -o json was asked for").hint("leave one of them out"));
@@ -188,16 +183,11 @@ impl TailArgs {
         if let (Some(replay), Some(record)) = (&self.replay, &self.record)
             && same_file(replay, record)
         {
-            return Err(CommandError::usage(format!(
-                "--record would overwrite the recording {} while it is replayed",
-                replay.display()
-            ))
-            .hint("give --record another file"));
+            return Err(CommandError::usage(format!("--record would overwrite the recording {} while it is replayed", replay.display()))
+                .hint("give --record another file"));
         }
         if self.manifests.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
-            return Err(CommandError::usage(
-                "--manifests - is given more than once, and standard input can be read only once",
-            ));
+            return Err(CommandError::usage("--manifests - is given more than once, and standard input can be read only once"));
         }
         Ok(())
     }
@@ -229,11 +219,7 @@ impl TailArgs {
                 oneline: self.oneline,
             }),
         };
-        Output {
-            out: BufWriter::new(stdout),
-            err: io::stderr(),
-            form,
-        }
+        Output { out: BufWriter::new(stdout), err: io::stderr(), form }
     }
 }
 
@@ -251,10 +237,7 @@ fn skipped(kinds: &std::collections::BTreeMap<String, usize>) -> Option<String> 
         return None;
     }
     let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    Some(format!(
-        "objects of kinds that play no part here are left out: {}",
-        kinds.join(", ")
-    ))
+    Some(format!("objects of kinds that play no part here are left out: {}", kinds.join(", ")))
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {

@@ -64,10 +64,7 @@ mod tests {
         for text in ["", "5", "-5m", "0s", "yesterday"] {
             assert!(parse_since(text).is_err(), "{text:?}");
         }
-        assert_eq!(
-            Since::Ago(SignedDuration::from_mins(2)).before(time).to_string(),
-            "2026-11-23T14:00:00Z"
-        );
+        assert_eq!(Since::Ago(SignedDuration::from_mins(2)).before(time).to_string(), "2026-11-23T14:00:00Z");
         assert_eq!(Since::At(time).before(Timestamp::MAX), time);
     }
 

@@ -51,10 +51,7 @@ impl fmt::Display for FieldError {
 pub type FieldErrors = Vec<FieldError>;
 
 fn report(errors: &mut FieldErrors, field: impl Into<String>, message: impl Into<String>) {
-    errors.push(FieldError {
-        field: field.into(),
-        message: message.into(),
-    });
+    errors.push(FieldError { field: field.into(), message: message.into() });
 }
 
 /// core/v1 Namespace, with the label the API server adds.
@@ -80,14 +77,7 @@ pub fn node(node: core::Node, errors: &mut FieldErrors) -> Node {
         }
     }
     let mut addresses = Vec::new();
-    for (i, address) in node
-        .status
-        .unwrap_or_default()
-        .addresses
-        .unwrap_or_default()
-        .into_iter()
-        .enumerate()
-    {
+    for (i, address) in node.status.unwrap_or_default().addresses.unwrap_or_default().into_iter().enumerate() {
         match parse_ip(&address.address) {
             Some(ip) if !addresses.contains(&ip) => addresses.push(ip),
             Some(_) => {}
@@ -98,12 +88,7 @@ pub fn node(node: core::Node, errors: &mut FieldErrors) -> Node {
             None => {}
         }
     }
-    Node {
-        name: text(node.metadata.name),
-        labels: labels(node.metadata.labels),
-        addresses,
-        pod_cidrs,
-    }
+    Node { name: text(node.metadata.name), labels: labels(node.metadata.labels), addresses, pod_cidrs }
 }
 
 /// core/v1 Pod.
@@ -115,11 +100,7 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
     let workload = workload(&metadata);
 
     let written: Vec<(String, String)> = match status.pod_ips {
-        Some(ips) if !ips.is_empty() => ips
-            .into_iter()
-            .enumerate()
-            .map(|(i, ip)| (format!("status.podIPs[{i}].ip"), ip.ip))
-            .collect(),
+        Some(ips) if !ips.is_empty() => ips.into_iter().enumerate().map(|(i, ip)| (format!("status.podIPs[{i}].ip"), ip.ip)).collect(),
         _ => status.pod_ip.map(|ip| ("status.podIP".to_owned(), ip)).into_iter().collect(),
     };
     let ips = addresses(written, errors);
@@ -157,36 +138,14 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
 pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
     let spec = service.spec.unwrap_or_default();
     let written = match spec.cluster_ips {
-        Some(ips) if !ips.is_empty() => ips
-            .into_iter()
-            .enumerate()
-            .map(|(i, ip)| (format!("spec.clusterIPs[{i}]"), ip))
-            .collect(),
-        _ => spec
-            .cluster_ip
-            .map(|ip| ("spec.clusterIP".to_owned(), ip))
-            .into_iter()
-            .collect::<Vec<_>>(),
+        Some(ips) if !ips.is_empty() => ips.into_iter().enumerate().map(|(i, ip)| (format!("spec.clusterIPs[{i}]"), ip)).collect(),
+        _ => spec.cluster_ip.map(|ip| ("spec.clusterIP".to_owned(), ip)).into_iter().collect::<Vec<_>>(),
     };
     let cluster_ips = addresses(written.into_iter().filter(|(_, ip)| ip != "None"), errors);
 
-    let external = spec
-        .external_ips
-        .unwrap_or_default()
-        .into_iter()
-        .enumerate()
-        .map(|(i, ip)| (format!("spec.externalIPs[{i}]"), ip));
-    let balancer = service
-        .status
-        .unwrap_or_default()
-        .load_balancer
-        .unwrap_or_default()
-        .ingress
-        .unwrap_or_default();
-    let balancer = balancer
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, at)| Some((format!("status.loadBalancer.ingress[{i}].ip"), at.ip?)));
+    let external = spec.external_ips.unwrap_or_default().into_iter().enumerate().map(|(i, ip)| (format!("spec.externalIPs[{i}]"), ip));
+    let balancer = service.status.unwrap_or_default().load_balancer.unwrap_or_default().ingress.unwrap_or_default();
+    let balancer = balancer.into_iter().enumerate().filter_map(|(i, at)| Some((format!("status.loadBalancer.ingress[{i}].ip"), at.ip?)));
     let external_ips = addresses(external.chain(balancer), errors);
 
     let mut ports = Vec::new();
@@ -231,11 +190,7 @@ pub fn endpoint_slice(slice: discovery::EndpointSlice, errors: &mut FieldErrors)
     let endpoints = slice.endpoints.unwrap_or_default();
     for (i, endpoint) in endpoints.into_iter().enumerate().filter(|_| slice.address_type != "FQDN") {
         let ready = endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
-        let written = endpoint
-            .addresses
-            .into_iter()
-            .enumerate()
-            .map(|(j, ip)| (format!("endpoints[{i}].addresses[{j}]"), ip));
+        let written = endpoint.addresses.into_iter().enumerate().map(|(j, ip)| (format!("endpoints[{i}].addresses[{j}]"), ip));
         backends.extend(addresses(written, errors).into_iter().map(|ip| Backend { ip, ready }));
     }
     let mut ports = Vec::new();
@@ -244,11 +199,7 @@ pub fn endpoint_slice(slice: discovery::EndpointSlice, errors: &mut FieldErrors)
         let number = port_number(number.into(), &format!("ports[{i}].port"), errors);
         let protocol = protocol(port.protocol.as_deref(), &format!("ports[{i}].protocol"), errors);
         if let (Some(port_number), Some(protocol)) = (number, protocol) {
-            ports.push(SlicePort {
-                name: text(port.name),
-                port: port_number,
-                protocol,
-            });
+            ports.push(SlicePort { name: text(port.name), port: port_number, protocol });
         }
     }
     let labels = slice.metadata.labels.unwrap_or_default();
@@ -265,32 +216,15 @@ pub fn endpoint_slice(slice: discovery::EndpointSlice, errors: &mut FieldErrors)
 fn workload(metadata: &ObjectMeta) -> Workload {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
     // The mirror of a static pod is owned by its node, which made no other.
-    let owner = owners
-        .iter()
-        .find(|owner| owner.controller == Some(true))
-        .or(owners.first())
-        .filter(|owner| owner.kind != "Node");
+    let owner = owners.iter().find(|owner| owner.controller == Some(true)).or(owners.first()).filter(|owner| owner.kind != "Node");
     let Some(owner) = owner else {
-        return Workload {
-            kind: "Pod".into(),
-            name: text(metadata.name.clone()),
-        };
+        return Workload { kind: "Pod".into(), name: text(metadata.name.clone()) };
     };
     let hash = metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
-    let deployment = if owner.kind == "ReplicaSet" {
-        deployment_of(&owner.name, hash.map(String::as_str))
-    } else {
-        None
-    };
+    let deployment = if owner.kind == "ReplicaSet" { deployment_of(&owner.name, hash.map(String::as_str)) } else { None };
     match deployment {
-        Some(name) => Workload {
-            kind: "Deployment".into(),
-            name: name.into(),
-        },
-        None => Workload {
-            kind: owner.kind.as_str().into(),
-            name: owner.name.as_str().into(),
-        },
+        Some(name) => Workload { kind: "Deployment".into(), name: name.into() },
+        None => Workload { kind: owner.kind.as_str().into(), name: owner.name.as_str().into() },
     }
 }
 
@@ -309,9 +243,7 @@ fn deployment_of<'a>(replica_set: &'a str, hash: Option<&str>) -> Option<&'a str
 fn is_ready(status: &core::PodStatus) -> bool {
     match status.conditions.as_deref() {
         None | Some([]) => true,
-        Some(conditions) => conditions
-            .iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        Some(conditions) => conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
     }
 }
 
@@ -321,11 +253,7 @@ fn container_ports(written: Option<Vec<core::ContainerPort>>, container: &str, p
         let number = port_number(port.container_port.into(), &format!("{field}.containerPort"), errors);
         let protocol = protocol(port.protocol.as_deref(), &format!("{field}.protocol"), errors);
         if let (Some(number), Some(protocol)) = (number, protocol) {
-            ports.push(ContainerPort {
-                name: port.name.filter(|name| !name.is_empty()).map(Arc::from),
-                port: number,
-                protocol,
-            });
+            ports.push(ContainerPort { name: port.name.filter(|name| !name.is_empty()).map(Arc::from), port: number, protocol });
         }
     }
 }
@@ -335,17 +263,11 @@ fn text(text: Option<String>) -> Arc<str> {
 }
 
 fn namespace_of(namespace: Option<String>) -> Arc<str> {
-    namespace
-        .filter(|namespace| !namespace.is_empty())
-        .map_or_else(|| DEFAULT_NAMESPACE.into(), Arc::from)
+    namespace.filter(|namespace| !namespace.is_empty()).map_or_else(|| DEFAULT_NAMESPACE.into(), Arc::from)
 }
 
 fn labels(labels: Option<BTreeMap<String, String>>) -> Labels {
-    labels
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key.into(), value.into()))
-        .collect()
+    labels.unwrap_or_default().into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 /// Addresses with the fields they stand in; empty ones are as good as absent.
@@ -415,8 +337,5 @@ fn known_protocol(name: Option<&str>) -> Option<Protocol> {
 }
 
 fn unsupported_protocol(name: Option<&str>) -> String {
-    format!(
-        "Unsupported value: {:?}: supported values: \"SCTP\", \"TCP\", \"UDP\"",
-        name.unwrap_or_default()
-    )
+    format!("Unsupported value: {:?}: supported values: \"SCTP\", \"TCP\", \"UDP\"", name.unwrap_or_default())
 }

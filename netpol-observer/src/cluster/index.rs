@@ -196,10 +196,7 @@ impl Index {
 
     /// The Service a node port belongs to, and the index of its port in [`Service::ports`].
     pub fn node_port(&self, port: u16, protocol: Protocol) -> Option<(&Arc<Service>, usize)> {
-        self.node_ports
-            .get(&(port, protocol))?
-            .first()
-            .map(|(service, index)| (service, *index))
+        self.node_ports.get(&(port, protocol))?.first().map(|(service, index)| (service, *index))
     }
 
     /// The ready endpoints of a Service's port, address and target port, sorted.
@@ -208,11 +205,7 @@ impl Index {
     /// active pods its selector matches that are ready (or all, with `publishNotReadyAddresses`). A named target port is looked up
     /// on each pod by name and protocol. Both IP families are listed where the Service has both.
     pub fn backends(&self, service: &Service, port: &ServicePort) -> Vec<(IpAddr, u16)> {
-        let mut slices = self
-            .slices
-            .iter_in(&service.namespace)
-            .filter(|slice| slice.service.as_ref() == Some(&service.name))
-            .peekable();
+        let mut slices = self.slices.iter_in(&service.namespace).filter(|slice| slice.service.as_ref() == Some(&service.name)).peekable();
         let mut backends: Vec<_> = match slices.peek() {
             Some(_) => slices.flat_map(|slice| slice_backends(slice, port)).collect(),
             None => self.derived_backends(service, port),
@@ -302,13 +295,7 @@ impl Index {
                 continue;
             }
             let Some(number) = pod_port(pod, port) else { continue };
-            backends.extend(
-                pod.ips
-                    .iter()
-                    .map(IpAddr::to_canonical)
-                    .filter(serves_family)
-                    .map(|ip| (ip, number)),
-            );
+            backends.extend(pod.ips.iter().map(IpAddr::to_canonical).filter(serves_family).map(|ip| (ip, number)));
         }
         backends
     }
@@ -316,28 +303,16 @@ impl Index {
 
 fn slice_backends<'a>(slice: &'a EndpointSlice, port: &ServicePort) -> impl Iterator<Item = (IpAddr, u16)> + 'a {
     let wanted = port.name.as_deref().unwrap_or_default();
-    let number = slice
-        .ports
-        .iter()
-        .find(|candidate| &*candidate.name == wanted && candidate.protocol == port.protocol)
-        .map(|p| p.port);
-    number.into_iter().flat_map(|number| {
-        slice
-            .backends
-            .iter()
-            .filter(|b| b.ready)
-            .map(move |backend| (backend.ip.to_canonical(), number))
-    })
+    let number = slice.ports.iter().find(|candidate| &*candidate.name == wanted && candidate.protocol == port.protocol).map(|p| p.port);
+    number.into_iter().flat_map(|number| slice.backends.iter().filter(|b| b.ready).map(move |backend| (backend.ip.to_canonical(), number)))
 }
 
 /// The number a pod serves a Service port on; none when the target port is a name that the pod does not have for that protocol.
 fn pod_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
     match &port.target_port {
         TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => pod
-            .ports
-            .iter()
-            .find(|p| p.name.as_ref() == Some(name) && p.protocol == port.protocol)
-            .map(|container| container.port),
+        TargetPort::Name(name) => {
+            pod.ports.iter().find(|p| p.name.as_ref() == Some(name) && p.protocol == port.protocol).map(|container| container.port)
+        }
     }
 }

@@ -51,15 +51,8 @@ pub fn load(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Loaded, ManifestE
         }
         reader.finish()
     };
-    match std::thread::Builder::new()
-        .name("manifests".into())
-        .stack_size(STACK_BYTES)
-        .spawn(work)
-    {
+    match std::thread::Builder::new().name("manifests".into()).stack_size(STACK_BYTES).spawn(work) {
         Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        Err(error) => Err(ManifestErrors::from(Problem::of_file(
-            "manifests",
-            format!("cannot start a thread to read them: {error}"),
-        ))),
+        Err(error) => Err(ManifestErrors::from(Problem::of_file("manifests", format!("cannot start a thread to read them: {error}")))),
     }
 }

@@ -13,14 +13,8 @@ const ENFORCERS: &[&str] = &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_C
 
 /// Functions that free what an enforcer drops, on kernels or paths that give no reason: `nf_hook_slow` and `nft_do_chain`
 /// before 5.18, `nfqnl_reinject` (a verdict of a program behind NFQUEUE) to this day, the tc hooks before 5.18.
-const ENFORCING_FUNCTIONS: &[&str] = &[
-    "nf_hook_slow",
-    "nft_do_chain",
-    "nf_reinject",
-    "nfqnl_reinject",
-    "sch_handle_ingress",
-    "sch_handle_egress",
-];
+const ENFORCING_FUNCTIONS: &[&str] =
+    &["nf_hook_slow", "nft_do_chain", "nf_reinject", "nfqnl_reinject", "sch_handle_ingress", "sch_handle_egress"];
 
 /// What routing drops, by reason (`include/net/dropreason-core.h`).
 const ROUTING: &[(&[&str], Class)] = &[
@@ -49,13 +43,7 @@ impl<'a> Facts<'a> {
         let unspecific = reason == "NOT_SPECIFIED" || event.reason.number == 0;
         let function = event.location.symbol.as_ref().map(|symbol| symbol.base_name());
         let enforced = ENFORCERS.contains(&reason) || unspecific && function.is_some_and(|f| ENFORCING_FUNCTIONS.contains(&f));
-        Facts {
-            event,
-            who,
-            explanation,
-            enforced,
-            words: Words { event, who },
-        }
+        Facts { event, who, explanation, enforced, words: Words { event, who } }
     }
 
     /// What an enforcer's drop is, measured by the policies.
@@ -73,16 +61,10 @@ impl<'a> Facts<'a> {
             Admission::Undecided { why } => Some(why.clone()),
             _ => None,
         };
-        let mut whys: Vec<String> = [of(&self.explanation.egress.admission), of(&self.explanation.ingress.admission)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let mut whys: Vec<String> =
+            [of(&self.explanation.egress.admission), of(&self.explanation.ingress.admission)].into_iter().flatten().collect();
         whys.dedup();
-        if whys.is_empty() {
-            "the policies could not be evaluated for this connection".to_owned()
-        } else {
-            whys.join("; ")
-        }
+        if whys.is_empty() { "the policies could not be evaluated for this connection".to_owned() } else { whys.join("; ") }
     }
 
     /// The directions that deny, egress first.
@@ -151,11 +133,7 @@ fn stray_segment(facts: &Facts<'_>) -> Option<Diagnosis> {
         (Protocol::Udp, _) if reply => "An answer arrived after the program that had asked was gone: not the loss of a new connection.",
         _ => return None,
     };
-    Some(Diagnosis {
-        class: Class::Noise,
-        agreement: Agreement::NotEnforcement,
-        summary: summary.to_owned(),
-    })
+    Some(Diagnosis { class: Class::Noise, agreement: Agreement::NotEnforcement, summary: summary.to_owned() })
 }
 
 fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
@@ -169,26 +147,16 @@ fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
     let what = if no_handler {
         format!("{server} does not speak {}: nothing there handles that protocol.", flow.protocol)
     } else {
-        format!(
-            "Nothing listens on {} at {server}: the packet arrived there and was refused.",
-            facts.words.port()
-        )
+        format!("Nothing listens on {} at {server}: the packet arrived there and was refused.", facts.words.port())
     };
     let service = facts.who.service.as_ref().map(|call| {
         let service = &call.service;
-        format!(
-            "Check that the target port of Service {}/{} is the port the program listens on.",
-            service.namespace, service.name
-        )
+        format!("Check that the target port of Service {}/{} is the port the program listens on.", service.namespace, service.name)
     });
     let denied = (facts.explanation.verdict == Verdict::Deny).then(|| {
         "The policies deny this connection, but the packet got through nevertheless: they are not enforced here, or not yet.".to_owned()
     });
-    Some(Diagnosis {
-        class: Class::NoListener,
-        agreement: Agreement::NotEnforcement,
-        summary: sentences([Some(what), service, denied]),
-    })
+    Some(Diagnosis { class: Class::NoListener, agreement: Agreement::NotEnforcement, summary: sentences([Some(what), service, denied]) })
 }
 
 fn no_socket(facts: &Facts<'_>) -> bool {
@@ -205,20 +173,13 @@ fn routing(facts: &Facts<'_>) -> Option<Diagnosis> {
             "The kernel has no route to {destination} ({reason}). Look at the routes of the network the packet was in; no policy is involved."
         )
     } else {
-        let interface = facts
-            .words
-            .interface()
-            .map_or("that interface".to_owned(), |name| format!("interface {name}"));
+        let interface = facts.words.interface().map_or("that interface".to_owned(), |name| format!("interface {name}"));
         format!(
             "The kernel does not accept source address {source} on {interface} ({reason}): by its routes the address does not belong there. \
              Look for asymmetric routing and at the rp_filter setting; no policy is involved."
         )
     };
-    Some(Diagnosis {
-        class: class.clone(),
-        agreement: Agreement::NotEnforcement,
-        summary,
-    })
+    Some(Diagnosis { class: class.clone(), agreement: Agreement::NotEnforcement, summary })
 }
 
 fn other_reason(facts: &Facts<'_>) -> Option<Diagnosis> {
@@ -229,11 +190,7 @@ fn other_reason(facts: &Facts<'_>) -> Option<Diagnosis> {
         "The kernel dropped the packet for a reason of its own, {}, by which no enforcer of policies drops. It does not tell more.",
         facts.words.evidence()
     );
-    Some(Diagnosis {
-        class: Class::Undecided,
-        agreement: Agreement::NotEnforcement,
-        summary,
-    })
+    Some(Diagnosis { class: Class::Undecided, agreement: Agreement::NotEnforcement, summary })
 }
 
 /// kube-proxy rejects calls to a Service without endpoints, and so do its replacements. A packet that was translated, or
@@ -245,12 +202,7 @@ fn service_without_endpoints(facts: &Facts<'_>) -> Option<Diagnosis> {
     }
     let service = &call.service;
     let name = format!("Service {}/{}", service.namespace, service.name);
-    let unknown = call.port.filter(|port| {
-        !service
-            .ports
-            .iter()
-            .any(|known| known.port == *port || known.node_port == Some(*port))
-    });
+    let unknown = call.port.filter(|port| !service.ports.iter().any(|known| known.port == *port || known.node_port == Some(*port)));
     let summary = match (unknown, call.port) {
         (Some(port), _) => {
             format!("{name} has no port {port}, so nothing stands behind it. Check the port the caller uses; no policy is to blame.")
@@ -265,11 +217,7 @@ fn service_without_endpoints(facts: &Facts<'_>) -> Option<Diagnosis> {
             format!("{name}{port} has no ready endpoint, so the node refuses calls to it. {look}; no policy is to blame.")
         }
     };
-    Some(Diagnosis {
-        class: Class::ServiceWithoutEndpoints,
-        agreement: Agreement::NotEnforcement,
-        summary,
-    })
+    Some(Diagnosis { class: Class::ServiceWithoutEndpoints, agreement: Agreement::NotEnforcement, summary })
 }
 
 fn dropped_reply(facts: &Facts<'_>) -> Option<Diagnosis> {
@@ -311,11 +259,7 @@ fn connection_state(facts: &Facts<'_>) -> Option<Diagnosis> {
          \"ct state invalid drop\", for a connection that was idle too long, and for packets that take different ways there and back.",
         facts.words.evidence()
     );
-    Some(Diagnosis {
-        class: Class::ConnectionState,
-        agreement,
-        summary,
-    })
+    Some(Diagnosis { class: Class::ConnectionState, agreement, summary })
 }
 
 fn undecided(facts: &Facts<'_>) -> Option<Diagnosis> {
@@ -325,15 +269,8 @@ fn undecided(facts: &Facts<'_>) -> Option<Diagnosis> {
         return None;
     }
     let why = facts.why_undecided();
-    let summary = format!(
-        "The packet was {}. Whether the policies deny it cannot be decided: {why}.",
-        facts.words.evidence()
-    );
-    Some(Diagnosis {
-        class: Class::Undecided,
-        agreement: Agreement::CannotDecide { why },
-        summary,
-    })
+    let summary = format!("The packet was {}. Whether the policies deny it cannot be decided: {why}.", facts.words.evidence());
+    Some(Diagnosis { class: Class::Undecided, agreement: Agreement::CannotDecide { why }, summary })
 }
 
 fn policy_denied(facts: &Facts<'_>) -> Option<Diagnosis> {
@@ -356,18 +293,10 @@ fn policy_denied(facts: &Facts<'_>) -> Option<Diagnosis> {
     });
     let icmp = matches!(facts.event.flow.protocol, Protocol::Icmp | Protocol::Icmpv6)
         .then(|| "What policies mean for ICMP is left to each implementation.".to_owned());
-    Some(Diagnosis {
-        class: Class::PolicyDenied(directions),
-        agreement: Agreement::Agrees,
-        summary: sentences([Some(what), before, icmp]),
-    })
+    Some(Diagnosis { class: Class::PolicyDenied(directions), agreement: Agreement::Agrees, summary: sentences([Some(what), before, icmp]) })
 }
 
 /// What is left: an enforcer dropped what the policies allow.
 fn host_firewall(facts: &Facts<'_>) -> Diagnosis {
-    Diagnosis {
-        class: Class::HostFirewall,
-        agreement: Agreement::PoliciesAllow,
-        summary: facts.words.host_firewall(),
-    }
+    Diagnosis { class: Class::HostFirewall, agreement: Agreement::PoliciesAllow, summary: facts.words.host_firewall() }
 }

@@ -32,31 +32,17 @@ fn pod(name: &str) -> Identity {
         phase: PodPhase::Active,
         ready: true,
         ports: vec![],
-        workload: Workload {
-            kind: "Pod".into(),
-            name: name.into(),
-        },
+        workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,
     }))
 }
 
 fn node() -> Identity {
-    Identity::Node(Arc::new(Node {
-        name: "node-1".into(),
-        labels: Labels::new(),
-        addresses: vec![],
-        pod_cidrs: vec![],
-    }))
+    Identity::Node(Arc::new(Node { name: "node-1".into(), labels: Labels::new(), addresses: vec![], pod_cidrs: vec![] }))
 }
 
 fn service(backends: &[(&str, u16)]) -> ServiceCall {
-    let port = ServicePort {
-        name: None,
-        port: 80,
-        protocol: Protocol::Tcp,
-        target_port: TargetPort::Number(8080),
-        node_port: None,
-    };
+    let port = ServicePort { name: None, port: 80, protocol: Protocol::Tcp, target_port: TargetPort::Number(8080), node_port: None };
     ServiceCall {
         service: Arc::new(Service {
             namespace: "shop".into(),
@@ -75,17 +61,7 @@ fn service(backends: &[(&str, u16)]) -> ServiceCall {
 }
 
 fn who() -> Who {
-    Who {
-        client: Party {
-            ip: ip(WEB),
-            identity: pod("web"),
-        },
-        server: Party {
-            ip: ip(API),
-            identity: pod("api"),
-        },
-        service: None,
-    }
+    Who { client: Party { ip: ip(WEB), identity: pod("web") }, server: Party { ip: ip(API), identity: pod("api") }, service: None }
 }
 
 fn explanation(egress: Admission, ingress: Admission) -> Explanation {
@@ -97,11 +73,7 @@ fn explanation(egress: Admission, ingress: Admission) -> Explanation {
     } else {
         Verdict::Allow
     };
-    let direction = |direction, admission| DirectionExplanation {
-        direction,
-        subject: None,
-        admission,
-    };
+    let direction = |direction, admission| DirectionExplanation { direction, subject: None, admission };
     Explanation {
         verdict,
         egress: direction(Direction::Egress, egress),
@@ -113,10 +85,7 @@ fn explanation(egress: Admission, ingress: Admission) -> Explanation {
 }
 
 fn denied() -> Admission {
-    Admission::Denied {
-        isolating: vec![],
-        nearest: vec![],
-    }
+    Admission::Denied { isolating: vec![], nearest: vec![] }
 }
 
 fn unknown(why: &str) -> Admission {
@@ -148,38 +117,19 @@ fn udp() -> DropEvent {
 
 impl DropEvent {
     fn reason(mut self, name: &str) -> Self {
-        self.reason = Reason {
-            number: 99,
-            name: name.into(),
-        };
+        self.reason = Reason { number: 99, name: name.into() };
         self
     }
 
     fn at(mut self, function: &str) -> Self {
-        self.location = Location {
-            address: 1,
-            symbol: Some(Symbol {
-                name: function.into(),
-                offset: 0,
-            }),
-        };
+        self.location = Location { address: 1, symbol: Some(Symbol { name: function.into(), offset: 0 }) };
         self
     }
 
     fn tracked(mut self, reply: bool, seen_reply: bool) -> Self {
         let (protocol, destination_port) = (self.flow.protocol, self.flow.destination_port);
-        let original = crate::flow::Tuple {
-            source: ip(WEB),
-            source_port: Some(1),
-            destination: ip(API),
-            destination_port,
-            protocol,
-        };
-        self.conntrack = Some(crate::flow::Conntrack {
-            original,
-            reply,
-            seen_reply,
-        });
+        let original = crate::flow::Tuple { source: ip(WEB), source_port: Some(1), destination: ip(API), destination_port, protocol };
+        self.conntrack = Some(crate::flow::Conntrack { original, reply, seen_reply });
         self
     }
 
@@ -200,21 +150,9 @@ impl DropEvent {
 #[track_caller]
 fn check(event: &DropEvent, who: &Who, explanation: &Explanation, class: Class, agreement: Agreement) -> String {
     let diagnosis = diagnose(event, who, explanation);
-    assert_eq!(
-        (&diagnosis.class, &diagnosis.agreement),
-        (&class, &agreement),
-        "{}",
-        diagnosis.summary
-    );
-    assert!(
-        diagnosis.summary.ends_with('.') && !diagnosis.summary.contains("  "),
-        "{}",
-        diagnosis.summary
-    );
-    assert!(
-        !diagnosis.summary.contains("NetworkPolicy ") || diagnosis.summary.contains("no NetworkPolicy "),
-        "names no policy"
-    );
+    assert_eq!((&diagnosis.class, &diagnosis.agreement), (&class, &agreement), "{}", diagnosis.summary);
+    assert!(diagnosis.summary.ends_with('.') && !diagnosis.summary.contains("  "), "{}", diagnosis.summary);
+    assert!(!diagnosis.summary.contains("NetworkPolicy ") || diagnosis.summary.contains("no NetworkPolicy "), "names no policy");
     diagnosis.summary
 }
 
@@ -251,30 +189,14 @@ fn every_enforcer_is_known() {
     for reason in ["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS"] {
         check(&event(SYN).reason(reason).at("whatever"), &who(), &deny(), ingress(), Agrees);
     }
-    check(
-        &event(SYN).reason("NOT_SPECIFIED").at("nfqnl_reinject"),
-        &who(),
-        &deny(),
-        ingress(),
-        Agrees,
-    );
+    check(&event(SYN).reason("NOT_SPECIFIED").at("nfqnl_reinject"), &who(), &deny(), ingress(), Agrees);
     for function in ["nft_do_chain", "nf_hook_slow", "nf_hook_slow.constprop.0"] {
         let mut old = event(SYN).reason("reason-0").at(function);
         old.reason.number = 0;
         check(&old, &who(), &deny(), ingress(), Agrees);
     }
-    for (reason, function) in [
-        ("NOT_SPECIFIED", "tcp_v4_rcv"),
-        ("SOCKET_FILTER", "nf_hook_slow"),
-        ("QDISC_DROP", "__dev_queue_xmit"),
-    ] {
-        let summary = check(
-            &event(SYN).reason(reason).at(function),
-            &who(),
-            &deny(),
-            Class::Undecided,
-            NotEnforcement,
-        );
+    for (reason, function) in [("NOT_SPECIFIED", "tcp_v4_rcv"), ("SOCKET_FILTER", "nf_hook_slow"), ("QDISC_DROP", "__dev_queue_xmit")] {
+        let summary = check(&event(SYN).reason(reason).at(function), &who(), &deny(), Class::Undecided, NotEnforcement);
         assert!(summary.contains(reason), "{summary}");
     }
     let mut nameless = event(SYN).reason("NOT_SPECIFIED");
@@ -291,51 +213,21 @@ fn resets_and_late_segments_are_noise() {
     for flags in [ACK, SYN_ACK, TcpFlags { fin: true, ..ACK }] {
         check(&event(flags).reason("NO_SOCKET"), &who(), &allow(), Class::Noise, NotEnforcement);
     }
-    check(
-        &udp().reason("NO_SOCKET").tracked(true, true),
-        &who(),
-        &allow(),
-        Class::Noise,
-        NotEnforcement,
-    );
+    check(&udp().reason("NO_SOCKET").tracked(true, true), &who(), &allow(), Class::Noise, NotEnforcement);
 }
 
 #[test]
 fn nobody_listens() {
     let summary = check(&event(SYN).reason("NO_SOCKET"), &who(), &allow(), Class::NoListener, NotEnforcement);
-    check_summary(
-        &summary,
-        "Nothing listens on 8080/TCP at shop/api: the packet arrived there and was refused.",
-    );
+    check_summary(&summary, "Nothing listens on 8080/TCP at shop/api: the packet arrived there and was refused.");
     check(&udp().reason("NO_SOCKET"), &who(), &allow(), Class::NoListener, NotEnforcement);
-    check(
-        &udp().reason("NO_SOCKET").tracked(false, true),
-        &who(),
-        &allow(),
-        Class::NoListener,
-        NotEnforcement,
-    );
+    check(&udp().reason("NO_SOCKET").tracked(false, true), &who(), &allow(), Class::NoListener, NotEnforcement);
     let summary = check(&event(SYN).reason("NO_SOCKET"), &who(), &deny(), Class::NoListener, NotEnforcement);
     assert!(summary.contains("the packet got through nevertheless"), "{summary}");
-    let through = Who {
-        service: Some(service(&[(API, 8080)])),
-        ..who()
-    };
-    let summary = check(
-        &event(SYN).reason("NO_SOCKET"),
-        &through,
-        &allow(),
-        Class::NoListener,
-        NotEnforcement,
-    );
+    let through = Who { service: Some(service(&[(API, 8080)])), ..who() };
+    let summary = check(&event(SYN).reason("NO_SOCKET"), &through, &allow(), Class::NoListener, NotEnforcement);
     assert!(summary.contains("target port of Service shop/api"), "{summary}");
-    let summary = check(
-        &event(SYN).reason("IP_NOPROTO"),
-        &who(),
-        &allow(),
-        Class::NoListener,
-        NotEnforcement,
-    );
+    let summary = check(&event(SYN).reason("IP_NOPROTO"), &who(), &allow(), Class::NoListener, NotEnforcement);
     assert!(summary.starts_with("shop/api does not speak TCP"), "{summary}");
     let mut cut = event(SYN).reason("NO_SOCKET");
     cut.flow.tcp_flags = None;
@@ -345,13 +237,7 @@ fn nobody_listens() {
 #[test]
 fn routing_is_no_policy() {
     for reason in ["IP_RPFILTER", "IP_INVALID_SOURCE", "IP_LOCAL_SOURCE"] {
-        let summary = check(
-            &event(SYN).reason(reason),
-            &who(),
-            &deny(),
-            Class::ReversePathFilter,
-            NotEnforcement,
-        );
+        let summary = check(&event(SYN).reason(reason), &who(), &deny(), Class::ReversePathFilter, NotEnforcement);
         assert!(summary.contains("10.244.1.5 on interface veth1a2b"), "{summary}");
     }
     for reason in ["IP_INNOROUTES", "IP_OUTNOROUTES", "IP_INADDRERRORS"] {
@@ -362,44 +248,17 @@ fn routing_is_no_policy() {
 
 #[test]
 fn a_service_without_endpoints_is_blamed_on_no_policy() {
-    let mut called = Who {
-        service: Some(service(&[])),
-        ..who()
-    };
+    let mut called = Who { service: Some(service(&[])), ..who() };
     for explanation in [allow(), deny(), undecided()] {
         let summary = check(&event(SYN), &called, &explanation, Class::ServiceWithoutEndpoints, NotEnforcement);
-        assert!(
-            summary.starts_with("Service shop/api on port 80 has no ready endpoint"),
-            "{summary}"
-        );
+        assert!(summary.starts_with("Service shop/api on port 80 has no ready endpoint"), "{summary}");
     }
     // It had an endpoint when the packet was translated, and when the connection was opened.
-    check(
-        &event(SYN).dialled(VIP),
-        &called,
-        &deny(),
-        Class::PolicyDenied(vec![Direction::Ingress]),
-        Agrees,
-    );
-    check(
-        &event(SYN_ACK).tracked(true, true),
-        &called,
-        &allow(),
-        Class::DroppedReply,
-        PoliciesAllow,
-    );
-    check(
-        &event(SYN).tracked(false, false),
-        &called,
-        &deny(),
-        Class::ServiceWithoutEndpoints,
-        NotEnforcement,
-    );
+    check(&event(SYN).dialled(VIP), &called, &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
+    check(&event(SYN_ACK).tracked(true, true), &called, &allow(), Class::DroppedReply, PoliciesAllow);
+    check(&event(SYN).tracked(false, false), &called, &deny(), Class::ServiceWithoutEndpoints, NotEnforcement);
     // Nor is a Service with endpoints to blame.
-    let served = Who {
-        service: Some(service(&[(API, 8080)])),
-        ..who()
-    };
+    let served = Who { service: Some(service(&[(API, 8080)])), ..who() };
     check(&event(SYN), &served, &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
     if let Some(call) = &mut called.service {
         call.port = Some(81);
@@ -413,10 +272,7 @@ fn a_call_dropped_before_translation_speaks_of_the_target_port() {
     let mut before = event(SYN).reason("TC_EGRESS");
     before.flow.destination = ip(VIP);
     before.flow.destination_port = Some(80);
-    let called = Who {
-        service: Some(service(&[(API, 8080)])),
-        ..who()
-    };
+    let called = Who { service: Some(service(&[(API, 8080)])), ..who() };
     let summary = check(&before, &called, &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
     assert!(summary.contains("8080/TCP") && !summary.contains("80/TCP to"), "{summary}");
 }
@@ -426,10 +282,7 @@ fn replies_are_never_blamed_on_policies() {
     for explanation in [allow(), deny(), undecided()] {
         for reply in [event(SYN_ACK), event(ACK).tracked(true, true), udp().tracked(true, false)] {
             let summary = check(&reply, &who(), &explanation, Class::DroppedReply, PoliciesAllow);
-            assert!(
-                summary.starts_with("An answer from shop/api to shop/web was dropped in the forward hook on veth1a2b"),
-                "{summary}"
-            );
+            assert!(summary.starts_with("An answer from shop/api to shop/web was dropped in the forward hook on veth1a2b"), "{summary}");
             assert_eq!(summary.contains("by now"), explanation.verdict == Verdict::Deny);
         }
     }
@@ -440,36 +293,18 @@ fn packets_from_the_middle_of_nowhere() {
     check(&event(ACK), &who(), &allow(), Class::ConnectionState, PoliciesAllow);
     let why = "policies judge the opening of a connection, and this packet is from the middle of one that the kernel does not track";
     check(&event(ACK), &who(), &deny(), Class::ConnectionState, cannot_decide(why));
-    let summary = check(
-        &event(ACK).reason("TC_INGRESS"),
-        &who(),
-        &undecided(),
-        Class::ConnectionState,
-        cannot_decide(why),
-    );
+    let summary = check(&event(ACK).reason("TC_INGRESS"), &who(), &undecided(), Class::ConnectionState, cannot_decide(why));
     assert!(summary.contains("ct state invalid drop"), "{summary}");
 }
 
 #[test]
 fn an_open_connection_may_be_denied_by_now() {
-    let summary = check(
-        &event(ACK).tracked(false, true),
-        &who(),
-        &deny(),
-        Class::PolicyDenied(vec![Direction::Ingress]),
-        Agrees,
-    );
+    let summary = check(&event(ACK).tracked(false, true), &who(), &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
     assert!(summary.contains("was opened before"), "{summary}");
     let ingress = Class::PolicyDenied(vec![Direction::Ingress]);
     let summary = check(&udp().tracked(false, true), &who(), &deny(), ingress, Agrees);
     assert!(summary.contains("was opened before"), "{summary}");
-    let summary = check(
-        &event(SYN).tracked(false, false),
-        &who(),
-        &deny(),
-        Class::PolicyDenied(vec![Direction::Ingress]),
-        Agrees,
-    );
+    let summary = check(&event(SYN).tracked(false, false), &who(), &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
     assert!(!summary.contains("was opened before"), "{summary}");
 }
 
@@ -480,13 +315,7 @@ fn icmp_follows_the_verdict_with_a_word_of_caution() {
     let summary = check(&echo, &who(), &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
     assert!(summary.contains("on ICMP") || summary.contains("call ICMP"), "{summary}");
     assert!(summary.ends_with("left to each implementation."), "{summary}");
-    check(
-        &echo,
-        &who(),
-        &undecided(),
-        Class::Undecided,
-        cannot_decide("pod shop/api has no labels yet"),
-    );
+    check(&echo, &who(), &undecided(), Class::Undecided, cannot_decide("pod shop/api has no labels yet"));
 }
 
 #[test]
@@ -497,50 +326,23 @@ fn what_the_policies_allow_is_a_firewall_outside_of_them() {
         "The packet was dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow), and the policies allow it: a firewall rule \
          outside the policies, or enforcement rules that are stale.",
     );
-    let to_node = Who {
-        server: Party {
-            ip: ip("192.168.0.4"),
-            identity: node(),
-        },
-        ..who()
-    };
-    let summary = check(
-        &event(SYN).hook(Hook::Input),
-        &to_node,
-        &allow(),
-        Class::HostFirewall,
-        PoliciesAllow,
-    );
+    let to_node = Who { server: Party { ip: ip("192.168.0.4"), identity: node() }, ..who() };
+    let summary = check(&event(SYN).hook(Hook::Input), &to_node, &allow(), Class::HostFirewall, PoliciesAllow);
     check_summary(
         &summary,
         "The packet was dropped in the input hook of node node-1 on veth1a2b (NETFILTER_DROP in nf_hook_slow): a host firewall rule; no \
          NetworkPolicy speaks of nodes.",
     );
     let summary = check(&event(SYN), &to_node, &allow(), Class::HostFirewall, PoliciesAllow);
-    assert!(
-        summary.starts_with("The packet to node node-1 was dropped in the forward hook"),
-        "{summary}"
-    );
-    let from_node = Who {
-        client: Party {
-            ip: ip("192.168.0.4"),
-            identity: node(),
-        },
-        ..who()
-    };
+    assert!(summary.starts_with("The packet to node node-1 was dropped in the forward hook"), "{summary}");
+    let from_node = Who { client: Party { ip: ip("192.168.0.4"), identity: node() }, ..who() };
     let mut sent = event(SYN).hook(Hook::Output);
     sent.outgoing = true;
     let summary = check(&sent, &from_node, &allow(), Class::HostFirewall, PoliciesAllow);
     assert!(summary.contains("in the output hook of node node-1"), "{summary}");
     let summary = check(&sent, &who(), &allow(), Class::HostFirewall, PoliciesAllow);
     assert!(summary.contains("in the output hook on its way out by veth1a2b"), "{summary}");
-    let summary = check(
-        &event(SYN).reason("TC_EGRESS"),
-        &who(),
-        &allow(),
-        Class::HostFirewall,
-        PoliciesAllow,
-    );
+    let summary = check(&event(SYN).reason("TC_EGRESS"), &who(), &allow(), Class::HostFirewall, PoliciesAllow);
     assert!(summary.contains("traffic-control (eBPF) program"), "{summary}");
 }
 
@@ -553,10 +355,7 @@ fn what_cannot_be_decided_says_why() {
     check(&event(SYN), &who(), &both, Class::Undecided, cannot_decide("a; b"));
     let same = explanation(unknown("a"), unknown("a"));
     check(&event(SYN), &who(), &same, Class::Undecided, cannot_decide("a"));
-    let defect = Explanation {
-        verdict: Verdict::Deny,
-        ..allow()
-    };
+    let defect = Explanation { verdict: Verdict::Deny, ..allow() };
     let why = "the policies could not be evaluated for this connection";
     check(&event(SYN), &who(), &defect, Class::Undecided, cannot_decide(why));
 }
@@ -566,15 +365,6 @@ fn parties_nobody_knows_are_named_by_their_address() {
     let mut strange = who();
     strange.client.identity = Identity::External;
     strange.server.identity = Identity::UnownedPodAddress;
-    let summary = check(
-        &event(SYN),
-        &strange,
-        &deny(),
-        Class::PolicyDenied(vec![Direction::Ingress]),
-        Agrees,
-    );
-    assert!(
-        summary.contains("10.244.2.7 (a pod address without a known pod) allows 10.244.1.5 to call"),
-        "{summary}"
-    );
+    let summary = check(&event(SYN), &strange, &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
+    assert!(summary.contains("10.244.2.7 (a pod address without a known pod) allows 10.244.1.5 to call"), "{summary}");
 }

@@ -39,11 +39,7 @@ impl Words<'_> {
 
     /// Name of the device.
     pub(super) fn interface(&self) -> Option<&str> {
-        self.event
-            .interface
-            .as_ref()
-            .map(|interface| &*interface.name)
-            .filter(|name| !name.is_empty())
+        self.event.interface.as_ref().map(|interface| &*interface.name).filter(|name| !name.is_empty())
     }
 
     /// `dropped in the forward hook on veth1a2b (NETFILTER_DROP in nf_hook_slow)`, as far as it is known.

@@ -11,17 +11,7 @@ impl FoldId {
     /// The id of a key: FNV-1a (64 bit) over its fields, numbers as little-endian, so that a recording gets the same ids on
     /// every machine and in every version of the program.
     pub fn of(key: &FoldKey) -> FoldId {
-        let FoldKey {
-            netns,
-            reason,
-            src,
-            dst,
-            dst_port,
-            ether_type,
-            protocol,
-            later_fragment,
-            reserved: _,
-        } = key;
+        let FoldKey { netns, reason, src, dst, dst_port, ether_type, protocol, later_fragment, reserved: _ } = key;
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for part in [
             netns.to_le_bytes().as_slice(),

@@ -114,24 +114,14 @@ const TABLE: &[(Hook, When, &[&str])] = &[
             "br_dev_xmit",
         ],
     ),
-    (
-        Hook::Postrouting,
-        Always,
-        &["ip_output", "ip_mc_output", "ip6_output", "br_nf_post_routing", "br_forward_finish"],
-    ),
+    (Hook::Postrouting, Always, &["ip_output", "ip_mc_output", "ip6_output", "br_nf_post_routing", "br_forward_finish"]),
     (Hook::Egress, Always, &["sch_handle_egress"]),
     (Hook::Egress, RunsFilter, &["__dev_queue_xmit"]),
 ];
 
 /// What [`When::RunsFilter`] asks for further in: `net/sched`, `net/netfilter/nft_chain_filter.c`.
-const FILTERS: &[&str] = &[
-    "tcf_classify",
-    "tcf_classify_ingress",
-    "tcx_run",
-    "cls_bpf_classify",
-    "nft_do_chain_netdev",
-    "nft_do_chain_inet_ingress",
-];
+const FILTERS: &[&str] =
+    &["tcf_classify", "tcf_classify_ingress", "tcx_run", "cls_bpf_classify", "nft_do_chain_netdev", "nft_do_chain_inet_ingress"];
 
 /// Functions that begin with a packet from a device: frames outside of them may be about another packet. `net/core/dev.c`,
 /// `kernel/softirq.c`.
@@ -176,10 +166,7 @@ pub(super) fn find(reason: &str, location: Option<&Symbol>, stack: impl IntoIter
 }
 
 fn decide(function: &str, runs_filter: bool) -> Option<Hook> {
-    TABLE
-        .iter()
-        .find(|(_, when, functions)| (*when == Always || runs_filter) && functions.contains(&function))
-        .map(|(hook, _, _)| *hook)
+    TABLE.iter().find(|(_, when, functions)| (*when == Always || runs_filter) && functions.contains(&function)).map(|(hook, _, _)| *hook)
 }
 
 #[cfg(test)]
@@ -187,10 +174,7 @@ mod tests {
     use super::*;
 
     fn symbol(name: &str) -> Symbol {
-        Symbol {
-            name: name.into(),
-            offset: 0x10,
-        }
+        Symbol { name: name.into(), offset: 0x10 }
     }
 
     #[track_caller]
@@ -202,14 +186,8 @@ mod tests {
     #[test]
     fn the_innermost_decisive_frame_wins() {
         let receive = ["ip_rcv", "__netif_receive_skb_one_core", "process_backlog", "net_rx_action"];
-        let neutral = [
-            "bpf_prog_1_drop",
-            "__traceiter_kfree_skb",
-            "sk_skb_reason_drop",
-            "nft_do_chain",
-            "nft_do_chain_ipv4",
-            "nf_hook_slow",
-        ];
+        let neutral =
+            ["bpf_prog_1_drop", "__traceiter_kfree_skb", "sk_skb_reason_drop", "nft_do_chain", "nft_do_chain_ipv4", "nf_hook_slow"];
         for (frame, hook) in [
             ("ip_forward", Hook::Forward),
             ("ip_local_deliver", Hook::Input),
@@ -246,33 +224,17 @@ mod tests {
 
     #[test]
     fn compiler_suffixes_do_not_matter() {
-        check(
-            "NETFILTER_DROP",
-            "nf_hook_slow",
-            &["nf_hook_slow", "br_nf_forward_ip.part.0", "br_handle_frame"],
-            Some(Hook::Forward),
-        );
+        check("NETFILTER_DROP", "nf_hook_slow", &["nf_hook_slow", "br_nf_forward_ip.part.0", "br_handle_frame"], Some(Hook::Forward));
         check("NETFILTER_DROP", "ip6_input_finish.isra.0", &[], Some(Hook::Input));
     }
 
     #[test]
     fn bridged_packets() {
+        check("NETFILTER_DROP", "nf_hook_slow", &["nf_hook_slow", "br_nf_pre_routing", "br_handle_frame"], Some(Hook::Prerouting));
         check(
             "NETFILTER_DROP",
             "nf_hook_slow",
-            &["nf_hook_slow", "br_nf_pre_routing", "br_handle_frame"],
-            Some(Hook::Prerouting),
-        );
-        check(
-            "NETFILTER_DROP",
-            "nf_hook_slow",
-            &[
-                "nf_hook_slow",
-                "__br_forward",
-                "br_forward",
-                "br_handle_frame_finish",
-                "br_handle_frame",
-            ],
+            &["nf_hook_slow", "__br_forward", "br_forward", "br_handle_frame_finish", "br_handle_frame"],
             Some(Hook::Forward),
         );
         check(
@@ -291,25 +253,10 @@ mod tests {
 
     #[test]
     fn traffic_control() {
-        check(
-            "TC_INGRESS",
-            "__netif_receive_skb_core.constprop.0",
-            &["__netif_receive_skb_core.constprop.0"],
-            Some(Hook::Ingress),
-        );
-        check(
-            "TC_EGRESS",
-            "__dev_queue_xmit",
-            &["__dev_queue_xmit", "ip_finish_output2", "ip_output"],
-            Some(Hook::Egress),
-        );
+        check("TC_INGRESS", "__netif_receive_skb_core.constprop.0", &["__netif_receive_skb_core.constprop.0"], Some(Hook::Ingress));
+        check("TC_EGRESS", "__dev_queue_xmit", &["__dev_queue_xmit", "ip_finish_output2", "ip_output"], Some(Hook::Egress));
         // Kernels before 5.17 have no reason; the function that freed the packet says it.
-        check(
-            "reason-0",
-            "__dev_queue_xmit",
-            &["kfree_skb", "__dev_queue_xmit", "ip_output"],
-            Some(Hook::Egress),
-        );
+        check("reason-0", "__dev_queue_xmit", &["kfree_skb", "__dev_queue_xmit", "ip_output"], Some(Hook::Egress));
         check("reason-0", "sch_handle_ingress", &[], Some(Hook::Ingress));
     }
 
@@ -327,18 +274,8 @@ mod tests {
             &["nft_do_chain", "nft_do_chain_netdev", "__dev_queue_xmit", "ip_output"],
             Some(Hook::Egress),
         );
-        check(
-            "NETFILTER_DROP",
-            "nf_hook_slow",
-            &["nft_do_chain_netdev", "nf_hook_slow", "__netif_receive_skb_core"],
-            Some(Hook::Ingress),
-        );
-        check(
-            "NETFILTER_DROP",
-            "ovs_dp_process_packet",
-            &["netdev_frame_hook", "__netif_receive_skb_core"],
-            None,
-        );
+        check("NETFILTER_DROP", "nf_hook_slow", &["nft_do_chain_netdev", "nf_hook_slow", "__netif_receive_skb_core"], Some(Hook::Ingress));
+        check("NETFILTER_DROP", "ovs_dp_process_packet", &["netdev_frame_hook", "__netif_receive_skb_core"], None);
     }
 
     /// Stacks as Linux 6.18 had them, from the location outwards, with the sender's frames below the soft interrupt.
@@ -355,19 +292,10 @@ mod tests {
             (format!("{drop} ip_output {below}"), Some(Hook::Postrouting)),
             (format!("{drop} ip_local_deliver {below}"), Some(Hook::Input)),
             (format!("{drop} ip6_input {below}"), Some(Hook::Input)),
-            (
-                format!("{drop} __ip_local_out ip_local_out __ip_queue_xmit __tcp_transmit_skb"),
-                Some(Hook::Output),
-            ),
+            (format!("{drop} __ip_local_out ip_local_out __ip_queue_xmit __tcp_transmit_skb"), Some(Hook::Output)),
             (format!("{drop} ip6_xmit inet6_csk_xmit __tcp_transmit_skb"), Some(Hook::Output)),
-            (
-                format!("{drop} __ip6_local_out ip6_local_out ip6_send_skb udp_v6_send_skb"),
-                Some(Hook::Output),
-            ),
-            (
-                format!("{drop} br_nf_pre_routing br_handle_frame __netif_receive_skb_core.constprop.0 {below}"),
-                Some(Hook::Prerouting),
-            ),
+            (format!("{drop} __ip6_local_out ip6_local_out ip6_send_skb udp_v6_send_skb"), Some(Hook::Output)),
+            (format!("{drop} br_nf_pre_routing br_handle_frame __netif_receive_skb_core.constprop.0 {below}"), Some(Hook::Prerouting)),
             (
                 format!(
                     "{drop} br_nf_forward_ip.part.0 nf_hook_slow __br_forward br_handle_frame_finish br_nf_hook_thresh \
@@ -383,18 +311,9 @@ mod tests {
                 format!("{drop} ip_local_deliver ip_sabotage_in nf_hook_slow ip_rcv __netif_receive_skb_one_core {bridge} {below}"),
                 Some(Hook::Input),
             ),
-            (
-                format!("sk_skb_reason_drop nft_do_chain nft_do_chain_bridge br_handle_frame {below}"),
-                Some(Hook::Prerouting),
-            ),
-            (
-                format!("{drop} br_pass_frame_up br_handle_frame_finish br_handle_frame {below}"),
-                Some(Hook::Input),
-            ),
-            (
-                format!("{drop} br_forward_finish br_handle_frame_finish br_handle_frame {below}"),
-                Some(Hook::Postrouting),
-            ),
+            (format!("sk_skb_reason_drop nft_do_chain nft_do_chain_bridge br_handle_frame {below}"), Some(Hook::Prerouting)),
+            (format!("{drop} br_pass_frame_up br_handle_frame_finish br_handle_frame {below}"), Some(Hook::Input)),
+            (format!("{drop} br_forward_finish br_handle_frame_finish br_handle_frame {below}"), Some(Hook::Postrouting)),
             (
                 format!("{drop} __br_forward br_dev_xmit dev_hard_start_xmit __dev_queue_xmit ip_finish_output2 ip_output"),
                 Some(Hook::Output),
@@ -405,19 +324,10 @@ mod tests {
                 ),
                 Some(Hook::Ingress),
             ),
-            (
-                "nft_do_chain nft_do_chain_netdev nf_hook_slow __dev_queue_xmit ip_finish_output2 ip_output".to_owned(),
-                Some(Hook::Egress),
-            ),
-            (
-                format!("sk_skb_reason_drop tcp_v4_rcv ip_protocol_deliver_rcu ip_local_deliver_finish {below}"),
-                Some(Hook::Input),
-            ),
+            ("nft_do_chain nft_do_chain_netdev nf_hook_slow __dev_queue_xmit ip_finish_output2 ip_output".to_owned(), Some(Hook::Egress)),
+            (format!("sk_skb_reason_drop tcp_v4_rcv ip_protocol_deliver_rcu ip_local_deliver_finish {below}"), Some(Hook::Input)),
             // Behind the hook and before the next one: neither the bridge's frames nor the sender's say anything of it.
-            (
-                format!("sk_skb_reason_drop ip_error __netif_receive_skb_one_core {bridge} {below}"),
-                None,
-            ),
+            (format!("sk_skb_reason_drop ip_error __netif_receive_skb_one_core {bridge} {below}"), None),
         ] {
             let stack: Vec<&str> = stack.split_whitespace().collect();
             check("NETFILTER_DROP", "nft_do_chain", &stack, hook);

@@ -62,11 +62,7 @@ pub fn decode(ether_type: u16, bytes: &[u8]) -> Result<Flow, FlowError> {
 fn ipv4(bytes: &[u8]) -> Result<Flow, FlowError> {
     const FAMILY: &str = "IPv4";
     let Some(fixed) = bytes.first_chunk::<IPV4_FIXED>() else {
-        return Err(FlowError::Cut {
-            family: FAMILY,
-            have: bytes.len(),
-            needed: IPV4_FIXED,
-        });
+        return Err(FlowError::Cut { family: FAMILY, have: bytes.len(), needed: IPV4_FIXED });
     };
     let header_len = usize::from(fixed[0] & 0x0f) * 4;
     // With its options cut off a header still has its addresses: read it as one without options, and with nothing behind it.
@@ -77,10 +73,7 @@ fn ipv4(bytes: &[u8]) -> Result<Flow, FlowError> {
         None if fixed[0] >> 4 == 4 => (optionless.as_slice(), [].as_slice()),
         None => (bytes, [].as_slice()),
     };
-    let header = Ipv4HeaderSlice::from_slice(source).map_err(|e| FlowError::Malformed {
-        family: FAMILY,
-        why: e.to_string(),
-    })?;
+    let header = Ipv4HeaderSlice::from_slice(source).map_err(|e| FlowError::Malformed { family: FAMILY, why: e.to_string() })?;
     let fragment = fragment(header.fragments_offset().value(), header.more_fragments());
     Ok(flow(
         IpAddr::V4(header.source_addr()),
@@ -95,16 +88,9 @@ fn ipv6(bytes: &[u8]) -> Result<Flow, FlowError> {
     const FAMILY: &str = "IPv6";
     const LEN: usize = etherparse::Ipv6Header::LEN;
     let Some(fixed) = bytes.first_chunk::<LEN>() else {
-        return Err(FlowError::Cut {
-            family: FAMILY,
-            have: bytes.len(),
-            needed: LEN,
-        });
+        return Err(FlowError::Cut { family: FAMILY, have: bytes.len(), needed: LEN });
     };
-    let header = Ipv6HeaderSlice::from_slice(fixed).map_err(|e| FlowError::Malformed {
-        family: FAMILY,
-        why: e.to_string(),
-    })?;
+    let header = Ipv6HeaderSlice::from_slice(fixed).map_err(|e| FlowError::Malformed { family: FAMILY, why: e.to_string() })?;
     let chain = extensions(header.next_header().0, bytes.get(LEN..).unwrap_or_default());
     Ok(flow(
         IpAddr::V6(header.source_addr()),
@@ -128,20 +114,14 @@ struct Chain<'a> {
 /// Walks the headers that `ipv6_ext_hdr()` of the kernel knows. Not etherparse's own walk: that one goes on into the payload
 /// of later fragments and stops at a hop-by-hop header that is not the first.
 fn extensions(first: u8, bytes: &[u8]) -> Chain<'_> {
-    let mut chain = Chain {
-        next_header: first,
-        fragment: None,
-        rest: bytes,
-    };
+    let mut chain = Chain { next_header: first, fragment: None, rest: bytes };
     loop {
         let rest = chain.rest;
         let step = match etherparse::IpNumber(chain.next_header) {
-            ip_number::IPV6_HOP_BY_HOP | ip_number::IPV6_ROUTE | ip_number::IPV6_DEST_OPTIONS => Ipv6RawExtHeaderSlice::from_slice(rest)
-                .ok()
-                .map(|h| (h.next_header().0, h.slice().len())),
-            ip_number::AUTH => IpAuthHeaderSlice::from_slice(rest)
-                .ok()
-                .map(|h| (h.next_header().0, h.slice().len())),
+            ip_number::IPV6_HOP_BY_HOP | ip_number::IPV6_ROUTE | ip_number::IPV6_DEST_OPTIONS => {
+                Ipv6RawExtHeaderSlice::from_slice(rest).ok().map(|h| (h.next_header().0, h.slice().len()))
+            }
+            ip_number::AUTH => IpAuthHeaderSlice::from_slice(rest).ok().map(|h| (h.next_header().0, h.slice().len())),
             ip_number::IPV6_FRAG => Ipv6FragmentHeaderSlice::from_slice(rest).ok().map(|h| {
                 chain.fragment = fragment(h.fragment_offset().value(), h.more_fragments());
                 (h.next_header().0, h.slice().len())
@@ -163,10 +143,7 @@ fn extensions(first: u8, bytes: &[u8]) -> Chain<'_> {
 
 /// Offset in units of eight bytes, 13 bits. A packet in one piece is no fragment, whatever headers it has.
 fn fragment(units: u16, more: bool) -> Option<Fragment> {
-    (units > 0 || more).then_some(Fragment {
-        offset: units.saturating_mul(8),
-        more,
-    })
+    (units > 0 || more).then_some(Fragment { offset: units.saturating_mul(8), more })
 }
 
 fn flow(source: IpAddr, destination: IpAddr, protocol: Protocol, fragment: Option<Fragment>, payload: &[u8]) -> Flow {
@@ -179,16 +156,13 @@ fn flow(source: IpAddr, destination: IpAddr, protocol: Protocol, fragment: Optio
         protocol,
         source_port: ports.map(|p| u16::from_be_bytes([p[0], p[1]])),
         destination_port: ports.map(|p| u16::from_be_bytes([p[2], p[3]])),
-        tcp_flags: (protocol == Protocol::Tcp)
-            .then(|| transport.get(13))
-            .flatten()
-            .map(|&bits| TcpFlags {
-                fin: bits & 0x01 != 0,
-                syn: bits & 0x02 != 0,
-                rst: bits & 0x04 != 0,
-                psh: bits & 0x08 != 0,
-                ack: bits & 0x10 != 0,
-            }),
+        tcp_flags: (protocol == Protocol::Tcp).then(|| transport.get(13)).flatten().map(|&bits| TcpFlags {
+            fin: bits & 0x01 != 0,
+            syn: bits & 0x02 != 0,
+            rst: bits & 0x04 != 0,
+            psh: bits & 0x08 != 0,
+            ack: bits & 0x10 != 0,
+        }),
         icmp: matches!(protocol, Protocol::Icmp | Protocol::Icmpv6)
             .then(|| transport.first_chunk::<2>())
             .flatten()

@@ -31,44 +31,24 @@ pub enum RecordError {
 
 /// Decodes the bytes of one record. Nothing in them is trusted but their number.
 pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent, RecordError> {
-    let record = DropRecord::read_from_bytes(bytes).map_err(|_| RecordError::Length {
-        expected: size_of::<DropRecord>(),
-        got: bytes.len(),
-    })?;
+    let record =
+        DropRecord::read_from_bytes(bytes).map_err(|_| RecordError::Length { expected: size_of::<DropRecord>(), got: bytes.len() })?;
     let has = |flag| record.flags & flag != 0;
 
-    let reason = Reason {
-        number: record.reason,
-        name: names
-            .reason(record.reason)
-            .unwrap_or_else(|| format!("reason-{}", record.reason).into()),
-    };
+    let reason =
+        Reason { number: record.reason, name: names.reason(record.reason).unwrap_or_else(|| format!("reason-{}", record.reason).into()) };
     let copied = record.header.get(..usize::from(record.header_len)).unwrap_or(&record.header);
-    let flow = decode(record.ether_type, copied).map_err(|source| RecordError::Packet {
-        reason: Arc::clone(&reason.name),
-        source,
-    })?;
+    let flow = decode(record.ether_type, copied).map_err(|source| RecordError::Packet { reason: Arc::clone(&reason.name), source })?;
     let key = fold_key(&record, &flow);
-    let symbol = if record.location == 0 {
-        None
-    } else {
-        names.symbol(record.location)
-    };
-    let stack = record
-        .stack
-        .iter()
-        .take_while(|address| **address != 0)
-        .filter_map(|address| names.symbol(*address));
+    let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
+    let stack = record.stack.iter().take_while(|address| **address != 0).filter_map(|address| names.symbol(*address));
     let hook = hook::find(&reason.name, symbol.as_ref(), stack);
     Ok(DropEvent {
         time: wall_clock(record.time_ns, names.clock_offset_ns()),
         id: FoldId::of(&key),
         folded: has(RecordFlags::FOLDED),
         reason,
-        location: Location {
-            address: record.location,
-            symbol,
-        },
+        location: Location { address: record.location, symbol },
         hook,
         interface: interface(&record),
         outgoing: has(RecordFlags::DEVICE_FROM_ROUTE),
@@ -101,10 +81,7 @@ fn interface(record: &DropRecord) -> Option<Interface> {
         return None;
     }
     let name = record.ifname.split(|byte| *byte == 0).next().unwrap_or_default();
-    Some(Interface {
-        index: record.ifindex,
-        name: String::from_utf8_lossy(name).into(),
-    })
+    Some(Interface { index: record.ifindex, name: String::from_utf8_lossy(name).into() })
 }
 
 /// `enum ip_conntrack_info` (uapi/linux/netfilter/nf_conntrack_common.h): values from here on go against the original direction.

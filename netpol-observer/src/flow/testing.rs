@@ -16,13 +16,7 @@ use super::packet::{ETH_P_IP, ETH_P_IPV6};
 use super::{KernelNames, Protocol, Symbol, TcpFlags};
 
 /// An opening packet.
-pub const SYN: TcpFlags = TcpFlags {
-    syn: true,
-    ack: false,
-    fin: false,
-    rst: false,
-    psh: false,
-};
+pub const SYN: TcpFlags = TcpFlags { syn: true, ack: false, fin: false, rst: false, psh: false };
 /// The answer to it.
 pub const SYN_ACK: TcpFlags = TcpFlags { ack: true, ..SYN };
 /// A packet of an open connection.
@@ -59,19 +53,10 @@ pub fn icmp(source: IpAddr, destination: IpAddr, kind: u8, code: u8) -> Vec<u8> 
     let step = ip(source, destination);
     let mut bytes = Vec::new();
     let result = if source.is_ipv4() {
-        let icmp = Icmpv4Type::Unknown {
-            type_u8: kind,
-            code_u8: code,
-            bytes5to8: [0; 4],
-        };
+        let icmp = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: [0; 4] };
         step.icmpv4(icmp).write(&mut bytes, &[])
     } else {
-        step.icmpv6(Icmpv6Type::Unknown {
-            type_u8: kind,
-            code_u8: code,
-            bytes5to8: [0; 4],
-        })
-        .write(&mut bytes, &[])
+        step.icmpv6(Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: [0; 4] }).write(&mut bytes, &[])
     };
     written(result, bytes)
 }
@@ -96,12 +81,7 @@ fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<etherparse::IpHe
                 IpAddr::V4(v4) => v4.octets(),
                 IpAddr::V6(_) => [0; 4],
             };
-            let header = Ipv4Header {
-                time_to_live: 63,
-                source: octets(source),
-                destination: octets(destination),
-                ..Ipv4Header::default()
-            };
+            let header = Ipv4Header { time_to_live: 63, source: octets(source), destination: octets(destination), ..Ipv4Header::default() };
             IpHeaders::Ipv4(header, Ipv4Extensions::default())
         }
     })
@@ -130,11 +110,7 @@ impl RecordBuilder {
         }
         record.header_len = copied as u16;
         record.packet_len = bytes.len() as u32;
-        record.ether_type = if bytes.first().is_some_and(|first| first >> 4 == 6) {
-            ETH_P_IPV6
-        } else {
-            ETH_P_IP
-        };
+        record.ether_type = if bytes.first().is_some_and(|first| first >> 4 == 6) { ETH_P_IPV6 } else { ETH_P_IP };
         record.time_ns = 1_000_000_000;
         record.netns = 4_026_531_840;
         RecordBuilder { record }
@@ -299,29 +275,19 @@ impl Names {
         ];
         Names {
             reasons: reasons.into_iter().map(|(number, name)| (number, name.into())).collect(),
-            functions: functions
-                .into_iter()
-                .zip(1_u64..)
-                .map(|(name, i)| (0xffff_ffff_8100_0000 + i * 0x1000, name.into()))
-                .collect(),
+            functions: functions.into_iter().zip(1_u64..).map(|(name, i)| (0xffff_ffff_8100_0000 + i * 0x1000, name.into())).collect(),
             clock_offset_ns: 1_800_000_000_000_000_000,
         }
     }
 
     /// An address inside a function; 0 when there is none of that name.
     pub fn address(&self, function: &str) -> u64 {
-        self.functions
-            .iter()
-            .find(|(_, name)| ***name == *function)
-            .map_or(0, |(start, _)| start + 0x42)
+        self.functions.iter().find(|(_, name)| ***name == *function).map_or(0, |(start, _)| start + 0x42)
     }
 
     /// Number of a reason; 0 when there is none of that name.
     pub fn reason_number(&self, reason: &str) -> u32 {
-        self.reasons
-            .iter()
-            .find(|(_, name)| ***name == *reason)
-            .map_or(0, |(number, _)| *number)
+        self.reasons.iter().find(|(_, name)| ***name == *reason).map_or(0, |(number, _)| *number)
     }
 }
 
@@ -332,10 +298,7 @@ impl KernelNames for Names {
 
     fn symbol(&self, address: u64) -> Option<Symbol> {
         let (start, name) = self.functions.range(..=address).next_back()?;
-        Some(Symbol {
-            name: Arc::clone(name),
-            offset: address - start,
-        })
+        Some(Symbol { name: Arc::clone(name), offset: address - start })
     }
 
     fn clock_offset_ns(&self) -> i64 {

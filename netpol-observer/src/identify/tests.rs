@@ -25,10 +25,7 @@ fn pod(name: &str, ips: &[&str]) -> Pod {
         phase: PodPhase::Active,
         ready: true,
         ports: Vec::new(),
-        workload: Workload {
-            kind: "Pod".into(),
-            name: name.into(),
-        },
+        workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,
     }
 }
@@ -70,10 +67,7 @@ fn packet(source: (&str, u16), destination: (&str, u16)) -> DropEvent {
         time: jiff::Timestamp::UNIX_EPOCH,
         id: FoldId(0),
         folded: false,
-        reason: Reason {
-            number: 2,
-            name: "NETFILTER_DROP".into(),
-        },
+        reason: Reason { number: 2, name: "NETFILTER_DROP".into() },
         location: Location { address: 0, symbol: None },
         hook: None,
         interface: None,
@@ -103,14 +97,7 @@ fn tracked(event: DropEvent, source: (&str, u16), destination: (&str, u16), repl
         destination_port: Some(destination.1),
         protocol: Protocol::Tcp,
     };
-    DropEvent {
-        conntrack: Some(Conntrack {
-            original,
-            reply,
-            seen_reply: reply,
-        }),
-        ..event
-    }
+    DropEvent { conntrack: Some(Conntrack { original, reply, seen_reply: reply }), ..event }
 }
 
 /// `client → server`, and the Service with port, name and backends if one was called.
@@ -119,13 +106,7 @@ fn told(who: &Who) -> String {
     if let Some(call) = &who.service {
         let backends: Vec<_> = call.backends.iter().map(|(ip, port)| format!("{ip}:{port}")).collect();
         let port = call.port.map_or("-".into(), |port| port.to_string());
-        told += &format!(
-            " via {} {}:{port} {:?} [{}]",
-            call.service.name,
-            call.ip,
-            call.port_name.as_deref(),
-            backends.join(" ")
-        );
+        told += &format!(" via {} {}:{port} {:?} [{}]", call.service.name, call.ip, call.port_name.as_deref(), backends.join(" "));
     }
     told
 }
@@ -138,14 +119,8 @@ fn check(event: &DropEvent, index: &Index, expected: &str) {
 #[test]
 fn parties() {
     let mut index = cluster();
-    index.apply(Pod {
-        host_network: true,
-        ..pod("proxy", &[NODE])
-    });
-    index.apply(Pod {
-        phase: PodPhase::Terminated,
-        ..pod("job", &["10.1.0.9"])
-    });
+    index.apply(Pod { host_network: true, ..pod("proxy", &[NODE]) });
+    index.apply(Pod { phase: PodPhase::Terminated, ..pod("job", &["10.1.0.9"]) });
     index.apply(pod("twin-a", &["10.1.0.7"]));
     index.apply(pod("twin-b", &["10.1.0.7"]));
     let kind = |text: &str| match party(ip(text), &index).identity {
@@ -226,11 +201,7 @@ fn mapped_and_ipv6_addresses() {
 #[test]
 fn service_after_translation() {
     let event = tracked(packet((WEB, 40000), (API, 8080)), (WEB, 40000), (SERVICE, 80), false);
-    check(
-        &event,
-        &cluster(),
-        "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]",
-    );
+    check(&event, &cluster(), "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]");
 }
 
 #[test]
@@ -238,11 +209,7 @@ fn service_after_translation_names_the_backend_chosen() {
     let mut index = cluster();
     index.apply(pod("api-2", &["10.1.0.3"]));
     let event = tracked(packet((WEB, 40000), ("10.1.0.3", 8080)), (WEB, 40000), (SERVICE, 80), false);
-    check(
-        &event,
-        &index,
-        "shop/web → shop/api-2 via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080 10.1.0.3:8080]",
-    );
+    check(&event, &index, "shop/web → shop/api-2 via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080 10.1.0.3:8080]");
 }
 
 #[test]
@@ -254,27 +221,15 @@ fn service_before_translation() {
     check(&tracked(event.clone(), (WEB, 40000), (SERVICE, 80), false), &index, expected);
 
     index.apply(pod("api-2", &["10.1.0.3"]));
-    check(
-        &event,
-        &index,
-        "shop/web → Service shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080 10.1.0.3:8080]",
-    );
+    check(&event, &index, "shop/web → Service shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080 10.1.0.3:8080]");
 }
 
 #[test]
 fn service_without_endpoints_or_port() {
     let mut index = cluster();
     index.apply(service("empty", &["10.96.0.2"], "nobody"));
-    check(
-        &packet((WEB, 40000), ("10.96.0.2", 80)),
-        &index,
-        "shop/web → Service shop/empty via empty 10.96.0.2:80 Some(\"http\") []",
-    );
-    check(
-        &packet((WEB, 40000), (SERVICE, 81)),
-        &index,
-        "shop/web → Service shop/api via api 10.96.0.1:81 None []",
-    );
+    check(&packet((WEB, 40000), ("10.96.0.2", 80)), &index, "shop/web → Service shop/empty via empty 10.96.0.2:80 Some(\"http\") []");
+    check(&packet((WEB, 40000), (SERVICE, 81)), &index, "shop/web → Service shop/api via api 10.96.0.1:81 None []");
     let mut udp = packet((WEB, 40000), (SERVICE, 80));
     udp.flow.protocol = Protocol::Udp;
     check(&udp, &index, "shop/web → Service shop/api via api 10.96.0.1:80 None []");
@@ -285,17 +240,9 @@ fn a_later_fragment_can_only_mean_the_single_port() {
     let mut index = cluster();
     let mut fragment = packet((WEB, 0), (SERVICE, 0));
     (fragment.flow.source_port, fragment.flow.destination_port) = (None, None);
-    check(
-        &fragment,
-        &index,
-        "shop/web → shop/api via api 10.96.0.1:- Some(\"http\") [10.1.0.2:8080]",
-    );
+    check(&fragment, &index, "shop/web → shop/api via api 10.96.0.1:- Some(\"http\") [10.1.0.2:8080]");
     let mut two = service("api", &[SERVICE], "api");
-    two.ports.push(ServicePort {
-        port: 81,
-        node_port: None,
-        ..two.ports[0].clone()
-    });
+    two.ports.push(ServicePort { port: 81, node_port: None, ..two.ports[0].clone() });
     index.apply(two);
     check(&fragment, &index, "shop/web → Service shop/api via api 10.96.0.1:- None []");
 }
@@ -307,10 +254,7 @@ fn shared_addresses_are_told_apart_by_port() {
     aaa.external_ips = vec![ip("203.0.113.1")];
     aaa.ports[0].port = 443;
     index.apply(aaa);
-    index.apply(Service {
-        external_ips: vec![ip("203.0.113.1")],
-        ..service("api", &[SERVICE], "api")
-    });
+    index.apply(Service { external_ips: vec![ip("203.0.113.1")], ..service("api", &[SERVICE], "api") });
     check(
         &packet(("198.51.100.1", 40000), ("203.0.113.1", 80)),
         &index,
@@ -322,19 +266,11 @@ fn shared_addresses_are_told_apart_by_port() {
 fn node_port() {
     let index = cluster();
     let via = "via api 192.168.0.1:30080 Some(\"http\") [10.1.0.2:8080]";
-    check(
-        &packet(("198.51.100.1", 40000), (NODE, 30080)),
-        &index,
-        &format!("198.51.100.1 → shop/api {via}"),
-    );
+    check(&packet(("198.51.100.1", 40000), (NODE, 30080)), &index, &format!("198.51.100.1 → shop/api {via}"));
     let event = tracked(packet((NODE, 5000), (API, 8080)), ("198.51.100.1", 40000), (NODE, 30080), false);
     check(&event, &index, &format!("198.51.100.1 → shop/api {via}"));
     check(&packet(("198.51.100.1", 40000), (NODE, 22)), &index, "198.51.100.1 → node node-1");
-    check(
-        &packet(("198.51.100.1", 40000), ("203.0.113.5", 30080)),
-        &index,
-        "198.51.100.1 → 203.0.113.5",
-    );
+    check(&packet(("198.51.100.1", 40000), ("203.0.113.5", 30080)), &index, "198.51.100.1 → 203.0.113.5");
 }
 
 #[test]
@@ -343,45 +279,25 @@ fn replies_are_turned_round() {
     let event = tracked(packet((API, 8080), (WEB, 40000)), (WEB, 40000), (API, 8080), true);
     check(&event, &index, "shop/web → shop/api");
     let event = tracked(packet((API, 8080), (WEB, 40000)), (WEB, 40000), (SERVICE, 80), true);
-    check(
-        &event,
-        &index,
-        "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]",
-    );
+    check(&event, &index, "shop/web → shop/api via api 10.96.0.1:80 Some(\"http\") [10.1.0.2:8080]");
     let event = tracked(packet((API, 8080), (NODE, 5000)), (WEB, 40000), (API, 8080), true);
     check(&event, &index, "shop/web → shop/api");
 
     let mut syn_ack = packet((API, 8080), (WEB, 40000));
-    syn_ack.flow.tcp_flags = Some(TcpFlags {
-        syn: true,
-        ack: true,
-        fin: false,
-        rst: false,
-        psh: false,
-    });
+    syn_ack.flow.tcp_flags = Some(TcpFlags { syn: true, ack: true, fin: false, rst: false, psh: false });
     check(&syn_ack, &index, "shop/web → shop/api");
 }
 
 #[test]
 fn a_masqueraded_source_is_seen_through() {
-    let event = tracked(
-        packet((NODE, 5000), ("203.0.113.9", 443)),
-        (WEB, 40000),
-        ("203.0.113.9", 443),
-        false,
-    );
+    let event = tracked(packet((NODE, 5000), ("203.0.113.9", 443)), (WEB, 40000), ("203.0.113.9", 443), false);
     check(&event, &cluster(), "shop/web → 203.0.113.9");
 }
 
 #[test]
 fn an_icmp_error_keeps_its_own_addresses() {
     let mut event = tracked(packet((NODE, 0), (WEB, 0)), (WEB, 40000), (SERVICE, 80), false);
-    event.flow = Flow {
-        protocol: Protocol::Icmp,
-        source_port: None,
-        destination_port: None,
-        ..event.flow
-    };
+    event.flow = Flow { protocol: Protocol::Icmp, source_port: None, destination_port: None, ..event.flow };
     check(&event, &cluster(), "node node-1 → shop/web");
 }
 

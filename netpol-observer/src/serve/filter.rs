@@ -72,10 +72,7 @@ impl Filters {
 
     /// Whether the reader asks for the class of drops that is hidden otherwise.
     pub fn asks_for_noise(&self) -> bool {
-        self.wanted
-            .0
-            .iter()
-            .any(|filter| matches!(filter, Filter::Class(ClassName("noise"))))
+        self.wanted.0.iter().any(|filter| matches!(filter, Filter::Class(ClassName("noise"))))
     }
 }
 
@@ -115,16 +112,11 @@ impl Filter {
             Filter::Namespace(side, namespace) => side.any(denial, |party, dialled| {
                 pods(party).iter().any(|pod| *pod.namespace == **namespace)
                     || matches!(&party.identity, Identity::Service(service) if *service.namespace == **namespace)
-                    || dialled
-                        && denial
-                            .who
-                            .service
-                            .as_ref()
-                            .is_some_and(|call| *call.service.namespace == **namespace)
+                    || dialled && denial.who.service.as_ref().is_some_and(|call| *call.service.namespace == **namespace)
             }),
-            Filter::Pod(side, pattern) => side.any(denial, |party, _| {
-                pods(party).iter().any(|pod| pattern.matches(&pod.namespace, &pod.name))
-            }),
+            Filter::Pod(side, pattern) => {
+                side.any(denial, |party, _| pods(party).iter().any(|pod| pattern.matches(&pod.namespace, &pod.name)))
+            }
             Filter::Selector(selector) => Side::Either.any(denial, |party, _| pods(party).iter().any(|pod| selector.matches(&pod.labels))),
             Filter::Ip(side, net) => side.any(denial, |party, dialled| {
                 net.contains(&party.ip) || dialled && denial.who.service.as_ref().is_some_and(|call| net.contains(&call.ip))
@@ -140,9 +132,7 @@ impl Filter {
             Filter::Policy(pattern) => isolating(&denial.explanation.egress, pattern) || isolating(&denial.explanation.ingress, pattern),
             Filter::Reason(wanted) => {
                 let reason = &denial.event.reason;
-                reason
-                    .name
-                    .eq_ignore_ascii_case(wanted.strip_prefix("SKB_DROP_REASON_").unwrap_or(wanted))
+                reason.name.eq_ignore_ascii_case(wanted.strip_prefix("SKB_DROP_REASON_").unwrap_or(wanted))
                     || wanted.parse() == Ok(reason.number)
             }
             Filter::Class(class) => class.0 == class_name(&denial.diagnosis.class),
@@ -173,9 +163,9 @@ fn pods(party: &Party) -> &[std::sync::Arc<Pod>] {
 
 fn isolating(direction: &DirectionExplanation, pattern: &NamePattern) -> bool {
     match &direction.admission {
-        Admission::Denied { isolating, .. } => isolating
-            .iter()
-            .any(|isolating| pattern.matches(&isolating.policy.namespace, &isolating.policy.name)),
+        Admission::Denied { isolating, .. } => {
+            isolating.iter().any(|isolating| pattern.matches(&isolating.policy.namespace, &isolating.policy.name))
+        }
         _ => false,
     }
 }
@@ -211,10 +201,7 @@ impl FromStr for NamePattern {
         if name.is_empty() || namespace.is_some_and(str::is_empty) || name.contains('/') {
             return Err("expected NAME or NAMESPACE/NAME".to_owned());
         }
-        Ok(NamePattern {
-            namespace: namespace.map(str::to_owned),
-            name: name.to_owned(),
-        })
+        Ok(NamePattern { namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
 }
 

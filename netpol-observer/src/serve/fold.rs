@@ -51,11 +51,7 @@ pub struct FoldOptions {
 
 impl Default for FoldOptions {
     fn default() -> Self {
-        FoldOptions {
-            interval: SignedDuration::from_secs(5),
-            idle: SignedDuration::from_secs(60),
-            capacity: 65_536,
-        }
+        FoldOptions { interval: SignedDuration::from_secs(5), idle: SignedDuration::from_secs(60), capacity: 65_536 }
     }
 }
 
@@ -141,10 +137,7 @@ impl Fold {
     /// An empty table.
     pub fn new(options: FoldOptions) -> Self {
         Fold {
-            options: FoldOptions {
-                capacity: options.capacity.max(1),
-                ..options
-            },
+            options: FoldOptions { capacity: options.capacity.max(1), ..options },
             entries: HashMap::new(),
             latest: HashMap::new(),
             by_recency: BTreeMap::new(),
@@ -173,35 +166,17 @@ impl Fold {
                         entry.pending += 1;
                         self.due.insert((due_at(entry.printed, self.options.interval), key));
                     }
-                    return Seen {
-                        first: false,
-                        fate: Some(fate),
-                        ..Seen::default()
-                    };
+                    return Seen { first: false, fate: Some(fate), ..Seen::default() };
                 }
                 self.due.remove(&(due_at(entry.printed, self.options.interval), key));
                 let flushed = entry.take_summary(key);
                 *entry = new_entry(fate, denial, now, recency);
-                Seen {
-                    first: true,
-                    fate: Some(fate),
-                    flushed,
-                    revived: None,
-                }
+                Seen { first: true, fate: Some(fate), flushed, revived: None }
             }
             MapEntry::Vacant(vacant) => {
                 vacant.insert(new_entry(fate, denial, now, recency));
-                let flushed = if self.entries.len() > self.options.capacity {
-                    self.evict_oldest()
-                } else {
-                    None
-                };
-                Seen {
-                    first: true,
-                    fate: Some(fate),
-                    flushed,
-                    revived: None,
-                }
+                let flushed = if self.entries.len() > self.options.capacity { self.evict_oldest() } else { None };
+                Seen { first: true, fate: Some(fate), flushed, revived: None }
             }
         }
     }
@@ -231,12 +206,7 @@ impl Fold {
             entry.pending += count;
             self.due.insert((due_at(entry.printed, self.options.interval), key));
         }
-        Seen {
-            first: false,
-            fate: Some(entry.fate),
-            revived,
-            flushed: None,
-        }
+        Seen { first: false, fate: Some(entry.fate), revived, flushed: None }
     }
 
     /// The summaries that are due at `now`, in the order of their last drop.
@@ -264,11 +234,7 @@ impl Fold {
     /// All summaries, due or not: for the end.
     pub fn flush(&mut self) -> Vec<Summary> {
         self.due.clear();
-        let mut summaries: Vec<_> = self
-            .entries
-            .iter_mut()
-            .filter_map(|(key, entry)| entry.take_summary(*key))
-            .collect();
+        let mut summaries: Vec<_> = self.entries.iter_mut().filter_map(|(key, entry)| entry.take_summary(*key)).collect();
         summaries.sort_by_key(|summary| (summary.last, summary.key));
         summaries
     }

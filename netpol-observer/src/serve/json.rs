@@ -160,18 +160,9 @@ impl<'a> Line<'a> {
 
 impl<'a> DenialObject<'a> {
     fn of(denial: &'a Denial, node: Option<&'a str>) -> Self {
-        let Denial {
-            event,
-            who,
-            explanation,
-            diagnosis,
-        } = denial;
+        let Denial { event, who, explanation, diagnosis } = denial;
         let route = Route::of(denial);
-        let client_port = if event.is_reply() {
-            event.flow.destination_port
-        } else {
-            event.flow.source_port
-        };
+        let client_port = if event.is_reply() { event.flow.destination_port } else { event.flow.source_port };
         DenialObject {
             id: event.id,
             time: event.time,

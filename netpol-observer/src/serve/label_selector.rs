@@ -51,27 +51,16 @@ fn split_terms(text: &str) -> Result<Vec<&str>, SelectorError> {
 fn parse_term(term: &str) -> Result<Requirement, SelectorError> {
     let bad = |what: &str| SelectorError(format!("{what} in the term {term:?}"));
     if let Some(key) = term.strip_prefix('!') {
-        return Ok(Requirement {
-            key: label_key(key).ok_or_else(|| bad("no label key"))?,
-            operator: Operator::DoesNotExist,
-        });
+        return Ok(Requirement { key: label_key(key).ok_or_else(|| bad("no label key"))?, operator: Operator::DoesNotExist });
     }
     if let Some((left, values)) = term.split_once('(') {
         let values = values.strip_suffix(')').ok_or_else(|| bad("something behind the parenthesis"))?;
-        let values: Vec<Arc<str>> = values
-            .split(',')
-            .map(|value| label_value(value).ok_or_else(|| bad("a bad value")))
-            .collect::<Result<_, _>>()?;
+        let values: Vec<Arc<str>> =
+            values.split(',').map(|value| label_value(value).ok_or_else(|| bad("a bad value"))).collect::<Result<_, _>>()?;
         let mut words = left.split_whitespace();
         return match (words.next().and_then(label_key), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => Ok(Requirement {
-                key,
-                operator: Operator::In(values),
-            }),
-            (Some(key), Some("notin"), None) => Ok(Requirement {
-                key,
-                operator: Operator::NotIn(values),
-            }),
+            (Some(key), Some("in"), None) => Ok(Requirement { key, operator: Operator::In(values) }),
+            (Some(key), Some("notin"), None) => Ok(Requirement { key, operator: Operator::NotIn(values) }),
             _ => Err(bad("neither \"in\" nor \"notin\" between a label key and values")),
         };
     }
@@ -82,10 +71,7 @@ fn parse_term(term: &str) -> Result<Requirement, SelectorError> {
     } else {
         (term, Operator::Exists)
     };
-    Ok(Requirement {
-        key: label_key(key).ok_or_else(|| bad("no label key"))?,
-        operator,
-    })
+    Ok(Requirement { key: label_key(key).ok_or_else(|| bad("no label key"))?, operator })
 }
 
 fn label_key(text: &str) -> Option<Arc<str>> {
@@ -119,33 +105,15 @@ mod tests {
             ("app.kubernetes.io/name=api", "app.kubernetes.io/name=api"),
             ("app=", "app="),
         ] {
-            assert_eq!(
-                parse_selector(text).map(|selector| selector.to_string()),
-                Ok(expected.to_owned()),
-                "{text}"
-            );
+            assert_eq!(parse_selector(text).map(|selector| selector.to_string()), Ok(expected.to_owned()), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_selector_is_refused() {
-        for text in [
-            "",
-            ",",
-            "a=b,",
-            "=b",
-            "a in b",
-            "a in (b",
-            "a in (b)c",
-            "a (b)",
-            "a b",
-            "in (a)",
-            "a in ((b))",
-            "a)",
-            "!",
-            "a=b=c",
-            "a=ü",
-        ] {
+        for text in
+            ["", ",", "a=b,", "=b", "a in b", "a in (b", "a in (b)c", "a (b)", "a b", "in (a)", "a in ((b))", "a)", "!", "a=b=c", "a=ü"]
+        {
             assert!(parse_selector(text).is_err(), "{text:?} was taken");
         }
     }

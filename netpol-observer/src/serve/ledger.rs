@@ -79,28 +79,14 @@ impl Ledger {
         equal("repeats not yet shown", self.pending, "zero", 0)?;
         if let Some(kernel) = &self.kernel {
             equal("records read from the ring", kernel.received, "records", self.records)?;
-            equal(
-                "repeats delivered by the kernel side",
-                kernel.folded_delivered,
-                "repeats counted",
-                self.counted,
-            )?;
+            equal("repeats delivered by the kernel side", kernel.folded_delivered, "repeats counted", self.counted)?;
         }
         Ok(())
     }
 }
 
 fn equal(left_name: &'static str, left: u64, right_name: &'static str, right: u64) -> Result<(), Imbalance> {
-    if left == right {
-        Ok(())
-    } else {
-        Err(Imbalance {
-            left_name,
-            left,
-            right_name,
-            right,
-        })
-    }
+    if left == right { Ok(()) } else { Err(Imbalance { left_name, left, right_name, right }) }
 }
 
 /// For the end of a run, on two or three lines. Counts that are usually zero appear when they are not.
@@ -122,13 +108,7 @@ impl fmt::Display for Ledger {
             }
             writeln!(f)?;
         }
-        write!(
-            f,
-            "drops    {} received = {} shown + {} repeats",
-            self.records + self.counted,
-            self.shown,
-            self.repeats
-        )?;
+        write!(f, "drops    {} received = {} shown + {} repeats", self.records + self.counted, self.shown, self.repeats)?;
         for (count, name) in [
             (self.pending, "waiting for a summary"),
             (self.filtered_out, "filtered out"),
@@ -156,13 +136,7 @@ mod tests {
     fn an_account_that_adds_up() {
         let ledger = Ledger {
             kernel: Some(KernelLedger {
-                counters: Counters {
-                    seen: 16,
-                    reported: 9,
-                    folded: 5,
-                    ring_full: 2,
-                    unfolded: 0,
-                },
+                counters: Counters { seen: 16, reported: 9, folded: 5, ring_full: 2, unfolded: 0 },
                 received: 9,
                 folded_delivered: 4,
                 program_misses: 3,
@@ -187,41 +161,15 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let ledger = Ledger {
-            records: 2,
-            decoded: 2,
-            shown: 1,
-            ..Ledger::default()
-        };
+        let ledger = Ledger { records: 2, decoded: 2, shown: 1, ..Ledger::default() };
         let error = ledger.balance().unwrap_err().to_string();
         assert!(error.contains("is 2") && error.contains("is 1"), "{error}");
-        let ledger = Ledger {
-            records: 1,
-            ..Ledger::default()
-        };
+        let ledger = Ledger { records: 1, ..Ledger::default() };
         assert!(ledger.balance().unwrap_err().to_string().contains("decoded + undecodable"));
-        let ledger = Ledger {
-            records: 1,
-            decoded: 1,
-            pending: 1,
-            ..Ledger::default()
-        };
+        let ledger = Ledger { records: 1, decoded: 1, pending: 1, ..Ledger::default() };
         assert_eq!(ledger.balance(), Ok(()));
         assert!(ledger.balance_final().is_err());
-        let kernel = KernelLedger {
-            counters: Counters {
-                seen: 1,
-                ..Counters::default()
-            },
-            ..KernelLedger::default()
-        };
-        assert!(
-            Ledger {
-                kernel: Some(kernel),
-                ..Ledger::default()
-            }
-            .balance()
-            .is_err()
-        );
+        let kernel = KernelLedger { counters: Counters { seen: 1, ..Counters::default() }, ..KernelLedger::default() };
+        assert!(Ledger { kernel: Some(kernel), ..Ledger::default() }.balance().is_err());
     }
 }

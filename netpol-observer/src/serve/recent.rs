@@ -23,23 +23,14 @@ struct Kept {
 impl Recent {
     /// An empty store.
     pub fn new(capacity: usize) -> Self {
-        Recent {
-            capacity,
-            kept: VecDeque::new(),
-            left_out_denials: 0,
-            left_out_repeats: 0,
-        }
+        Recent { capacity, kept: VecDeque::new(), left_out_denials: 0, left_out_repeats: 0 }
     }
 
     /// Adds a denial, pushing out the oldest when there are too many, or adds repeats to the denial they belong to.
     pub fn push(&mut self, item: Item) {
         match item {
             Item::Denial { key, denial } => {
-                self.kept.push_back(Kept {
-                    key,
-                    denial,
-                    repeats: None,
-                });
+                self.kept.push_back(Kept { key, denial, repeats: None });
                 while self.kept.len() > self.capacity {
                     let Some(oldest) = self.kept.pop_front() else { break };
                     self.left_out_denials += 1;

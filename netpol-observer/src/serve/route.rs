@@ -45,10 +45,7 @@ impl Route {
         Route {
             client: denial.who.client.clone(),
             server: denial.who.server.clone(),
-            service: denial.who.service.as_ref().map(|call| Dialled {
-                service: Arc::clone(&call.service),
-                port: call.port,
-            }),
+            service: denial.who.service.as_ref().map(|call| Dialled { service: Arc::clone(&call.service), port: call.port }),
             protocol: flow.protocol,
             port: server_port(&denial.event, &denial.who),
             icmp: flow.icmp,

@@ -54,11 +54,7 @@ pub struct Stream {
 impl Stream {
     /// A stream that has seen nothing yet.
     pub fn new(options: StreamOptions) -> Self {
-        Stream {
-            fold: Fold::new(options.fold),
-            options,
-            ledger: Ledger::default(),
-        }
+        Stream { fold: Fold::new(options.fold), options, ledger: Ledger::default() }
     }
 
     /// The account so far.
@@ -116,10 +112,7 @@ impl Stream {
         let Some(denial) = revived else { return Vec::new() };
         self.ledger.earlier -= 1;
         self.ledger.shown += 1;
-        vec![Item::Denial {
-            key: key_of(&denial, Fate::Shown),
-            denial,
-        }]
+        vec![Item::Denial { key: key_of(&denial, Fate::Shown), denial }]
     }
 
     /// The summaries that are due.
@@ -208,10 +201,7 @@ fn key_of(denial: &Denial, fate: Fate) -> Key {
             }
         }
     }
-    Key {
-        id: denial.event.id,
-        same: hasher.finish(),
-    }
+    Key { id: denial.event.id, same: hasher.finish() }
 }
 
 fn hash_party(party: &Party, hasher: &mut DefaultHasher) {

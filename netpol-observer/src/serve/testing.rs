@@ -41,44 +41,23 @@ pub(crate) fn pod(namespace: &str, name: &str, address: &str, pairs: &[(&str, &s
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
-        ports: vec![ContainerPort {
-            name: Some("metrics".into()),
-            port: 9090,
-            protocol: Protocol::Tcp,
-        }],
-        workload: Workload {
-            kind: "Deployment".into(),
-            name: name.split('-').next().unwrap().into(),
-        },
+        ports: vec![ContainerPort { name: Some("metrics".into()), port: 9090, protocol: Protocol::Tcp }],
+        workload: Workload { kind: "Deployment".into(), name: name.split('-').next().unwrap().into() },
         origin: None,
     })
 }
 
 pub(crate) fn party(pod: &Arc<Pod>) -> Party {
-    Party {
-        ip: pod.ips[0],
-        identity: Identity::Pod(Arc::clone(pod)),
-    }
+    Party { ip: pod.ips[0], identity: Identity::Pod(Arc::clone(pod)) }
 }
 
 pub(crate) fn external(address: &str) -> Party {
-    Party {
-        ip: ip(address),
-        identity: Identity::External,
-    }
+    Party { ip: ip(address), identity: Identity::External }
 }
 
 pub(crate) fn node(name: &str, address: &str) -> Party {
-    let node = Node {
-        name: name.into(),
-        labels: Labels::new(),
-        addresses: vec![ip(address)],
-        pod_cidrs: vec![],
-    };
-    Party {
-        ip: ip(address),
-        identity: Identity::Node(Arc::new(node)),
-    }
+    let node = Node { name: name.into(), labels: Labels::new(), addresses: vec![ip(address)], pod_cidrs: vec![] };
+    Party { ip: ip(address), identity: Identity::Node(Arc::new(node)) }
 }
 
 pub(crate) fn web() -> Arc<Pod> {
@@ -108,56 +87,25 @@ pub(crate) fn api_service() -> Arc<Service> {
 }
 
 pub(crate) fn policy(name: &str) -> PolicyRef {
-    PolicyRef {
-        kind: "NetworkPolicy",
-        namespace: "shop".into(),
-        name: name.into(),
-        resource_version: None,
-        origin: None,
-    }
+    PolicyRef { kind: "NetworkPolicy", namespace: "shop".into(), name: name.into(), resource_version: None, origin: None }
 }
 
 pub(crate) fn wants(key: &str, value: &str) -> Requirement {
-    Requirement {
-        key: key.into(),
-        operator: Operator::In(vec![value.into()]),
-    }
+    Requirement { key: key.into(), operator: Operator::In(vec![value.into()]) }
 }
 
 pub(crate) fn wants_frontend() -> Condition {
-    Condition::PodLabel {
-        wants: wants("app", "frontend"),
-        pod: "shop/web-7d9f".into(),
-        has: Some("web".into()),
-    }
+    Condition::PodLabel { wants: wants("app", "frontend"), pod: "shop/web-7d9f".into(), has: Some("web".into()) }
 }
 
 pub(crate) fn near(policy: &PolicyRef, direction: Direction, index: usize, peer: Vec<Condition>, port: Option<PortMiss>) -> NearMiss {
     let distance = peer.len() + port.as_ref().map_or(0, |port| port.failed.len());
-    NearMiss {
-        rule: RuleRef {
-            policy: policy.clone(),
-            direction,
-            index,
-            origin: None,
-        },
-        distance,
-        peer,
-        port,
-    }
+    NearMiss { rule: RuleRef { policy: policy.clone(), direction, index, origin: None }, distance, peer, port }
 }
 
 pub(crate) fn metrics_miss() -> PortMiss {
-    let failed = vec![Condition::NamedPortNumber {
-        name: "metrics".into(),
-        stands_for: vec![9090],
-        has: 8080,
-    }];
-    PortMiss {
-        index: 0,
-        wants: "metrics/TCP".into(),
-        failed,
-    }
+    let failed = vec![Condition::NamedPortNumber { name: "metrics".into(), stands_for: vec![9090], has: 8080 }];
+    PortMiss { index: 0, wants: "metrics/TCP".into(), failed }
 }
 
 /// What the ingress policy of the example says.
@@ -170,19 +118,8 @@ pub(crate) fn denied_ingress() -> DirectionExplanation {
             isolating: vec![IsolatingPolicy {
                 policy: frontend.clone(),
                 rules: vec![
-                    RuleMiss {
-                        index: 0,
-                        peers: vec![PeerMiss {
-                            index: 0,
-                            failed: vec![wants_frontend()],
-                        }],
-                        ports: vec![],
-                    },
-                    RuleMiss {
-                        index: 1,
-                        peers: vec![],
-                        ports: vec![metrics_miss()],
-                    },
+                    RuleMiss { index: 0, peers: vec![PeerMiss { index: 0, failed: vec![wants_frontend()] }], ports: vec![] },
+                    RuleMiss { index: 1, peers: vec![], ports: vec![metrics_miss()] },
                 ],
             }],
             nearest: vec![
@@ -194,11 +131,7 @@ pub(crate) fn denied_ingress() -> DirectionExplanation {
 }
 
 pub(crate) fn not_isolated(direction: Direction, subject: &str) -> DirectionExplanation {
-    DirectionExplanation {
-        direction,
-        subject: Some(subject.into()),
-        admission: Admission::NotIsolated,
-    }
+    DirectionExplanation { direction, subject: Some(subject.into()), admission: Admission::NotIsolated }
 }
 
 pub(crate) fn fix(direction: Direction, policy: Option<PolicyRef>, change: &str, admits: &[&str]) -> Fix {
@@ -219,22 +152,13 @@ pub(crate) fn example() -> Denial {
             time: at(0),
             id: FoldId(1),
             folded: true,
-            reason: Reason {
-                number: 8,
-                name: "NETFILTER_DROP".into(),
-            },
+            reason: Reason { number: 8, name: "NETFILTER_DROP".into() },
             location: Location {
                 address: 0xffff_ffff_c0a0_1234,
-                symbol: Some(Symbol {
-                    name: "nft_do_chain.isra.0".into(),
-                    offset: 0x1a,
-                }),
+                symbol: Some(Symbol { name: "nft_do_chain.isra.0".into(), offset: 0x1a }),
             },
             hook: Some(Hook::Forward),
-            interface: Some(Interface {
-                index: 12,
-                name: "veth1a2b".into(),
-            }),
+            interface: Some(Interface { index: 12, name: "veth1a2b".into() }),
             outgoing: false,
             netns: Some(4_026_531_840),
             packet_len: 60,
@@ -244,13 +168,7 @@ pub(crate) fn example() -> Denial {
                 protocol: Protocol::Tcp,
                 source_port: Some(41_312),
                 destination_port: Some(8080),
-                tcp_flags: Some(TcpFlags {
-                    syn: true,
-                    ack: false,
-                    fin: false,
-                    rst: false,
-                    psh: false,
-                }),
+                tcp_flags: Some(TcpFlags { syn: true, ack: false, fin: false, rst: false, psh: false }),
                 icmp: None,
                 fragment: None,
             },
@@ -310,11 +228,7 @@ pub(crate) fn innocent(class: Class, agreement: Agreement, summary: &str) -> Den
         remaining: vec![],
         notes: vec![],
     };
-    denial.diagnosis = Diagnosis {
-        class,
-        agreement,
-        summary: summary.into(),
-    };
+    denial.diagnosis = Diagnosis { class, agreement, summary: summary.into() };
     denial
 }
 
@@ -331,10 +245,7 @@ pub(crate) fn key(id: u64) -> Key {
 }
 
 pub(crate) fn item(id: u64, seconds: i64) -> Item {
-    Item::Denial {
-        key: key(id),
-        denial: example_at(id, seconds),
-    }
+    Item::Denial { key: key(id), denial: example_at(id, seconds) }
 }
 
 pub(crate) fn repeats(id: u64, count: u64, last: i64) -> Item {

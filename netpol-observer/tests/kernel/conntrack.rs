@@ -1,33 +1,16 @@
 //! What connection tracking and sockets add to a record: the Service a caller meant, replies, cookie and cgroup.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use netpol_observer::capture::live::LiveOptions;
 use netpol_observer_common::RecordFlags;
-use xtask::netns::{Bed, Netns};
 use xtask::testing::skipped;
 
-use crate::support::{call_tcp, machine, observe, send_udp, serve_tcp};
+use crate::support::{Pods, call_tcp, machine, observe, send_udp, serve_tcp};
 
 const SERVICE: &str = "10.96.0.10:80";
-
-struct Pods {
-    node: Netns,
-    web: Netns,
-    api: Netns,
-    _bed: Bed,
-}
-
-fn pods() -> Pods {
-    let mut bed = Bed::new("npo-test").unwrap();
-    let own: IpAddr = "192.0.2.1".parse().unwrap();
-    let node = bed.node("node", &[own]).unwrap();
-    let web = node.routed_pod(&mut bed, "web", &["10.244.1.10".parse().unwrap()]).unwrap();
-    let api = node.routed_pod(&mut bed, "api", &["10.244.1.20".parse().unwrap()]).unwrap();
-    Pods { node: node.netns().clone(), web, api, _bed: bed }
-}
 
 /// `rule` in the forward hook, behind kube-proxy's translation of the Service.
 fn ruleset(rule: &str) -> String {
@@ -42,7 +25,7 @@ fn ruleset(rule: &str) -> String {
 #[test]
 fn the_service_survives_translation() {
     let Some(_machine) = machine("conntrack::the_service_survives_translation") else { return };
-    let pods = pods();
+    let pods = Pods::new();
     pods.node.nft(&ruleset("tcp dport 8080 drop")).unwrap();
     let observed = observe(LiveOptions::default(), || {
         pods.web.in_ns(|| call_tcp(SERVICE.parse().unwrap(), Duration::from_millis(300)).expect_err("denied")).unwrap();
@@ -62,7 +45,7 @@ fn the_service_survives_translation() {
 #[test]
 fn a_dropped_reply_is_told_from_an_opening() {
     let Some(_machine) = machine("conntrack::a_dropped_reply") else { return };
-    let pods = pods();
+    let pods = Pods::new();
     pods.node.nft(&ruleset("ct direction reply drop")).unwrap();
     serve_tcp(&pods.api, "10.244.1.20:8080".parse().unwrap());
     let observed = observe(LiveOptions::default(), || {
@@ -78,7 +61,7 @@ fn a_dropped_reply_is_told_from_an_opening() {
 #[test]
 fn a_local_sender_is_told_by_cookie_and_cgroup() {
     let Some(_machine) = machine("conntrack::a_local_sender") else { return };
-    let pods = pods();
+    let pods = Pods::new();
     let rules = "table ip test { chain policies { type filter hook output priority 0; udp dport 9 drop; }; }";
     pods.node.nft(rules).unwrap();
     let mut cookie = 0u64;
@@ -109,9 +92,7 @@ fn a_local_sender_is_told_by_cookie_and_cgroup() {
 fn cookie_of(socket: &UdpSocket) -> u64 {
     let (mut cookie, mut len) = (0u64, size_of::<u64>() as libc::socklen_t);
     // SAFETY: value and length are valid for the call.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut cookie).cast(), &raw mut len)
-    };
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut cookie).cast(), &raw mut len) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     cookie
 }
@@ -133,7 +114,7 @@ fn own_cgroup() -> Option<u64> {
 #[test]
 fn udp_to_a_translated_address() {
     let Some(_machine) = machine("conntrack::udp_to_a_translated_address") else { return };
-    let pods = pods();
+    let pods = Pods::new();
     let rules = "table ip test {
         chain services { type nat hook prerouting priority dstnat; ip daddr 10.96.0.53 udp dport 53 dnat to 10.244.1.20:5353; }
         chain policies { type filter hook forward priority 0; policy accept; udp dport 5353 drop; }

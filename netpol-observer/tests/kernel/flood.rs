@@ -13,7 +13,7 @@ use zerocopy::FromBytes as _;
 
 use crate::support::{machine, runtime, start};
 
-const PACKETS: u64 = 1_000_000;
+pub(crate) const PACKETS: u64 = 1_000_000;
 const PORT: u16 = 9;
 
 /// What a flood came to.
@@ -28,12 +28,10 @@ struct Flood {
     firewall: u64,
 }
 
-fn node(bed: &mut Bed) -> Netns {
+pub(crate) fn node(bed: &mut Bed) -> Netns {
     let node = bed.node("node", &["192.0.2.1".parse().unwrap()]).unwrap();
     // Somewhere to route to; nothing ever gets there.
-    bed.namespace("sink").unwrap();
-    let pod = node.routed_pod(bed, "pod", &["10.244.1.20".parse().unwrap()]).unwrap();
-    drop(pod);
+    node.routed_pod(bed, "pod", &["10.244.1.20".parse().unwrap()]).unwrap();
     node.netns()
         .nft(&format!(
             "table inet test {{
@@ -116,12 +114,17 @@ impl Flood {
 
 /// VmRSS of this process, KiB.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    resident_of("self")
+}
+
+/// VmRSS of a process, KiB.
+pub(crate) fn resident_of(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok()).unwrap()
 }
 
 /// One flow: the same datagram over and over.
-fn send_same() {
+pub(crate) fn send_same() {
     let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
     let to: SocketAddr = (Ipv4Addr::new(10, 244, 1, 20), PORT).into();
     for _ in 0..PACKETS {
@@ -130,7 +133,7 @@ fn send_same() {
 }
 
 /// As many flows as packets: every datagram from another, forged, source address.
-fn send_spoofed() {
+pub(crate) fn send_spoofed() {
     // SAFETY: creates a socket; the descriptor is checked and owned below.
     let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW) };
     assert!(raw >= 0, "{}", std::io::Error::last_os_error());

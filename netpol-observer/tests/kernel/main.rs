@@ -9,3 +9,4 @@ mod flood;
 mod nftables;
 mod packets;
 mod support;
+mod tail;

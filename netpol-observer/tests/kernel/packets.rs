@@ -6,25 +6,8 @@ use std::time::Duration;
 
 use netpol_observer::capture::live::LiveOptions;
 use netpol_observer_common::RecordFlags;
-use xtask::netns::{Bed, Netns};
 
-use crate::support::{Observed, call_tcp, machine, observe, send_udp};
-
-struct Pods {
-    node: Netns,
-    web: Netns,
-    api: Netns,
-    _bed: Bed,
-}
-
-fn pods() -> Pods {
-    let mut bed = Bed::new("npo-test").unwrap();
-    let own: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-    let node = bed.node("node", &own).unwrap();
-    let web = node.routed_pod(&mut bed, "web", &["10.244.1.10".parse().unwrap(), "fd00:10:244:1::10".parse().unwrap()]).unwrap();
-    let api = node.routed_pod(&mut bed, "api", &["10.244.1.20".parse().unwrap(), "fd00:10:244:1::20".parse().unwrap()]).unwrap();
-    Pods { node: node.netns().clone(), web, api, _bed: bed }
-}
+use crate::support::{Observed, Pods, call_tcp, machine, observe, send_udp};
 
 /// Everything forwarded to the second pod is dropped, without connection tracking (which would put fragments together).
 const DENY_ALL: &str = "table inet test { chain policies { type filter hook forward priority 0; policy accept;
@@ -34,7 +17,7 @@ const DENY_ALL: &str = "table inet test { chain policies { type filter hook forw
 
 fn denied(test: &str, traffic: impl FnOnce() + Send) -> Option<(Pods, Observed)> {
     let _machine = machine(test)?;
-    let pods = pods();
+    let pods = Pods::new();
     pods.node.nft(DENY_ALL).unwrap();
     let observed = observe(LiveOptions::default(), || pods.web.in_ns(traffic).unwrap());
     observed.assert_balanced();
@@ -81,13 +64,7 @@ fn ipv6_extension_headers() {
         let options = [0u8, 0, 1, 4, 0, 0, 0, 0];
         // SAFETY: value and length are valid for the call.
         let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IPV6,
-                libc::IPV6_DSTOPTS,
-                options.as_ptr().cast(),
-                options.len() as u32,
-            )
+            libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, options.as_ptr().cast(), options.len() as u32)
         };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
         for _ in 0..3 {
@@ -108,7 +85,7 @@ fn ipv6_extension_headers() {
 #[test]
 fn nobody_listens() {
     let Some(_machine) = machine("packets::nobody_listens") else { return };
-    let pods = pods();
+    let pods = Pods::new();
     let observed = observe(LiveOptions::default(), || {
         pods.web
             .in_ns(|| {

@@ -11,7 +11,7 @@ use netpol_observer::capture::permissions::Permissions;
 use netpol_observer::capture::{Captured, KernelLedger, is_built_in};
 use netpol_observer::flow::{KernelNames, decode, fold_key};
 use netpol_observer_common::{DropRecord, FoldKey};
-use xtask::netns::{Netns, required_tools};
+use xtask::netns::{Bed, Netns, required_tools};
 use xtask::testing::skipped;
 use zerocopy::FromBytes as _;
 
@@ -162,7 +162,8 @@ fn user_space_key(record: &DropRecord) -> FoldKey {
 
 fn is_same(seen: &Seen, key: &FoldKey) -> bool {
     let record = &seen.record;
-    (record.netns, record.reason, seen.protocol()) == (key.netns, key.reason, key.protocol) && seen.key() == (key.src, key.dst, key.dst_port)
+    (record.netns, record.reason, seen.protocol()) == (key.netns, key.reason, key.protocol)
+        && seen.key() == (key.src, key.dst, key.dst_port)
 }
 
 impl Observed {
@@ -193,6 +194,28 @@ impl Observed {
         assert_eq!(counters.folded, folded_delivered, "repeats counted and delivered: {:?}", self.ledger);
         let packets: u64 = self.seen.iter().map(|seen| seen.packets).sum();
         assert_eq!(counters.seen - counters.ring_full, packets);
+    }
+}
+
+/// A node with two pods on links of their own, the pods with IPv4 and IPv6 addresses ending in 10 and 20.
+pub(crate) struct Pods {
+    pub(crate) node: Netns,
+    pub(crate) web: Netns,
+    pub(crate) api: Netns,
+    _bed: Bed,
+}
+
+impl Pods {
+    pub(crate) fn new() -> Self {
+        let mut bed = Bed::new("npo-test").unwrap();
+        let own: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let node = bed.node("node", &own).unwrap();
+        let mut pod = |name: &str, last: &str| {
+            let addresses = [format!("10.244.1.{last}"), format!("fd00:10:244:1::{last}")].map(|address| address.parse().unwrap());
+            node.routed_pod(&mut bed, name, &addresses).unwrap()
+        };
+        let (web, api) = (pod("web", "10"), pod("api", "20"));
+        Pods { node: node.netns().clone(), web, api, _bed: bed }
     }
 }
 

@@ -79,21 +79,12 @@ fn a_replay_as_json() {
     let types: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["notice", "denial", "denial", "repeat", "denial", "ledger"]);
     let denied = &lines[1];
-    assert_eq!(
-        (&denied["class"], &denied["directions"][0]),
-        (&"policyDenied".into(), &"ingress".into())
-    );
+    assert_eq!((&denied["class"], &denied["directions"][0]), (&"policyDenied".into(), &"ingress".into()));
     assert_eq!(denied["service"]["port"], 80);
     assert_eq!(denied["kernel"]["node"], "node-2");
-    assert_eq!(
-        denied["explanation"]["ingress"]["isolating"][0]["policy"]["name"],
-        "api-allow-frontend"
-    );
+    assert_eq!(denied["explanation"]["ingress"]["isolating"][0]["policy"]["name"], "api-allow-frontend");
     let repeats = &lines[3];
-    assert_eq!(
-        (&repeats["id"], &repeats["count"], &repeats["total"]),
-        (&denied["id"], &5.into(), &6.into())
-    );
+    assert_eq!((&repeats["id"], &repeats["count"], &repeats["total"]), (&denied["id"], &5.into(), &6.into()));
     let ledger = lines.last().unwrap();
     assert_eq!(ledger["balanced"], true);
     for (field, count) in [
@@ -147,10 +138,7 @@ fn filters_choose_and_not_turns_round() {
 fn what_the_filters_leave_out_is_accounted() {
     let (out, err) = succeed(Scene::new().tail(&["--not", "--port", "8080"]));
     assert!(!out.contains("api-5c4b"), "{out}");
-    assert!(
-        err.contains("11 received = 2 shown + 0 repeats + 6 filtered out + 1 elsewhere + 1 unattributed + 1 undecodable"),
-        "{err}"
-    );
+    assert!(err.contains("11 received = 2 shown + 0 repeats + 6 filtered out + 1 elsewhere + 1 unattributed + 1 undecodable"), "{err}");
 }
 
 #[test]
@@ -178,17 +166,7 @@ fn without_manifests_addresses_are_shown() {
 #[test]
 fn manifests_from_standard_input_and_colours() {
     let scene = Scene::new();
-    let mut command = scene.observer(&[
-        "tail",
-        "--replay",
-        "drops.rec",
-        "-f",
-        "-",
-        "--color",
-        "always",
-        "--node-name",
-        "node-9",
-    ]);
+    let mut command = scene.observer(&["tail", "--replay", "drops.rec", "-f", "-", "--color", "always", "--node-name", "node-9"]);
     command.write_stdin(scene::MANIFESTS);
     let (out, _) = succeed(command);
     assert!(out.contains("\u{1b}[31mDENIED\u{1b}[0m"), "{out:?}");
@@ -240,10 +218,7 @@ fn errors_say_what_and_where() {
     let scene = Scene::new();
     std::fs::write(scene.path("bad.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: [").unwrap();
     let err = fail(scene.observer(&["tail", "--replay", "drops.rec", "-f", "missing.yaml"]), 1);
-    assert!(
-        err.contains("error: the manifests cannot be used") && err.contains("missing.yaml"),
-        "{err}"
-    );
+    assert!(err.contains("error: the manifests cannot be used") && err.contains("missing.yaml"), "{err}");
     let err = fail(scene.observer(&["tail", "--replay", "drops.rec", "-f", "bad.yaml"]), 1);
     assert!(err.contains("bad.yaml"), "{err}");
     let err = fail(scene.observer(&["tail", "--replay", "missing.rec"]), 1);
@@ -262,19 +237,13 @@ fn command_lines_that_make_no_sense() {
         (&["tail", "--last", "5"], "history comes from --replay FILE"),
         (&["tail", "--replay", "drops.rec", "--last", "0"], "0 is not in"),
         (&["tail", "--replay", "drops.rec", "--duration", "5s"], "cannot be used with"),
-        (
-            &["tail", "--replay", "drops.rec", "--oneline", "-o", "json"],
-            "--oneline is about text",
-        ),
+        (&["tail", "--replay", "drops.rec", "--oneline", "-o", "json"], "--oneline is about text"),
         (&["tail", "--replay", "drops.rec", "--record", "./drops.rec"], "would overwrite"),
         (&["tail", "--replay", "drops.rec", "--not"], "--not needs a filter"),
         (&["tail", "--replay", "drops.rec", "--port", "http"], "expected a port number"),
         (&["tail", "--replay", "drops.rec", "-l", "app in"], "expected terms such as app=web"),
         (&["tail", "--replay", "drops.rec", "--class", "x"], "expected one of policy-denied"),
-        (
-            &["tail", "--replay", "drops.rec", "--since", "yesterday"],
-            "expected a duration such as 5m",
-        ),
+        (&["tail", "--replay", "drops.rec", "--since", "yesterday"], "expected a duration such as 5m"),
         (&["tail", "--replay", "drops.rec", "-o", "yaml"], "possible values: text, json"),
         (&["tail", "-f", "-", "-f", "-"], "more than once"),
         (&["trail"], "unrecognized subcommand"),
@@ -289,9 +258,7 @@ fn command_lines_that_make_no_sense() {
 
 /// So many drops that no pipe holds what is printed of them.
 fn flood() -> Scene {
-    let drops: Vec<_> = (0..5000)
-        .map(|i| record(&syn("10.244.1.5:41000", &format!("10.244.2.8:{}", 1000 + i), 1)))
-        .collect();
+    let drops: Vec<_> = (0..5000).map(|i| record(&syn("10.244.1.5:41000", &format!("10.244.2.8:{}", 1000 + i), 1))).collect();
     Scene::with(&drops)
 }
 
@@ -326,13 +293,7 @@ fn signals_end_the_tail_with_its_account() {
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
-        assert!(
-            Command::new("kill")
-                .args([signal, &child.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         // The program waits for room in the pipe; what it finds when it goes on is the signal.
         std::thread::sleep(std::time::Duration::from_millis(200));
         let mut rest = String::new();
@@ -340,13 +301,7 @@ fn signals_end_the_tail_with_its_account() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{signal}: {output:?}");
         let err = String::from_utf8(output.stderr).unwrap();
-        let received: u64 = err
-            .split("drops    ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next())
-            .unwrap()
-            .parse()
-            .unwrap();
+        let received: u64 = err.split("drops    ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
         assert!((1..5000).contains(&received), "{signal}: {err}");
     }
 }
@@ -354,16 +309,11 @@ fn signals_end_the_tail_with_its_account() {
 #[test]
 fn repeats_are_printed_at_the_interval() {
     let scene = Scene::new();
-    let drops: Vec<_> = (0..20)
-        .map(|second| record(&syn("10.244.1.5:41000", "10.244.2.8:5432", second)))
-        .collect();
+    let drops: Vec<_> = (0..20).map(|second| record(&syn("10.244.1.5:41000", "10.244.2.8:5432", second))).collect();
     write(&scene.path("drops.rec"), &drops);
     let counts = |arguments: &[&str]| -> Vec<String> {
         let (out, _) = succeed(scene.tail(arguments));
-        out.lines()
-            .filter_map(|line| line.split_once('+'))
-            .map(|(_, count)| count.split(' ').next().unwrap().to_owned())
-            .collect()
+        out.lines().filter_map(|line| line.split_once('+')).map(|(_, count)| count.split(' ').next().unwrap().to_owned()).collect()
     };
     assert_eq!(counts(&[]), ["4", "5", "5", "5"]);
     assert_eq!(counts(&["--summary-interval", "1h"]), ["19"]);

@@ -75,9 +75,7 @@ impl Scene {
     }
 
     pub(crate) fn with(captured: &[Captured]) -> Self {
-        let scene = Scene {
-            directory: TempDir::new().unwrap(),
-        };
+        let scene = Scene { directory: TempDir::new().unwrap() };
         std::fs::write(scene.path("cluster.yaml"), MANIFESTS).unwrap();
         write(&scene.path("drops.rec"), captured);
         scene
@@ -96,12 +94,7 @@ impl Scene {
 
     pub(crate) fn observer(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_observer"));
-        command
-            .current_dir(&self.directory)
-            .env("TZ", "UTC")
-            .env_remove("NODE_NAME")
-            .env_remove("RUST_LOG")
-            .args(arguments);
+        command.current_dir(&self.directory).env("TZ", "UTC").env_remove("NODE_NAME").env_remove("RUST_LOG").args(arguments);
         command
     }
 }
@@ -130,9 +123,7 @@ pub(crate) fn syn(source: &str, destination: &str, seconds: u64) -> RecordBuilde
 fn web_to_api(source_port: u16, seconds: u64) -> RecordBuilder {
     let source = format!("10.244.1.5:{source_port}");
     // IP_CT_NEW, no status bits.
-    syn(&source, "10.244.2.7:8080", seconds)
-        .conntrack(address(&source), address("10.96.0.10:80"), Protocol::Tcp, 2, 0)
-        .folded()
+    syn(&source, "10.244.2.7:8080", seconds).conntrack(address(&source), address("10.96.0.10:80"), Protocol::Tcp, 2, 0).folded()
 }
 
 pub(crate) fn record(builder: &RecordBuilder) -> Captured {
@@ -142,13 +133,7 @@ pub(crate) fn record(builder: &RecordBuilder) -> Captured {
 fn repeat(builder: &RecordBuilder, count: u64, last: u64) -> Captured {
     let record = builder.build();
     let flow = decode(record.ether_type, &record.header[..usize::from(record.header_len)]).unwrap();
-    Captured::Repeat {
-        key: fold_key(&record, &flow),
-        value: FoldValue {
-            count,
-            last_ns: last * SECOND,
-        },
-    }
+    Captured::Repeat { key: fold_key(&record, &flow), value: FoldValue { count, last_ns: last * SECOND } }
 }
 
 /// Six records and five drops counted by the kernel:
@@ -157,13 +142,7 @@ fn repeat(builder: &RecordBuilder, count: u64, last: u64) -> Captured {
 pub(crate) fn drops() -> Vec<Captured> {
     let dns = RecordBuilder::packet(&udp(address("10.244.1.5:5353"), address("10.244.3.3:53"))).time_ns(6 * SECOND);
     let unknown = syn("10.244.9.9:1", "10.244.9.8:2", 6);
-    let counters = Counters {
-        seen: 12,
-        reported: 6,
-        folded: 5,
-        ring_full: 1,
-        unfolded: 0,
-    };
+    let counters = Counters { seen: 12, reported: 6, folded: 5, ring_full: 1, unfolded: 0 };
     vec![
         record(&web_to_api(40_000, 0)),
         record(&web_to_api(40_001, 1)),
@@ -173,11 +152,6 @@ pub(crate) fn drops() -> Vec<Captured> {
         record(&dns),
         record(&syn("10.0.0.1:1", "10.0.0.2:2", 7).with(|record| record.header_len = 3)),
         repeat(&unknown, 1, 8),
-        Captured::Ledger(KernelLedger {
-            counters,
-            received: 6,
-            folded_delivered: 5,
-            program_misses: 0,
-        }),
+        Captured::Ledger(KernelLedger { counters, received: 6, folded_delivered: 5, program_misses: 0 }),
     ]
 }

@@ -40,11 +40,7 @@ impl Expected {
                 differences.push(format!("{what}: expected {wanted}, found {found}"));
             }
         };
-        compare(
-            "class",
-            denied.class.to_owned(),
-            text(line, "/class").unwrap_or_default().to_owned(),
-        );
+        compare("class", denied.class.to_owned(), text(line, "/class").unwrap_or_default().to_owned());
         let directions: BTreeSet<&str> = strings(line.pointer("/directions")).collect();
         compare("directions", denied.directions.join(", "), join(&directions));
         let agreement = text(line, "/agreement/verdict").unwrap_or_default();
@@ -59,11 +55,8 @@ impl Expected {
             compare("agreement", "no policy blamed".to_owned(), agreement.to_owned());
         }
         if let Some(service) = denied.service {
-            let found = format!(
-                "{}/{}",
-                text(line, "/service/namespace").unwrap_or_default(),
-                text(line, "/service/name").unwrap_or_default()
-            );
+            let found =
+                format!("{}/{}", text(line, "/service/namespace").unwrap_or_default(), text(line, "/service/name").unwrap_or_default());
             compare("Service", service.to_owned(), found);
         }
         differences
@@ -77,9 +70,7 @@ pub(super) fn blames_policies(line: &Value) -> bool {
 
 /// Whether a line comes from one of these network namespaces, or does not tell.
 pub(super) fn is_from(line: &Value, namespaces: &[u64]) -> bool {
-    line.pointer("/kernel/netns")
-        .and_then(Value::as_u64)
-        .is_none_or(|netns| namespaces.contains(&netns))
+    line.pointer("/kernel/netns").and_then(Value::as_u64).is_none_or(|netns| namespaces.contains(&netns))
 }
 
 /// Who called whom, for messages.
@@ -92,12 +83,7 @@ pub(super) fn describe(line: &Value) -> String {
         }
     };
     let port = line.pointer("/server/port").map(Value::to_string).unwrap_or_default();
-    format!(
-        "{} → {}:{port}/{}",
-        party("client"),
-        party("server"),
-        text(line, "/protocol").unwrap_or("?")
-    )
+    format!("{} → {}:{port}/{}", party("client"), party("server"), text(line, "/protocol").unwrap_or("?"))
 }
 
 /// The last account of the run: a sentence, and whether it adds up.
@@ -140,19 +126,13 @@ fn join<T: AsRef<str>>(set: &BTreeSet<T>) -> String {
 
 /// Policies that isolate in these directions.
 fn policies(line: &Value, directions: &[&str]) -> BTreeSet<String> {
-    let isolating = directions
-        .iter()
-        .flat_map(|direction| items(line.pointer(&format!("/explanation/{direction}/isolating"))));
-    isolating
-        .filter_map(|entry| Some(format!("{}/{}", text(entry, "/policy/namespace")?, text(entry, "/policy/name")?)))
-        .collect()
+    let isolating = directions.iter().flat_map(|direction| items(line.pointer(&format!("/explanation/{direction}/isolating"))));
+    isolating.filter_map(|entry| Some(format!("{}/{}", text(entry, "/policy/namespace")?, text(entry, "/policy/name")?))).collect()
 }
 
 /// Conditions the nearest rule of each of these directions misses.
 fn nearest_conditions<'a>(line: &'a Value, directions: &[&str]) -> BTreeSet<&'a str> {
-    let nearest = directions
-        .iter()
-        .filter_map(|direction| line.pointer(&format!("/explanation/{direction}/nearest/0")));
+    let nearest = directions.iter().filter_map(|direction| line.pointer(&format!("/explanation/{direction}/nearest/0")));
     nearest
         .flat_map(|rule| items(rule.get("peer")).chain(items(rule.pointer("/port/failed"))))
         .filter_map(|condition| text(condition, "/condition"))
@@ -214,11 +194,7 @@ mod tests {
             ("/directions", json!(["egress", "ingress"]), "directions"),
             ("/agreement/verdict", json!("policiesAllow"), "agreement"),
             ("/explanation/ingress/isolating/1/policy/name", json!("other"), "policies"),
-            (
-                "/explanation/ingress/nearest/0/peer/0/condition",
-                json!("namespaceLabel"),
-                "nearest",
-            ),
+            ("/explanation/ingress/nearest/0/peer/0/condition", json!("namespaceLabel"), "nearest"),
             ("/explanation/ingress/nearest", json!([]), "nearest"),
             ("/service/name", json!("web"), "Service"),
         ] {

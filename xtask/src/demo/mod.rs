@@ -64,11 +64,9 @@ pub struct DemoOptions {
 pub fn run(options: DemoOptions) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let started = Instant::now();
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let observer = options
-        .observer
-        .canonicalize()
-        .with_context(|| format!("no program at {}", options.observer.display()))?;
+    // Not the path of this program's file, which a build that goes on meanwhile may replace.
+    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+    let observer = options.observer.canonicalize().with_context(|| format!("no program at {}", options.observer.display()))?;
 
     let shop = Shop::load(&workspace()?.join(MANIFESTS))?;
     heading("Building a node in network namespaces");
@@ -115,11 +113,7 @@ pub fn run(options: DemoOptions) -> Result<()> {
             problems.len()
         );
     }
-    println!(
-        "  all {} denied calls explained in {:.0} s; everything is removed",
-        rows.len(),
-        started.elapsed().as_secs_f32()
-    );
+    println!("  all {} denied calls explained in {:.0} s; everything is removed", rows.len(), started.elapsed().as_secs_f32());
     Ok(())
 }
 
@@ -139,31 +133,19 @@ pub struct Rehearsal {
 pub fn rehearse(program: &Path) -> Result<Rehearsal> {
     let interrupt = Interrupt::never();
     let stage = Stage::build(Shop::load(&workspace()?.join(MANIFESTS))?, program)?;
-    let clients = ALLOWED
-        .iter()
-        .chain(DENIED)
-        .map(|step| Ok((step, stage.start(step)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let clients = ALLOWED.iter().chain(DENIED).map(|step| Ok((step, stage.start(step)?))).collect::<Result<Vec<_>>>()?;
     let mut surprises = Vec::new();
     for (step, client) in clients {
         surprises.extend(surprise(step, &client.finish(&interrupt)?));
     }
-    let counters = stage
-        .node()
-        .counters()?
-        .into_iter()
-        .map(|(_, _, name, value)| (name, value.packets))
-        .collect();
+    let counters = stage.node().counters()?.into_iter().map(|(_, _, name, value)| (name, value.packets)).collect();
     Ok(Rehearsal { surprises, counters })
 }
 
 /// The top of the repository this was built from.
 fn workspace() -> Result<PathBuf> {
     let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
-    crate_directory
-        .parent()
-        .map(Path::to_owned)
-        .context("the xtask crate has no parent directory")
+    crate_directory.parent().map(Path::to_owned).context("the xtask crate has no parent directory")
 }
 
 /// A message when the kernel did not do what the policies mean.
@@ -210,12 +192,7 @@ fn denied_call(stage: &Stage, step: &Step, observers: &mut Observers, interrupt:
     println!("  {DIM}the client saw:{DIM:#} {seen}");
     interrupt.pause(PACE)?;
     let surprise = surprise(step, &seen);
-    Ok(Row {
-        expected,
-        seen,
-        surprise,
-        differences: None,
-    })
+    Ok(Row { expected, seen, surprise, differences: None })
 }
 
 impl Row {
@@ -238,12 +215,7 @@ fn expected(stage: &Stage, step: &Step) -> Result<Expected> {
         Call::Udp(..) | Call::Dns(_) => "UDP",
     };
     let server = server_address(stage.shop(), &denied, step.ipv6).with_context(|| step.sentence())?;
-    Ok(Expected {
-        client: stage.caller_address(step)?,
-        server,
-        protocol,
-        denied,
-    })
+    Ok(Expected { client: stage.caller_address(step)?, server, protocol, denied })
 }
 
 fn server_address(shop: &Shop, denied: &Denied, ipv6: bool) -> Result<IpAddr> {
@@ -262,18 +234,12 @@ fn server_address(shop: &Shop, denied: &Denied, ipv6: bool) -> Result<IpAddr> {
 /// Reports that blame policies for something no step is denied by policies for.
 fn wrongly_blamed(stage: &Stage, rows: &[Row], observers: &Observers) -> Result<Vec<String>> {
     let namespaces = stage.namespaces()?;
-    let by_policy: Vec<&Expected> = rows
-        .iter()
-        .map(|row| &row.expected)
-        .filter(|expected| expected.denied.class == "policyDenied")
-        .collect();
+    let by_policy: Vec<&Expected> =
+        rows.iter().map(|row| &row.expected).filter(|expected| expected.denied.class == "policyDenied").collect();
     let strays = observers.lines(|line| {
         expect::blames_policies(line) && expect::is_from(line, &namespaces) && !by_policy.iter().any(|expected| expected.concerns(line))
     });
-    Ok(strays
-        .iter()
-        .map(|line| format!("policies were blamed for {}", expect::describe(line)))
-        .collect())
+    Ok(strays.iter().map(|line| format!("policies were blamed for {}", expect::describe(line))).collect())
 }
 
 /// Prints the table; says how many calls were not explained as they should be.
@@ -283,15 +249,8 @@ fn summary(rows: &[Row]) -> usize {
             None => "not seen".to_owned(),
             Some(differences) if !differences.is_empty() => differences.join("; "),
             Some(_) => {
-                let Denied {
-                    class,
-                    directions,
-                    policies,
-                    ..
-                } = row.expected.denied;
-                format!("{class} {} {}", directions.join("+"), policies.join(", "))
-                    .trim_end()
-                    .to_owned()
+                let Denied { class, directions, policies, .. } = row.expected.denied;
+                format!("{class} {} {}", directions.join("+"), policies.join(", ")).trim_end().to_owned()
             }
         };
         let mark = mark(row.is_explained() && row.surprise.is_none());
@@ -306,9 +265,5 @@ fn heading(text: &str) {
 }
 
 fn mark(good: bool) -> String {
-    if good {
-        format!("{GREEN}✓{GREEN:#}")
-    } else {
-        format!("{RED}✗{RED:#}")
-    }
+    if good { format!("{GREEN}✓{GREEN:#}") } else { format!("{RED}✗{RED:#}") }
 }

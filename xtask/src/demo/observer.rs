@@ -76,11 +76,7 @@ impl Observers {
             Ok((observers.people.is_attached() && observers.json.is_attached()).then_some(()))
         })?;
         if attached.is_none() {
-            bail!(
-                "the observer did not say \"{ATTACHED} …\" within {} s; it said: {}",
-                START_PATIENCE.as_secs(),
-                observers.people.said()
-            );
+            bail!("the observer did not say \"{ATTACHED} …\" within {} s; it said: {}", START_PATIENCE.as_secs(), observers.people.said());
         }
         Ok(observers)
     }
@@ -136,12 +132,7 @@ impl Tail {
                 }
             }));
         }
-        Ok(Self {
-            what,
-            process: Some(process),
-            messages,
-            readers,
-        })
+        Ok(Self { what, process: Some(process), messages, readers })
     }
 
     fn is_attached(&self) -> bool {
@@ -150,11 +141,7 @@ impl Tail {
 
     fn said(&self) -> String {
         let messages = lock(&self.messages);
-        if messages.is_empty() {
-            "nothing".to_owned()
-        } else {
-            messages.join("\n")
-        }
+        if messages.is_empty() { "nothing".to_owned() } else { messages.join("\n") }
     }
 
     fn stop(&mut self) -> Result<()> {

@@ -52,12 +52,7 @@ impl Shop {
             let path = directory.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let mut shop = Self {
-            ruleset: read("enforce.nft")?,
-            node: Vec::new(),
-            pods: Vec::new(),
-            services: Vec::new(),
-        };
+        let mut shop = Self { ruleset: read("enforce.nft")?, node: Vec::new(), pods: Vec::new(), services: Vec::new() };
         for file in ["cluster.yaml", "pods.yaml", "services.yaml"] {
             let objects: Vec<Value> = serde_saphyr::from_multiple(&read(file)?).with_context(|| format!("{file} is not valid YAML"))?;
             for object in objects {
@@ -72,18 +67,12 @@ impl Shop {
 
     /// The pod `NAMESPACE/APP`.
     pub(super) fn pod(&self, key: &str) -> Result<&Pod> {
-        self.pods
-            .iter()
-            .find(|pod| pod.key == key)
-            .with_context(|| format!("no pod {key} in pods.yaml"))
+        self.pods.iter().find(|pod| pod.key == key).with_context(|| format!("no pod {key} in pods.yaml"))
     }
 
     /// The Service `NAMESPACE/NAME`.
     pub(super) fn service(&self, key: &str) -> Result<&Service> {
-        self.services
-            .iter()
-            .find(|service| service.key == key)
-            .with_context(|| format!("no Service {key} in services.yaml"))
+        self.services.iter().find(|service| service.key == key).with_context(|| format!("no Service {key} in services.yaml"))
     }
 
     fn add(&mut self, object: &Value) -> Result<()> {
@@ -94,26 +83,20 @@ impl Shop {
                 "Node" => {
                     let internal =
                         list(object, "/status/addresses").filter(|address| address.get("type").is_some_and(|kind| kind == "InternalIP"));
-                    Some(Added::Node(
-                        internal.map(|address| ip(address.get("address"))).collect::<Result<_>>()?,
-                    ))
+                    Some(Added::Node(internal.map(|address| ip(address.get("address"))).collect::<Result<_>>()?))
                 }
                 "Pod" => {
                     let ports = list(object, "/spec/containers").flat_map(|container| list(container, "/ports"));
                     Some(Added::Pod(Pod {
                         key: format!("{namespace}/{}", text("/metadata/labels/app")),
-                        addresses: list(object, "/status/podIPs")
-                            .map(|entry| ip(entry.get("ip")))
-                            .collect::<Result<_>>()?,
+                        addresses: list(object, "/status/podIPs").map(|entry| ip(entry.get("ip"))).collect::<Result<_>>()?,
                         host_network: object.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)),
                         ports: ports.map(port).collect::<Result<_>>()?,
                     }))
                 }
                 "Service" => Some(Added::Service(Service {
                     key: format!("{namespace}/{name}"),
-                    addresses: list(object, "/spec/clusterIPs")
-                        .map(|address| ip(Some(address)))
-                        .collect::<Result<_>>()?,
+                    addresses: list(object, "/spec/clusterIPs").map(|address| ip(Some(address))).collect::<Result<_>>()?,
                 })),
                 _ => None,
             })
@@ -144,21 +127,14 @@ fn ip(value: Option<&Value>) -> Result<IpAddr> {
 }
 
 fn port(value: &Value) -> Result<(String, u16)> {
-    let number = value
-        .get("containerPort")
-        .and_then(Value::as_u64)
-        .and_then(|number| u16::try_from(number).ok());
+    let number = value.get("containerPort").and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
     let protocol = value.get("protocol").and_then(Value::as_str).unwrap_or("TCP");
     Ok((protocol.to_owned(), number.context("a containerPort is missing or no port number")?))
 }
 
 /// The address of a family.
 pub(super) fn of_family(addresses: &[IpAddr], ipv6: bool) -> Result<IpAddr> {
-    addresses
-        .iter()
-        .copied()
-        .find(|address| address.is_ipv6() == ipv6)
-        .context("no address of that family")
+    addresses.iter().copied().find(|address| address.is_ipv6() == ipv6).context("no address of that family")
 }
 
 #[cfg(test)]
@@ -181,10 +157,7 @@ mod tests {
         let shop = Shop::load(&directory()).unwrap();
         let pods = shop.pods.iter().filter(|pod| !pod.host_network).map(|pod| &pod.addresses);
         let mut seen = BTreeSet::new();
-        for addresses in pods
-            .chain(shop.services.iter().map(|service| &service.addresses))
-            .chain([&shop.node])
-        {
+        for addresses in pods.chain(shop.services.iter().map(|service| &service.addresses)).chain([&shop.node]) {
             assert_eq!(addresses.iter().filter(|address| address.is_ipv6()).count(), 1, "{addresses:?}");
             assert_eq!(addresses.len(), 2, "{addresses:?}");
             for address in addresses {
@@ -196,21 +169,14 @@ mod tests {
     #[test]
     fn endpoint_slices_hold_the_pods_addresses() {
         let shop = Shop::load(&directory()).unwrap();
-        let slices: Vec<Value> = objects("services.yaml")
-            .into_iter()
-            .filter(|object| object["kind"] == "EndpointSlice")
-            .collect();
+        let slices: Vec<Value> = objects("services.yaml").into_iter().filter(|object| object["kind"] == "EndpointSlice").collect();
         assert_eq!(slices.len(), 14);
         for slice in slices {
             for endpoint in list(&slice, "/endpoints") {
                 let address = ip(endpoint.pointer("/addresses/0")).unwrap();
                 let owner = shop.pods.iter().find(|pod| pod.addresses.contains(&address)).unwrap();
                 let name = endpoint.pointer("/targetRef/name").and_then(Value::as_str).unwrap();
-                assert!(
-                    name.starts_with(owner.key.split_once('/').unwrap().1),
-                    "{name} is not {}",
-                    owner.key
-                );
+                assert!(name.starts_with(owner.key.split_once('/').unwrap().1), "{name} is not {}", owner.key);
             }
         }
     }
@@ -229,29 +195,17 @@ mod tests {
     fn the_steps_speak_of_objects_that_exist() {
         let policies: BTreeSet<String> = objects("policies.yaml")
             .iter()
-            .map(|policy| {
-                format!(
-                    "{}/{}",
-                    policy["metadata"]["namespace"].as_str().unwrap(),
-                    policy["metadata"]["name"].as_str().unwrap()
-                )
-            })
+            .map(|policy| format!("{}/{}", policy["metadata"]["namespace"].as_str().unwrap(), policy["metadata"]["name"].as_str().unwrap()))
             .collect();
-        let blamed: BTreeSet<String> = DENIED
-            .iter()
-            .flat_map(|step| step.denied.unwrap().policies)
-            .map(|policy| (*policy).to_owned())
-            .collect();
+        let blamed: BTreeSet<String> =
+            DENIED.iter().flat_map(|step| step.denied.unwrap().policies).map(|policy| (*policy).to_owned()).collect();
         assert_eq!(blamed, policies, "every policy denies something, and nothing else is blamed");
         let shop = Shop::load(&directory()).unwrap();
         for step in ALLOWED.iter().chain(DENIED).filter(|step| step.caller.contains('/')) {
             shop.pod(step.caller).unwrap();
         }
         for (pod, port) in CRASHED {
-            assert!(
-                shop.pod(pod).unwrap().ports.contains(&("TCP".to_owned(), *port)),
-                "{pod} declares {port}"
-            );
+            assert!(shop.pod(pod).unwrap().ports.contains(&("TCP".to_owned(), *port)), "{pod} declares {port}");
         }
     }
 }

@@ -83,14 +83,7 @@ impl Stage {
         }
         node.netns().nft(&shop.ruleset).context("enforce.nft")?;
 
-        let mut stage = Self {
-            servers: Vec::new(),
-            places,
-            node: node.netns().clone(),
-            shop,
-            program: program.to_owned(),
-            _bed: bed,
-        };
+        let mut stage = Self { servers: Vec::new(), places, node: node.netns().clone(), shop, program: program.to_owned(), _bed: bed };
         stage.start_servers()?;
         Ok(stage)
     }
@@ -130,20 +123,10 @@ impl Stage {
     /// # Errors
     /// It cannot be started.
     pub(super) fn start(&self, step: &Step) -> Result<Client> {
-        let place = self
-            .places
-            .get(step.caller)
-            .with_context(|| format!("nobody is called {}", step.caller))?;
+        let place = self.places.get(step.caller).with_context(|| format!("nobody is called {}", step.caller))?;
         let mut command = Command::new(&self.program);
-        command
-            .arg("pod-call")
-            .args(self.call_arguments(step)?)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        place
-            .spawn(command)
-            .map(Client)
-            .with_context(|| format!("the client of {}", step.caller))
+        command.arg("pod-call").args(self.call_arguments(step)?).stdin(Stdio::null()).stdout(Stdio::piped());
+        place.spawn(command).map(Client).with_context(|| format!("the client of {}", step.caller))
     }
 
     fn call_arguments(&self, step: &Step) -> Result<Vec<String>> {
@@ -154,10 +137,9 @@ impl Stage {
                 words.extend(["http".to_owned(), dns_name(key)?, port.to_string(), "--dns".to_owned(), dns()?]);
             }
             Call::Http(target, port) => words.extend(["http".to_owned(), self.address(target, step.ipv6)?.to_string(), port.to_string()]),
-            Call::Udp(target, port) => words.extend([
-                "udp".to_owned(),
-                SocketAddr::new(self.address(target, step.ipv6)?, port).to_string(),
-            ]),
+            Call::Udp(target, port) => {
+                words.extend(["udp".to_owned(), SocketAddr::new(self.address(target, step.ipv6)?, port).to_string()]);
+            }
             Call::Dns(key) => words.extend(["dns".to_owned(), dns_name(key)?, dns()?]),
         }
         if step.ipv6 && !matches!(step.call, Call::Udp(..)) {
@@ -179,9 +161,7 @@ impl Stage {
         let records: Vec<String> = {
             let record = |key: &str, address: &IpAddr| dns_name(key).map(|name| format!("{name}={address}"));
             let services = self.shop.services.iter();
-            services
-                .flat_map(|service| service.addresses.iter().map(|address| record(&service.key, address)))
-                .collect::<Result<_>>()?
+            services.flat_map(|service| service.addresses.iter().map(|address| record(&service.key, address))).collect::<Result<_>>()?
         };
         let mut wanted: Vec<(String, Vec<String>)> = Vec::new();
         for pod in &self.shop.pods {
@@ -197,22 +177,14 @@ impl Stage {
             wanted.push((pod.key.clone(), words));
         }
         for (host, _, port) in OUTSIDE {
-            wanted.push((
-                (*host).to_owned(),
-                port.iter().flat_map(|port| ["--http".to_owned(), port.to_string()]).collect(),
-            ));
+            wanted.push(((*host).to_owned(), port.iter().flat_map(|port| ["--http".to_owned(), port.to_string()]).collect()));
         }
         for (key, words) in wanted.into_iter().filter(|(_, words)| !words.is_empty()) {
             let place = self.places.get(&key).with_context(|| format!("nobody is called {key}"))?;
             let mut command = Command::new(&self.program);
             // The server ends when its standard input does: even a demo that is killed leaves none running.
-            command
-                .args(["pod-serve", "--name", &key])
-                .args(&words)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped());
-            self.servers
-                .push(place.spawn(command).with_context(|| format!("the server of {key}"))?);
+            command.args(["pod-serve", "--name", &key]).args(&words).stdin(Stdio::piped()).stdout(Stdio::piped());
+            self.servers.push(place.spawn(command).with_context(|| format!("the server of {key}"))?);
         }
         for server in &mut self.servers {
             let mut line = String::new();
@@ -233,9 +205,7 @@ impl Client {
     /// # Errors
     /// It was interrupted, or is broken; that is not the same as getting no answer.
     pub(super) fn finish(mut self, interrupt: &Interrupt) -> Result<Seen> {
-        let status = interrupt
-            .wait(CLIENT_PATIENCE, || self.0.try_wait())?
-            .context("a client of the demo does not end")?;
+        let status = interrupt.wait(CLIENT_PATIENCE, || self.0.try_wait())?.context("a client of the demo does not end")?;
         let mut text = String::new();
         if let Some(mut output) = self.0.child().stdout.take() {
             output.read_to_string(&mut text).context("cannot read from a client")?;

@@ -80,14 +80,7 @@ use Call::{Dns, Http, Udp};
 use Target::{Node, Outside, Pod, Service, ServiceAddress};
 
 const fn allowed(title: &'static str, caller: &'static str, call: Call, ipv6: bool) -> Step {
-    Step {
-        title,
-        why: "",
-        caller,
-        call,
-        ipv6,
-        denied: None,
-    }
+    Step { title, why: "", caller, call, ipv6, denied: None }
 }
 
 /// Calls that must work.
@@ -96,33 +89,16 @@ pub(super) const ALLOWED: &[Step] = &[
     allowed("Service over IPv6", "shop/frontend", Http(Service("shop/api"), 80), true),
     allowed("pod to pod", "shop/api", Http(Service("shop/database"), 5432), false),
     allowed("metrics by name", "monitoring/prometheus", Http(Pod("shop/api"), 9090), false),
-    allowed(
-        "metrics by name, other number",
-        "monitoring/prometheus",
-        Http(Pod("shop/cart"), 9102),
-        false,
-    ),
+    allowed("metrics by name, other number", "monitoring/prometheus", Http(Pod("shop/cart"), 9102), false),
     allowed("DNS despite egress policy", "shop/payment", Dns("shop/api"), false),
     allowed("egress to the bank", "shop/payment", Http(Outside("198.51.100.20"), 8443), false),
-    allowed(
-        "egress without DNS, by address",
-        "shop/invoice",
-        Http(ServiceAddress("shop/database"), 5432),
-        false,
-    ),
+    allowed("egress without DNS, by address", "shop/invoice", Http(ServiceAddress("shop/database"), 5432), false),
     allowed("customer from outside", "customer", Http(Pod("shop/frontend"), 8080), false),
 ];
 
 /// What [`DENIED`] has in common where policies deny.
-const POLICY: Denied = Denied {
-    class: "policyDenied",
-    server: "",
-    port: 0,
-    directions: &["ingress"],
-    policies: &[],
-    misses: &[],
-    service: None,
-};
+const POLICY: Denied =
+    Denied { class: "policyDenied", server: "", port: 0, directions: &["ingress"], policies: &[], misses: &[], service: None };
 
 /// Calls that must fail, one per cause.
 pub(super) const DENIED: &[Step] = &[
@@ -293,13 +269,7 @@ pub(super) const DENIED: &[Step] = &[
         caller: "shop/frontend",
         call: Udp(Pod("monitoring/statsd"), 8125),
         ipv6: false,
-        denied: Some(Denied {
-            server: "monitoring/statsd",
-            port: 8125,
-            policies: &["monitoring/statsd"],
-            misses: &["protocol"],
-            ..POLICY
-        }),
+        denied: Some(Denied { server: "monitoring/statsd", port: 8125, policies: &["monitoring/statsd"], misses: &["protocol"], ..POLICY }),
     },
     Step {
         title: "host firewall",
@@ -307,13 +277,7 @@ pub(super) const DENIED: &[Step] = &[
         caller: "monitoring/prometheus",
         call: Http(Node, 9100),
         ipv6: false,
-        denied: Some(Denied {
-            class: "hostFirewall",
-            server: "node",
-            port: 9100,
-            directions: &[],
-            ..POLICY
-        }),
+        denied: Some(Denied { class: "hostFirewall", server: "node", port: 9100, directions: &[], ..POLICY }),
     },
     Step {
         title: "nobody listens",
@@ -321,13 +285,7 @@ pub(super) const DENIED: &[Step] = &[
         caller: "shop/frontend",
         call: Http(Service("shop/cart"), 80),
         ipv6: false,
-        denied: Some(Denied {
-            class: "noListener",
-            server: "shop/cart",
-            port: 8080,
-            directions: &[],
-            ..POLICY
-        }),
+        denied: Some(Denied { class: "noListener", server: "shop/cart", port: 8080, directions: &[], ..POLICY }),
     },
     Step {
         title: "Service without endpoints",
@@ -363,9 +321,7 @@ impl Target {
     fn name(self) -> String {
         match self {
             // `NAME.NAMESPACE`, what people write in URLs; resolvers complete it.
-            Service(key) => key
-                .split_once('/')
-                .map_or_else(|| key.to_owned(), |(namespace, name)| format!("{name}.{namespace}")),
+            Service(key) => key.split_once('/').map_or_else(|| key.to_owned(), |(namespace, name)| format!("{name}.{namespace}")),
             ServiceAddress(key) => format!("<address of Service {key}>"),
             Pod(key) => format!("<{key}>"),
             Node => "<node-1>".to_owned(),

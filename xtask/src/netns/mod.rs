@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::command::{find, is_root};
 use crate::netns::stale::Owner;
 
 /// Where iproute2 keeps named namespaces.
@@ -50,32 +51,9 @@ pub struct MissingTool {
 
 /// The programs test beds need that are neither in `PATH` nor in the system directories.
 pub fn required_tools() -> Vec<MissingTool> {
-    const TOOLS: [MissingTool; 2] = [
-        MissingTool {
-            program: "ip",
-            package: "iproute2",
-        },
-        MissingTool {
-            program: "nft",
-            package: "nftables",
-        },
-    ];
-    TOOLS.into_iter().filter(|tool| find_tool(tool.program).is_none()).collect()
-}
-
-/// Full path of a program. Debian leaves the `sbin` directories out of an ordinary user's `PATH`, so they are searched too.
-fn find_tool(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
-}
-
-/// Whether this process may make namespaces. Asks for root, which is what `ip netns` and `nft` need in practice.
-pub fn is_root() -> bool {
-    // SAFETY: geteuid has no arguments, touches no memory and cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    const TOOLS: [MissingTool; 2] =
+        [MissingTool { program: "ip", package: "iproute2" }, MissingTool { program: "nft", package: "nftables" }];
+    TOOLS.into_iter().filter(|tool| find(tool.program).is_none()).collect()
 }
 
 /// A set of network namespaces that lives as long as this value.
@@ -97,23 +75,14 @@ impl Bed {
             bail!("network namespaces need root: run this with sudo");
         }
         if let Some(tool) = required_tools().first() {
-            bail!(
-                "the program `{}` is missing: install the package {} (apt-get install {})",
-                tool.program,
-                tool.package,
-                tool.package
-            );
+            bail!("the program `{}` is missing: install the package {} (apt-get install {})", tool.program, tool.package, tool.package);
         }
         Self::cleanup_stale(prefix)?;
         let number = NEXT_BED.fetch_add(1, Ordering::Relaxed);
         let id = format!("{prefix}-{}-{number}", Owner::this_process()?);
         let directory = env::temp_dir().join(&id);
         fs::create_dir(&directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
-        Ok(Self {
-            id,
-            directory,
-            namespaces: Vec::new(),
-        })
+        Ok(Self { id, directory, namespaces: Vec::new() })
     }
 
     /// A directory for files of this run; removed with the bed.

@@ -32,10 +32,7 @@ pub struct CounterValue {
 
 impl Netns {
     pub(super) fn named(full_name: String, short_name: &str) -> Self {
-        Self {
-            full_name,
-            short_name: short_name.to_owned(),
-        }
+        Self { full_name, short_name: short_name.to_owned() }
     }
 
     /// The name it was asked for by.
@@ -59,9 +56,7 @@ impl Netns {
     /// It is gone.
     pub fn inode(&self) -> Result<u64> {
         use std::os::unix::fs::MetadataExt as _;
-        Ok(fs::metadata(self.path())
-            .with_context(|| format!("network namespace {} is gone", self.full_name))?
-            .ino())
+        Ok(fs::metadata(self.path()).with_context(|| format!("network namespace {} is gone", self.full_name))?.ino())
     }
 
     /// Runs a closure on a thread of its own that has entered the namespace. Sockets opened there stay in it wherever
@@ -114,10 +109,7 @@ impl Netns {
     pub fn counters(&self) -> Result<Vec<(String, String, String, CounterValue)>> {
         let output = self.exec(&["nft", "-j", "list", "counters"])?;
         let answer: Value = serde_json::from_str(&output.stdout).context("nft -j list counters does not answer with JSON")?;
-        let entries = answer
-            .get("nftables")
-            .and_then(Value::as_array)
-            .context("nft -j list counters: no list `nftables`")?;
+        let entries = answer.get("nftables").and_then(Value::as_array).context("nft -j list counters: no list `nftables`")?;
         entries
             .iter()
             .filter_map(|entry| entry.get("counter"))
@@ -125,10 +117,7 @@ impl Netns {
                 let text = |key: &str| counter.get(key).and_then(Value::as_str).map(str::to_owned);
                 let number = |key: &str| counter.get(key).and_then(Value::as_u64);
                 (|| {
-                    let value = CounterValue {
-                        packets: number("packets")?,
-                        bytes: number("bytes")?,
-                    };
+                    let value = CounterValue { packets: number("packets")?, bytes: number("bytes")? };
                     Some((text("family")?, text("table")?, text("name")?, value))
                 })()
                 .with_context(|| format!("nft -j list counters: not a counter: {counter}"))
@@ -189,9 +178,7 @@ impl Netns {
     }
 
     fn exec_with_input(&self, words: &[&str], input: Option<&str>) -> Result<Output> {
-        let [program, arguments @ ..] = words else {
-            bail!("no program to run in {}", self.short_name)
-        };
+        let [program, arguments @ ..] = words else { bail!("no program to run in {}", self.short_name) };
         let mut command = Command::new(program);
         command.args(arguments);
         self.place(&mut command)?;
@@ -215,11 +202,7 @@ impl Netns {
 /// Moves the calling thread into a network namespace.
 fn enter(descriptor: RawFd) -> io::Result<()> {
     // SAFETY: setns takes two integers and touches no memory of this process; the callers hold the descriptor open.
-    if unsafe { libc::setns(descriptor, libc::CLONE_NEWNET) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::setns(descriptor, libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `/proc/sys/net` shows the namespace of the thread that looks.

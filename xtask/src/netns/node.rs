@@ -39,10 +39,7 @@ impl Node {
             namespace.sysctl(&format!("net.ipv6.conf.{scope}.forwarding"), "1")?;
         }
         namespace.ip(&own_addresses(addresses, "lo"))?;
-        Ok(Self {
-            namespace,
-            addresses: addresses.to_vec(),
-        })
+        Ok(Self { namespace, addresses: addresses.to_vec() })
     }
 
     /// Its namespace.
@@ -71,8 +68,7 @@ impl Node {
     /// # Errors
     /// As [`Bed::namespace`]; two pods' interface names are the same.
     pub fn routed_pod(&self, bed: &mut Bed, pod: &str, addresses: &[IpAddr]) -> Result<Netns> {
-        self.routed(bed, pod, &Self::pod_interface(pod), addresses)
-            .with_context(|| format!("cannot attach pod {pod}"))
+        self.routed(bed, pod, &Self::pod_interface(pod), addresses).with_context(|| format!("cannot attach pod {pod}"))
     }
 
     /// A host outside the cluster, on a link of its own, that has its default route through the node.
@@ -80,8 +76,7 @@ impl Node {
     /// # Errors
     /// As [`Node::routed_pod`].
     pub fn external_host(&self, bed: &mut Bed, host: &str, addresses: &[IpAddr]) -> Result<Netns> {
-        self.routed(bed, host, &Self::external_interface(host), addresses)
-            .with_context(|| format!("cannot attach host {host}"))
+        self.routed(bed, host, &Self::external_interface(host), addresses).with_context(|| format!("cannot attach host {host}"))
     }
 
     /// A bridge with the pods' gateway addresses. With `call_iptables`, bridged packets also pass netfilter's IP hooks
@@ -96,10 +91,7 @@ impl Node {
         }
         self.namespace.ip(&commands)?;
         self.bridge_netfilter(call_iptables)?;
-        Ok(Bridge {
-            name: name.to_owned(),
-            gateways: gateways.to_vec(),
-        })
+        Ok(Bridge { name: name.to_owned(), gateways: gateways.to_vec() })
     }
 
     /// A pod plugged into a bridge: its addresses have the gateways' prefix lengths, its default routes go to the gateways.
@@ -111,17 +103,12 @@ impl Node {
         let mut commands = String::new();
         for address in addresses {
             let gateway = bridge.gateways.iter().find(|gateway| gateway.contains(address));
-            let Some(gateway) = gateway else {
-                bail!("{address} of pod {pod} is in no network of bridge {}", bridge.name)
-            };
+            let Some(gateway) = gateway else { bail!("{address} of pod {pod} is in no network of bridge {}", bridge.name) };
             let _ = writeln!(commands, "addr add {address}/{} dev eth0{}", gateway.prefix_len(), nodad(*address));
             let _ = writeln!(commands, "route replace default via {} dev eth0", gateway.addr());
         }
-        let namespace = self
-            .link(bed, pod, &interface)
-            .with_context(|| format!("cannot attach pod {pod}"))?;
-        self.namespace
-            .ip(&format!("link set {interface} master {}\nlink set {interface} up\n", bridge.name))?;
+        let namespace = self.link(bed, pod, &interface).with_context(|| format!("cannot attach pod {pod}"))?;
+        self.namespace.ip(&format!("link set {interface} master {}\nlink set {interface} up\n", bridge.name))?;
         namespace.ip("link set eth0 up\n")?;
         wait_for_link(&namespace, "eth0")?;
         wait_for_link(&self.namespace, &interface)?;
@@ -143,10 +130,7 @@ impl Node {
         let mut outside = String::new();
         for address in addresses {
             let gateway = if address.is_ipv4() { "169.254.1.1" } else { "fe80::1" };
-            let _ = writeln!(
-                inside,
-                "route replace {gateway} dev eth0\nroute replace default via {gateway} dev eth0 onlink"
-            );
+            let _ = writeln!(inside, "route replace {gateway} dev eth0\nroute replace default via {gateway} dev eth0 onlink");
             let _ = write!(outside, "route add {address} dev {interface}");
             // Without it the kernel would speak to pods from 169.254.1.1, which is no node's address.
             if let Some(source) = self.addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
@@ -162,10 +146,7 @@ impl Node {
     /// A new namespace whose `eth0` is the other end of the node's `interface`; both ends are down.
     fn link(&self, bed: &mut Bed, name: &str, interface: &str) -> Result<Netns> {
         let namespace = bed.namespace(name)?;
-        self.namespace.ip(&format!(
-            "link add {interface} type veth peer name eth0 netns {}\n",
-            namespace.full_name()
-        ))?;
+        self.namespace.ip(&format!("link add {interface} type veth peer name eth0 netns {}\n", namespace.full_name()))?;
         Ok(namespace)
     }
 

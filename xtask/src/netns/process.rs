@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::netns::find_tool;
+use crate::command::find;
 
 /// What a finished command wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +30,8 @@ pub(super) fn run(command: &mut Command, input: Option<&str>) -> Result<Output> 
         .spawn()
         .with_context(|| format!("cannot start `{shown}`"))?;
     // On a thread, so that a command that writes before it has read everything does not wait for us and we for it.
-    let writer = child
-        .stdin
-        .take()
-        .zip(input.map(str::to_owned))
-        .map(|(mut pipe, text)| thread::spawn(move || pipe.write_all(text.as_bytes())));
+    let writer =
+        child.stdin.take().zip(input.map(str::to_owned)).map(|(mut pipe, text)| thread::spawn(move || pipe.write_all(text.as_bytes())));
     let output = child.wait_with_output().with_context(|| format!("cannot wait for `{shown}`"))?;
     // A command that fails early closes its input; its status says more than the broken pipe.
     if let Some(Ok(Err(error))) = writer.map(thread::JoinHandle::join)
@@ -65,7 +62,7 @@ fn describe(command: &Command) -> String {
 fn resolve(command: &mut Command) -> &mut Command {
     let program = command.get_program().to_string_lossy().into_owned();
     if !program.contains('/')
-        && let Some(path) = find_tool(&program)
+        && let Some(path) = find(&program)
         && let Some(directory) = path.parent()
     {
         let mut paths = vec![directory.to_owned()];

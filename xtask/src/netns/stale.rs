@@ -84,10 +84,7 @@ fn stale_entries(directory: &Path, prefix: &str) -> Result<Vec<String>> {
     for entry in entries {
         let name = entry.with_context(|| format!("cannot list {}", directory.display()))?.file_name();
         let Some(name) = name.to_str() else { continue };
-        let owner = name
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .and_then(Owner::parse);
+        let owner = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).and_then(Owner::parse);
         if owner.is_some_and(|owner| !owner.is_alive()) {
             stale.push(name.to_owned());
         }
@@ -135,13 +132,7 @@ mod tests {
     fn own_process_is_alive_and_its_namesake_of_another_time_is_not() -> Result<()> {
         let own = Owner::this_process()?;
         assert!(own.is_alive());
-        assert!(
-            !Owner {
-                start: own.start + 1,
-                ..own
-            }
-            .is_alive()
-        );
+        assert!(!Owner { start: own.start + 1, ..own }.is_alive());
         assert_eq!(Owner::parse(&format!("{own}-0-node")), Some(own));
         Ok(())
     }

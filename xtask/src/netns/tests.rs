@@ -27,9 +27,7 @@ fn ips(addresses: &[&str]) -> Vec<IpAddr> {
 /// One TCP connection: what the server sent, who it says the client was.
 fn call(client: &Netns, server: &Netns, address: &str) -> std::io::Result<SocketAddr> {
     // Any port: a program that another test is about to start holds a copy of the last listener for a moment.
-    let listener = server
-        .in_ns(|| TcpListener::bind((address.parse::<IpAddr>().unwrap(), 0)))
-        .unwrap()?;
+    let listener = server.in_ns(|| TcpListener::bind((address.parse::<IpAddr>().unwrap(), 0))).unwrap()?;
     let address = listener.local_addr()?;
     let mut stream = client.in_ns(|| TcpStream::connect_timeout(&address, SECOND)).unwrap()?;
     let (mut accepted, peer) = listener.accept()?;
@@ -64,9 +62,7 @@ fn routed_pods_and_an_external_host_reach_each_other() {
     }
     let udp = b.in_ns(|| UdpSocket::bind("[fd00:1::11]:53")).unwrap().unwrap();
     udp.set_read_timeout(Some(SECOND)).unwrap();
-    a.in_ns(|| UdpSocket::bind("[::]:0").and_then(|socket| socket.send_to(b"q", "[fd00:1::11]:53")))
-        .unwrap()
-        .unwrap();
+    a.in_ns(|| UdpSocket::bind("[::]:0").and_then(|socket| socket.send_to(b"q", "[fd00:1::11]:53"))).unwrap().unwrap();
     assert_eq!(udp.recv_from(&mut [0; 4]).unwrap().0, 1);
 }
 
@@ -80,19 +76,11 @@ fn rules_drop_and_count_between_bridged_pods_only_with_bridge_netfilter() {
         let node = bed.node("node", &ips(&["192.0.2.1"])).unwrap();
         let gateways = ["10.2.0.1/24".parse().unwrap(), "fd00:3::1/64".parse().unwrap()];
         let bridge = node.bridge("cni0", &gateways, call_iptables).unwrap();
-        let a = node
-            .bridged_pod(&mut bed, &bridge, "a", &ips(&["10.2.0.10", "fd00:3::10"]))
-            .unwrap();
-        let b = node
-            .bridged_pod(&mut bed, &bridge, "b", &ips(&["10.2.0.11", "fd00:3::11"]))
-            .unwrap();
+        let a = node.bridged_pod(&mut bed, &bridge, "a", &ips(&["10.2.0.10", "fd00:3::10"])).unwrap();
+        let b = node.bridged_pod(&mut bed, &bridge, "b", &ips(&["10.2.0.11", "fd00:3::11"])).unwrap();
         let out = node.external_host(&mut bed, "out", &ips(&["203.0.113.9", "2001:db8::9"])).unwrap();
-        for (client, server, address) in [
-            (&a, &b, "10.2.0.11"),
-            (&a, &b, "fd00:3::11"),
-            (&out, &b, "10.2.0.11"),
-            (&a, &out, "2001:db8::9"),
-        ] {
+        for (client, server, address) in [(&a, &b, "10.2.0.11"), (&a, &b, "fd00:3::11"), (&out, &b, "10.2.0.11"), (&a, &out, "2001:db8::9")]
+        {
             call(client, server, address).unwrap_or_else(|error| panic!("{} → {address}: {error}", client.name()));
         }
         node.netns()

@@ -13,10 +13,7 @@ struct Blob {
 
 impl Blob {
     fn new() -> Self {
-        Blob {
-            types: Vec::new(),
-            strings: vec![0],
-        }
+        Blob { types: Vec::new(), strings: vec![0] }
     }
 
     fn string(&mut self, s: &str) -> u32 {
@@ -97,13 +94,7 @@ fn walks_anonymous_members_typedefs_and_arrays() {
 fn says_what_is_missing() {
     let btf = Btf::parse(sample().build()).unwrap();
     assert_eq!(btf.place("nothing", "a"), Err(BtfError::NoStructure("nothing".into())));
-    assert_eq!(
-        btf.place("outer", "c.z"),
-        Err(BtfError::NoField {
-            structure: "outer".into(),
-            path: "c.z".into()
-        })
-    );
+    assert_eq!(btf.place("outer", "c.z"), Err(BtfError::NoField { structure: "outer".into(), path: "c.z".into() }));
 }
 
 #[test]
@@ -111,11 +102,7 @@ fn definitions_that_disagree_are_refused_and_equal_ones_are_one() {
     let mut blob = sample();
     blob.aggregate(KIND_STRUCT, "inner", 20, &[("x", 1, 0), ("z", 1, 64)]);
     let btf = Btf::parse(blob.build()).unwrap();
-    assert_eq!(
-        btf.place("inner", "x"),
-        Ok(Place { offset: 0, size: 4 }),
-        "both have x in the same place"
-    );
+    assert_eq!(btf.place("inner", "x"), Ok(Place { offset: 0, size: 4 }), "both have x in the same place");
     blob.aggregate(KIND_STRUCT, "inner", 20, &[("x", 1, 32)]);
     let btf = Btf::parse(blob.build()).unwrap();
     assert_eq!(btf.place("inner", "x"), Err(BtfError::Ambiguous("inner".into())));
@@ -139,10 +126,7 @@ fn a_module_continues_the_kernels_numbering() {
     let kernel = Btf::parse(base.build()).unwrap();
     // Types 1 to 6 and the strings are the kernel's; type 7 is the module's.
     let name = base.strings.len() as u32;
-    let mut module = Blob {
-        types: Vec::new(),
-        strings: b"nf_conn\0field\0".to_vec(),
-    };
+    let mut module = Blob { types: Vec::new(), strings: b"nf_conn\0field\0".to_vec() };
     module.words(&[name, u32::from(KIND_STRUCT) << 24 | 1, 20, name + 8, 5, 64]);
     let both = kernel.with_module(module.build()).unwrap();
     assert_eq!(both.place("nf_conn", "field.y"), Ok(Place { offset: 12, size: 16 }));
@@ -152,11 +136,7 @@ fn a_module_continues_the_kernels_numbering() {
 #[test]
 fn reads_enumerators() {
     let mut blob = Blob::new();
-    let (name, one, two) = (
-        blob.string("skb_drop_reason"),
-        blob.string("SKB_DROP_REASON_A"),
-        blob.string("SKB_DROP_REASON_B"),
-    );
+    let (name, one, two) = (blob.string("skb_drop_reason"), blob.string("SKB_DROP_REASON_A"), blob.string("SKB_DROP_REASON_B"));
     blob.words(&[name, u32::from(KIND_ENUM) << 24 | 2, 4, one, 3, two, 0x10001]);
     let btf = Btf::parse(blob.build()).unwrap();
     let values = btf.enumerators("skb_drop_reason");

@@ -28,10 +28,7 @@ pub enum ReadError {
         source: std::io::Error,
     },
     /// It does not begin as recordings do.
-    #[error(
-        "this is no recording of netpol-observer: it does not begin with {:?}",
-        String::from_utf8_lossy(MAGIC)
-    )]
+    #[error("this is no recording of netpol-observer: it does not begin with {:?}", String::from_utf8_lossy(MAGIC))]
     NotARecording,
     /// Written by a later program.
     #[error("recording has format version {version}, this program reads up to {VERSION}: replay it with a newer netpol-observer")]
@@ -89,16 +86,10 @@ impl fmt::Display for RecordingEnd {
         match self {
             RecordingEnd::Complete { records } => write!(f, "recording ends after {records} records"),
             RecordingEnd::Unfinished { records } => {
-                write!(
-                    f,
-                    "recording ends without its end mark (was the recorder killed?) after {records} records"
-                )
+                write!(f, "recording ends without its end mark (was the recorder killed?) after {records} records")
             }
             RecordingEnd::MidFrame { records } => {
-                write!(
-                    f,
-                    "recording ends in the middle of a frame (was the recorder killed?) after {records} records"
-                )
+                write!(f, "recording ends in the middle of a frame (was the recorder killed?) after {records} records")
             }
         }
     }
@@ -135,9 +126,7 @@ impl<R: Read> RecordingReader<R> {
             return Err(ReadError::NotARecording);
         }
         if got < head.len() {
-            return Err(ReadError::Header(format!(
-                "file ends after {got} bytes, inside the header (was the recorder killed?)"
-            )));
+            return Err(ReadError::Header(format!("file ends after {got} bytes, inside the header (was the recorder killed?)")));
         }
         let version = u32::from_le_bytes([v0, v1, v2, v3]);
         if version > VERSION {
@@ -148,17 +137,13 @@ impl<R: Read> RecordingReader<R> {
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]);
         if len > MAX_HEADER {
-            return Err(ReadError::Header(format!(
-                "{len} bytes are more than the {MAX_HEADER} a header may have"
-            )));
+            return Err(ReadError::Header(format!("{len} bytes are more than the {MAX_HEADER} a header may have")));
         }
         let mut json = Vec::new();
         read_up_to(&mut file, len, &mut json).map_err(|source| ReadError::Io { at: 16, source })?;
         if json.len() < len as usize {
             let have = json.len();
-            return Err(ReadError::Header(format!(
-                "file ends after {have} of its {len} bytes (was the recorder killed?)"
-            )));
+            return Err(ReadError::Header(format!("file ends after {have} of its {len} bytes (was the recorder killed?)")));
         }
         let header: RecordingHeader = serde_json::from_slice(&json).map_err(|e| ReadError::Header(e.to_string()))?;
         check_header(&header)?;
@@ -193,10 +178,7 @@ impl<R: Read> RecordingReader<R> {
     }
 
     /// The next of what was captured; `None` at the end, and after an error.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator would keep the reader borrowed while it is needed for names"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator would keep the reader borrowed while it is needed for names")]
     pub fn next(&mut self) -> Result<Option<Captured>, ReadError> {
         while self.end.is_none() && !self.failed {
             let result = self.frame();
@@ -213,21 +195,13 @@ impl<R: Read> RecordingReader<R> {
         let frame_at = self.at;
         let records = self.records;
         let io = |at, source| ReadError::Io { at, source };
-        let damaged = |what: String| ReadError::Damaged {
-            at: frame_at,
-            records,
-            what,
-        };
+        let damaged = |what: String| ReadError::Damaged { at: frame_at, records, what };
 
         let mut head = [0; FRAME_HEAD];
         let got = fill(&mut self.file, &mut head).map_err(|source| io(frame_at, source))?;
         self.at += got as u64;
         if got < head.len() {
-            self.end = Some(if got == 0 {
-                RecordingEnd::Unfinished { records }
-            } else {
-                RecordingEnd::MidFrame { records }
-            });
+            self.end = Some(if got == 0 { RecordingEnd::Unfinished { records } } else { RecordingEnd::MidFrame { records } });
             return Ok(None);
         }
         let [kind, a, b, c, d] = head;
@@ -267,9 +241,7 @@ impl<R: Read> RecordingReader<R> {
                 return Ok(Some(Captured::Repeat { key, value }));
             }
             KIND_LEDGER => {
-                return ledger(payload)
-                    .map(|ledger| Some(Captured::Ledger(ledger)))
-                    .ok_or_else(|| wrong_length("ledger"));
+                return ledger(payload).map(|ledger| Some(Captured::Ledger(ledger))).ok_or_else(|| wrong_length("ledger"));
             }
             KIND_SYMBOL => {
                 let (address, rest) = payload.split_first_chunk::<8>().ok_or_else(|| wrong_length("symbol"))?;
@@ -279,13 +251,7 @@ impl<R: Read> RecordingReader<R> {
                     return Err(format!("more than {MAX_SYMBOLS} symbols at one time"));
                 }
                 let name = self.interned(name);
-                self.symbols.insert(
-                    u64::from_le_bytes(*address),
-                    Symbol {
-                        name,
-                        offset: u64::from_le_bytes(*offset),
-                    },
-                );
+                self.symbols.insert(u64::from_le_bytes(*address), Symbol { name, offset: u64::from_le_bytes(*offset) });
             }
             KIND_FORGET_SYMBOLS => {
                 self.symbols.clear();
@@ -355,10 +321,7 @@ fn check_header(header: &RecordingHeader) -> Result<(), ReadError> {
         )));
     }
     if header.reasons.len() > MAX_REASONS {
-        return Err(ReadError::Header(format!(
-            "{} names of reasons are more than {MAX_REASONS}",
-            header.reasons.len()
-        )));
+        return Err(ReadError::Header(format!("{} names of reasons are more than {MAX_REASONS}", header.reasons.len())));
     }
     Ok(())
 }
@@ -369,29 +332,9 @@ fn ledger(payload: &[u8]) -> Option<KernelLedger> {
     if !rest.is_empty() {
         return None;
     }
-    let [
-        seen,
-        reported,
-        folded,
-        ring_full,
-        unfolded,
-        received,
-        folded_delivered,
-        program_misses,
-    ] = fields.map(u64::from_le_bytes);
-    let counters = Counters {
-        seen,
-        reported,
-        folded,
-        ring_full,
-        unfolded,
-    };
-    Some(KernelLedger {
-        counters,
-        received,
-        folded_delivered,
-        program_misses,
-    })
+    let [seen, reported, folded, ring_full, unfolded, received, folded_delivered, program_misses] = fields.map(u64::from_le_bytes);
+    let counters = Counters { seen, reported, folded, ring_full, unfolded };
+    Some(KernelLedger { counters, received, folded_delivered, program_misses })
 }
 
 /// Fills `to` as far as the file goes.

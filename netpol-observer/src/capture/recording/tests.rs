@@ -10,12 +10,7 @@ use crate::flow::testing::{Names, RecordBuilder};
 use crate::flow::{DropEvent, decode_record};
 
 fn header(names: &Names) -> RecordingHeader {
-    RecordingHeader::new(
-        "6.18.44".to_owned(),
-        "x86_64".to_owned(),
-        "2026-11-23T02:00:00Z".parse().unwrap(),
-        names,
-    )
+    RecordingHeader::new("6.18.44".to_owned(), "x86_64".to_owned(), "2026-11-23T02:00:00Z".parse().unwrap(), names)
 }
 
 fn drop_of(i: u64) -> RecordBuilder {
@@ -26,20 +21,11 @@ fn drop_of(i: u64) -> RecordBuilder {
 fn repeat(count: u64) -> Captured {
     let record = drop_of(1).build();
     let flow = decode_record(&drop_of(1).bytes(), &Names::linux()).unwrap().flow;
-    Captured::Repeat {
-        key: crate::flow::fold_key(&record, &flow),
-        value: FoldValue { count, last_ns: 77 },
-    }
+    Captured::Repeat { key: crate::flow::fold_key(&record, &flow), value: FoldValue { count, last_ns: 77 } }
 }
 
 const LEDGER: KernelLedger = KernelLedger {
-    counters: Counters {
-        seen: 1,
-        reported: 2,
-        folded: 3,
-        ring_full: 4,
-        unfolded: 5,
-    },
+    counters: Counters { seen: 1, reported: 2, folded: 3, ring_full: 4, unfolded: 5 },
     received: 6,
     folded_delivered: 7,
     program_misses: u64::MAX,
@@ -47,12 +33,7 @@ const LEDGER: KernelLedger = KernelLedger {
 
 /// Two records, a repeat and a ledger.
 fn captured() -> Vec<Captured> {
-    vec![
-        Captured::Record(drop_of(1).bytes()),
-        repeat(3),
-        Captured::Record(drop_of(2).bytes()),
-        Captured::Ledger(LEDGER),
-    ]
+    vec![Captured::Record(drop_of(1).bytes()), repeat(3), Captured::Record(drop_of(2).bytes()), Captured::Ledger(LEDGER)]
 }
 
 fn record_all(all: &[Captured], names: &Names) -> Vec<u8> {
@@ -73,11 +54,7 @@ struct Replay {
 }
 
 fn replay(file: &[u8]) -> Replay {
-    let mut replay = Replay {
-        items: Vec::new(),
-        events: Vec::new(),
-        result: Ok(RecordingEnd::Unfinished { records: u64::MAX }),
-    };
+    let mut replay = Replay { items: Vec::new(), events: Vec::new(), result: Ok(RecordingEnd::Unfinished { records: u64::MAX }) };
     let mut reader = match RecordingReader::new(file) {
         Ok(reader) => reader,
         Err(e) => return Replay { result: Err(e), ..replay },
@@ -140,21 +117,14 @@ fn clock_and_names_hold_from_where_they_changed() {
     writer.finish().unwrap();
     let events = replay(&file).events;
     assert_eq!(events[1].time.as_nanosecond() - events[0].time.as_nanosecond(), 5);
-    assert_eq!(
-        (&*events[0].reason.name, &*events[1].reason.name),
-        ("reason-131073", "OVS_LAST_ACTION")
-    );
+    assert_eq!((&*events[0].reason.name, &*events[1].reason.name), ("reason-131073", "OVS_LAST_ACTION"));
 }
 
 #[test]
 fn a_symbol_is_written_once_until_too_many_are_in_force() {
     let names = Names::linux();
     let once = record_all(&[Captured::Record(drop_of(1).bytes())], &names).len();
-    let twice = record_all(
-        &[Captured::Record(drop_of(1).bytes()), Captured::Record(drop_of(1).bytes())],
-        &names,
-    )
-    .len();
+    let twice = record_all(&[Captured::Record(drop_of(1).bytes()), Captured::Record(drop_of(1).bytes())], &names).len();
     assert_eq!(twice - once, FRAME_HEAD + size_of::<DropRecord>());
 
     // Every record has 17 addresses nobody has seen before; all of them keep their names.
@@ -183,11 +153,7 @@ struct Disk {
 
 impl Disk {
     fn new(room: usize) -> Self {
-        Disk {
-            room,
-            file: Vec::new(),
-            interrupt: false,
-        }
+        Disk { room, file: Vec::new(), interrupt: false }
     }
 }
 
@@ -217,12 +183,8 @@ fn a_full_disk_says_how_many_records_it_kept_and_they_can_be_replayed() {
     for room in (start..start + 200_000).step_by(7_919) {
         let mut disk = Disk::new(room);
         let mut writer = RecordingWriter::new(&mut disk, &header(&names)).unwrap();
-        let error = (1..10_000)
-            .find_map(|i| writer.write(&Captured::Record(drop_of(i).bytes()), &names).err())
-            .unwrap();
-        let WriteError::Io { source, records } = error else {
-            panic!("{error}")
-        };
+        let error = (1..10_000).find_map(|i| writer.write(&Captured::Record(drop_of(i).bytes()), &names).err()).unwrap();
+        let WriteError::Io { source, records } = error else { panic!("{error}") };
         assert_eq!(source.kind(), ErrorKind::StorageFull);
         assert_eq!(writer.records(), records);
         let after = writer.write(&captured()[0], &names);
@@ -251,9 +213,7 @@ fn a_disk_may_be_full_after_any_byte() {
             let written = writer.write(&Captured::Record(drop_of(i).bytes()), &names);
             written.and_then(|()| if i % 3 == 0 { writer.flush() } else { Ok(()) }).err()
         });
-        let Some(WriteError::Io { records, .. }) = error else {
-            panic!("{error:?}")
-        };
+        let Some(WriteError::Io { records, .. }) = error else { panic!("{error:?}") };
         drop(writer);
         assert_eq!(replay(&disk.file).events.len() as u64, records, "room for {room}");
     }
@@ -268,10 +228,7 @@ fn a_recorder_that_is_dropped_leaves_what_it_had_without_end_mark() {
     drop(writer);
     let end = replay(&file).result.unwrap();
     assert_eq!(end, RecordingEnd::Unfinished { records: 1 });
-    assert_eq!(
-        end.notice().unwrap(),
-        "recording ends without its end mark (was the recorder killed?) after 1 records"
-    );
+    assert_eq!(end.notice().unwrap(), "recording ends without its end mark (was the recorder killed?) after 1 records");
 }
 
 #[test]
@@ -294,20 +251,14 @@ fn a_file_cut_anywhere_gives_everything_before_the_cut() {
                 assert!(len >= begin);
                 let records = replay.events.len() as u64;
                 mid += u32::from(end == RecordingEnd::MidFrame { records });
-                assert!(
-                    end == RecordingEnd::MidFrame { records } || end == RecordingEnd::Unfinished { records },
-                    "{end} at {len}"
-                );
+                assert!(end == RecordingEnd::MidFrame { records } || end == RecordingEnd::Unfinished { records }, "{end} at {len}");
             }
         }
     }
     assert_eq!(before, 4);
     assert!(mid > 800);
     let cut = replay(&file[..file.len() - 1]).result.unwrap();
-    assert_eq!(
-        cut.notice().unwrap(),
-        "recording ends in the middle of a frame (was the recorder killed?) after 2 records"
-    );
+    assert_eq!(cut.notice().unwrap(), "recording ends in the middle of a frame (was the recorder killed?) after 2 records");
 }
 
 fn error_of(file: &[u8]) -> String {
@@ -334,24 +285,14 @@ fn files_that_cannot_be_replayed_say_why() {
         file[at..at + bytes.len()].copy_from_slice(bytes);
         error_of(&file)
     };
-    assert_eq!(
-        error_of(b"{\"kind\": \"Pod\"}..."),
-        "this is no recording of netpol-observer: it does not begin with \"npo-rec\\n\""
-    );
+    assert_eq!(error_of(b"{\"kind\": \"Pod\"}..."), "this is no recording of netpol-observer: it does not begin with \"npo-rec\\n\"");
     assert!(error_of(b"").starts_with("this is no recording"));
-    assert_eq!(
-        with(8, &[2]),
-        "recording has format version 2, this program reads up to 1: replay it with a newer netpol-observer"
-    );
+    assert_eq!(with(8, &[2]), "recording has format version 2, this program reads up to 1: replay it with a newer netpol-observer");
     assert!(with(8, &[0]).contains("format version 0"));
     assert!(with(12, &[0xff; 4]).contains("4294967295 bytes are more than the 1048576"));
     assert!(with(16, b"}").starts_with("header of the recording: "));
     assert!(error_of(&file_with_header(|header| header.record_size = 400)).contains("records have 400 bytes, this program's have 384"));
-    let other = if ByteOrder::NATIVE == ByteOrder::Little {
-        ByteOrder::Big
-    } else {
-        ByteOrder::Little
-    };
+    let other = if ByteOrder::NATIVE == ByteOrder::Little { ByteOrder::Big } else { ByteOrder::Little };
     assert!(error_of(&file_with_header(|header| header.byte_order = other)).contains("other byte order"));
 }
 
@@ -366,10 +307,7 @@ fn damaged_frames_say_where() {
         text.strip_prefix(&prefix).map(str::to_owned).unwrap_or(text)
     };
     assert_eq!(frame(99, 0, &[]), "a frame of unknown kind 99");
-    assert_eq!(
-        frame(KIND_RECORD, u32::MAX, &[]),
-        "a frame of 4294967295 bytes, where the longest have 4096"
-    );
+    assert_eq!(frame(KIND_RECORD, u32::MAX, &[]), "a frame of 4294967295 bytes, where the longest have 4096");
     assert_eq!(frame(KIND_RECORD, 5, &[0; 5]), "a record of 5 bytes");
     assert_eq!(frame(KIND_REPEAT, 63, &[0; 63]), "a repeat of 63 bytes");
     assert_eq!(frame(KIND_LEDGER, 65, &[0; 65]), "a ledger of 65 bytes");

@@ -141,10 +141,7 @@ impl<W: Write> RecordingWriter<W> {
         self.record_ends.clear();
         result.map_err(|source| {
             self.stopped = true;
-            WriteError::Io {
-                source,
-                records: self.kept,
-            }
+            WriteError::Io { source, records: self.kept }
         })
     }
 
@@ -157,10 +154,8 @@ impl<W: Write> RecordingWriter<W> {
     }
 
     fn record(&mut self, bytes: &Bytes, names: &dyn KernelNames) -> Result<(), WriteError> {
-        let record = DropRecord::read_from_bytes(bytes).map_err(|_| WriteError::RecordSize {
-            expected: size_of::<DropRecord>(),
-            got: bytes.len(),
-        })?;
+        let record = DropRecord::read_from_bytes(bytes)
+            .map_err(|_| WriteError::RecordSize { expected: size_of::<DropRecord>(), got: bytes.len() })?;
         self.reason(record.reason, names);
         if self.symbols.len() + SYMBOLS_PER_RECORD > MAX_SYMBOLS {
             self.symbols.clear();
@@ -181,10 +176,7 @@ impl<W: Write> RecordingWriter<W> {
         // An address without a name is asked for again: its module may be about to appear in the symbol table.
         if let Some(symbol) = names.symbol(address) {
             self.symbols.insert(address);
-            self.frame(
-                KIND_SYMBOL,
-                &[&address.to_le_bytes(), &symbol.offset.to_le_bytes(), shortened(&symbol.name)],
-            );
+            self.frame(KIND_SYMBOL, &[&address.to_le_bytes(), &symbol.offset.to_le_bytes(), shortened(&symbol.name)]);
         }
     }
 
@@ -204,12 +196,7 @@ impl<W: Write> RecordingWriter<W> {
     }
 
     fn ledger(&mut self, ledger: &KernelLedger) {
-        let KernelLedger {
-            counters,
-            received,
-            folded_delivered,
-            program_misses,
-        } = *ledger;
+        let KernelLedger { counters, received, folded_delivered, program_misses } = *ledger;
         let fields = [
             counters.seen,
             counters.reported,

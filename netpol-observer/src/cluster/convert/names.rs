@@ -24,10 +24,7 @@ pub(super) fn invalid_label_value(value: &str) -> Option<&'static str> {
 pub(super) fn invalid_port_name(name: &str) -> Option<&'static str> {
     if name.len() > 15 {
         Some("must be no more than 15 characters")
-    } else if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    {
+    } else if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
         Some("must contain only lower case letters, digits and '-'")
     } else if !name.bytes().any(|byte| byte.is_ascii_lowercase()) {
         Some("must contain at least one letter (a number is written without quotes)")
@@ -54,8 +51,6 @@ fn is_dns_subdomain(name: &str) -> bool {
         && name.split('.').all(|label| {
             is_end(label.bytes().next())
                 && is_end(label.bytes().next_back())
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         })
 }

@@ -18,11 +18,7 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
     let spec = policy.spec.unwrap_or_default();
     let mut own = FieldErrors::new();
     let types = spec.policy_types.unwrap_or_default();
-    for (i, name) in types
-        .iter()
-        .enumerate()
-        .filter(|(_, name)| !matches!(name.as_str(), "Ingress" | "Egress"))
-    {
+    for (i, name) in types.iter().enumerate().filter(|(_, name)| !matches!(name.as_str(), "Ingress" | "Egress")) {
         report(
             &mut own,
             format!("spec.policyTypes[{i}]"),
@@ -32,19 +28,10 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
     let egress = spec.egress.unwrap_or_default();
     // Defaulting looks at the length: an empty list is as absent as a missing one.
     let isolates_ingress = types.is_empty() || types.iter().any(|name| name == "Ingress");
-    let isolates_egress = if types.is_empty() {
-        !egress.is_empty()
-    } else {
-        types.iter().any(|name| name == "Egress")
-    };
+    let isolates_egress = if types.is_empty() { !egress.is_empty() } else { types.iter().any(|name| name == "Egress") };
 
     let pod_selector = selector(spec.pod_selector.unwrap_or_default(), "spec.podSelector", &mut own);
-    let ingress: Vec<_> = spec
-        .ingress
-        .unwrap_or_default()
-        .into_iter()
-        .map(|rule| (rule.from, rule.ports))
-        .collect();
+    let ingress: Vec<_> = spec.ingress.unwrap_or_default().into_iter().map(|rule| (rule.from, rule.ports)).collect();
     let egress: Vec<_> = egress.into_iter().map(|rule| (rule.to, rule.ports)).collect();
     let ingress = rules(ingress, "spec.ingress", "from", &mut own);
     let egress = rules(egress, "spec.egress", "to", &mut own);
@@ -63,26 +50,15 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
     }
 }
 
-type WrittenRule = (
-    Option<Vec<networking::NetworkPolicyPeer>>,
-    Option<Vec<networking::NetworkPolicyPort>>,
-);
+type WrittenRule = (Option<Vec<networking::NetworkPolicyPeer>>, Option<Vec<networking::NetworkPolicyPort>>);
 
 fn rules(rules: Vec<WrittenRule>, field: &str, peers_field: &str, errors: &mut FieldErrors) -> Vec<Rule> {
     let compile = |(i, (peers, ports)): (usize, WrittenRule)| {
         let ports = ports.unwrap_or_default().into_iter().enumerate();
-        let ports = ports
-            .map(|(j, port)| policy_port(port, &format!("{field}[{i}].ports[{j}]"), errors))
-            .collect();
+        let ports = ports.map(|(j, port)| policy_port(port, &format!("{field}[{i}].ports[{j}]"), errors)).collect();
         let peers = peers.unwrap_or_default().into_iter().enumerate();
-        let peers = peers
-            .map(|(j, written)| peer(written, &format!("{field}[{i}].{peers_field}[{j}]"), errors))
-            .collect();
-        Rule {
-            peers,
-            ports,
-            origin: None,
-        }
+        let peers = peers.map(|(j, written)| peer(written, &format!("{field}[{i}].{peers_field}[{j}]"), errors)).collect();
+        Rule { peers, ports, origin: None }
     };
     rules.into_iter().enumerate().map(compile).collect()
 }
@@ -132,10 +108,7 @@ fn ip_block(block: networking::IPBlock, field: &str, errors: &mut FieldErrors) -
 }
 
 fn is_strict_subset(inner: IpNet, outer: IpNet) -> bool {
-    let same_family = matches!(
-        (inner.addr(), outer.addr()),
-        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_))
-    );
+    let same_family = matches!((inner.addr(), outer.addr()), (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)));
     same_family && inner.prefix_len() > outer.prefix_len() && outer.trunc().contains(&inner.trunc())
 }
 
@@ -148,10 +121,7 @@ fn policy_port(port: networking::NetworkPolicyPort, field: &str, errors: &mut Fi
             let why = unsupported_protocol(port.protocol.as_deref());
             let number = PortNumber::Invalid(why.as_str().into());
             report(errors, format!("{field}.protocol"), why);
-            PolicyPort {
-                protocol: Protocol::Tcp,
-                port: number,
-            }
+            PolicyPort { protocol: Protocol::Tcp, port: number }
         }
     }
 }
@@ -165,20 +135,12 @@ fn port_and_end(port: Option<IntOrString>, end: Option<i32>, field: &str, errors
     let end_refused = |end: i32, why: &str| format!("Invalid value: {end}: {why}");
     match (port, end) {
         (None, None) => PortNumber::Any,
-        (None, Some(end)) => invalid(
-            errors,
-            "endPort",
-            end_refused(end, "may not be specified when `port` is not specified"),
-        ),
+        (None, Some(end)) => invalid(errors, "endPort", end_refused(end, "may not be specified when `port` is not specified")),
         (Some(IntOrString::String(name)), end) => {
             if let Some(why) = invalid_port_name(&name) {
                 invalid(errors, "port", format!("Invalid value: {name:?}: {why}"))
             } else if let Some(end) = end {
-                invalid(
-                    errors,
-                    "endPort",
-                    end_refused(end, "may not be specified when `port` is non-numeric"),
-                )
+                invalid(errors, "endPort", end_refused(end, "may not be specified when `port` is non-numeric"))
             } else {
                 PortNumber::Name(name.into())
             }
@@ -188,11 +150,7 @@ fn port_and_end(port: Option<IntOrString>, end: Option<i32>, field: &str, errors
             (Some(port), None) => PortNumber::Number(port),
             (Some(port), Some(end)) => match valid_port(end) {
                 None => invalid(errors, "endPort", out_of_range(end.into())),
-                Some(end) if end < port => invalid(
-                    errors,
-                    "endPort",
-                    end_refused(end.into(), "must be greater than or equal to `port`"),
-                ),
+                Some(end) if end < port => invalid(errors, "endPort", end_refused(end.into(), "must be greater than or equal to `port`")),
                 Some(end) => PortNumber::Range(port, end),
             },
         },

@@ -35,16 +35,11 @@ fn requirement(term: LabelSelectorRequirement, field: &str, errors: &mut FieldEr
     let operator = if let Some(why) = invalid_label_key(&key) {
         invalid(errors, format!("{field}.key"), format!("Invalid value: {key:?}: {why}"))
     } else {
-        let bad_value = values
-            .iter()
-            .enumerate()
-            .find_map(|(i, value)| Some((i, value, invalid_label_value(value)?)));
+        let bad_value = values.iter().enumerate().find_map(|(i, value)| Some((i, value, invalid_label_value(value)?)));
         match (operator.as_str(), values.is_empty(), bad_value) {
-            ("In" | "NotIn", true, _) => invalid(
-                errors,
-                format!("{field}.values"),
-                "Required value: must be specified when `operator` is 'In' or 'NotIn'".into(),
-            ),
+            ("In" | "NotIn", true, _) => {
+                invalid(errors, format!("{field}.values"), "Required value: must be specified when `operator` is 'In' or 'NotIn'".into())
+            }
             ("In" | "NotIn", false, Some((i, value, why))) => {
                 invalid(errors, format!("{field}.values[{i}]"), format!("Invalid value: {value:?}: {why}"))
             }

@@ -54,17 +54,13 @@ impl<T> Namespaced<T> {
 // Derived impls would ask for `T: Clone` and `T: Default`.
 impl<T> Clone for Namespaced<T> {
     fn clone(&self) -> Self {
-        Self {
-            namespaces: self.namespaces.clone(),
-        }
+        Self { namespaces: self.namespaces.clone() }
     }
 }
 
 impl<T> Default for Namespaced<T> {
     fn default() -> Self {
-        Self {
-            namespaces: Arc::default(),
-        }
+        Self { namespaces: Arc::default() }
     }
 }
 
@@ -130,9 +126,7 @@ impl<T: Named> ByAddress<T> {
 
 impl<T> Clone for ByAddress<T> {
     fn clone(&self) -> Self {
-        Self {
-            holders: self.holders.clone(),
-        }
+        Self { holders: self.holders.clone() }
     }
 }
 
@@ -151,11 +145,7 @@ pub(super) struct Ranges {
 
 impl Ranges {
     pub(super) fn insert(&mut self, range: IpNet) {
-        *Arc::make_mut(&mut self.by_length)
-            .entry(range.prefix_len())
-            .or_default()
-            .entry(range.trunc())
-            .or_default() += 1;
+        *Arc::make_mut(&mut self.by_length).entry(range.prefix_len()).or_default().entry(range.trunc()).or_default() += 1;
     }
 
     pub(super) fn remove(&mut self, range: IpNet) {
@@ -176,8 +166,6 @@ impl Ranges {
 
     pub(super) fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.by_length
-            .iter()
-            .any(|(length, ranges)| IpNet::new(ip, *length).is_ok_and(|range| ranges.contains_key(&range.trunc())))
+        self.by_length.iter().any(|(length, ranges)| IpNet::new(ip, *length).is_ok_and(|range| ranges.contains_key(&range.trunc())))
     }
 }

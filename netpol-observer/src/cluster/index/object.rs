@@ -35,11 +35,7 @@ impl Object {
             Object::EndpointSlice(o) => (Kind::EndpointSlice, Some(&o.namespace), &o.name),
             Object::NetworkPolicy(o) => (Kind::NetworkPolicy, Some(&o.namespace), &o.name),
         };
-        ObjectKey {
-            kind,
-            namespace: namespace.cloned().unwrap_or_default(),
-            name: name.clone(),
-        }
+        ObjectKey { kind, namespace: namespace.cloned().unwrap_or_default(), name: name.clone() }
     }
 }
 
@@ -106,11 +102,7 @@ pub struct ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, namespace, name } = self;
-        if namespace.is_empty() {
-            write!(f, "{kind} {name}")
-        } else {
-            write!(f, "{kind} {namespace}/{name}")
-        }
+        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
     }
 }
 

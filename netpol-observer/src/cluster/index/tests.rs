@@ -27,22 +27,14 @@ fn pod(namespace: &str, name: &str, addresses: &[&str]) -> Pod {
         phase: PodPhase::Active,
         ready: true,
         ports: Vec::new(),
-        workload: Workload {
-            kind: "Pod".into(),
-            name: name.into(),
-        },
+        workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,
     }
 }
 
 fn node(name: &str, addresses: &[&str], ranges: &[&str]) -> Node {
     let pod_cidrs = ranges.iter().map(|range| range.parse().expect("a range")).collect();
-    Node {
-        name: name.into(),
-        labels: Labels::new(),
-        addresses: ips(addresses),
-        pod_cidrs,
-    }
+    Node { name: name.into(), labels: Labels::new(), addresses: ips(addresses), pod_cidrs }
 }
 
 fn service(name: &str, cluster_ips: &[&str], port: ServicePort) -> Service {
@@ -58,13 +50,7 @@ fn service(name: &str, cluster_ips: &[&str], port: ServicePort) -> Service {
 }
 
 fn port(target_port: TargetPort) -> ServicePort {
-    ServicePort {
-        name: Some("web".into()),
-        port: 80,
-        protocol: Protocol::Tcp,
-        target_port,
-        node_port: None,
-    }
+    ServicePort { name: Some("web".into()), port: 80, protocol: Protocol::Tcp, target_port, node_port: None }
 }
 
 fn names(pods: &[Arc<Pod>]) -> Vec<String> {
@@ -72,11 +58,7 @@ fn names(pods: &[Arc<Pod>]) -> Vec<String> {
 }
 
 fn key(kind: Kind, namespace: &str, name: &str) -> ObjectKey {
-    ObjectKey {
-        kind,
-        namespace: namespace.into(),
-        name: name.into(),
-    }
+    ObjectKey { kind, namespace: namespace.into(), name: name.into() }
 }
 
 #[test]
@@ -94,13 +76,7 @@ fn an_address_follows_its_pod() {
     index.delete(&key(Kind::Pod, "shop", "b"));
     index.delete(&key(Kind::Pod, "shop", "never was"));
     assert!(index.pods_at(ip("10.0.0.1")).is_empty());
-    assert_eq!(
-        index.counts(),
-        Counts {
-            pods: 1,
-            ..Counts::default()
-        }
-    );
+    assert_eq!(index.counts(), Counts { pods: 1, ..Counts::default() });
 }
 
 #[test]
@@ -115,14 +91,8 @@ fn mapped_addresses_are_stored_as_ipv4() {
 #[test]
 fn terminated_and_host_network_pods_hold_no_address() {
     let mut index = Index::default();
-    index.apply(Pod {
-        phase: PodPhase::Terminated,
-        ..pod("shop", "done", &["10.0.0.1"])
-    });
-    index.apply(Pod {
-        host_network: true,
-        ..pod("kube-system", "proxy", &["192.168.0.1"])
-    });
+    index.apply(Pod { phase: PodPhase::Terminated, ..pod("shop", "done", &["10.0.0.1"]) });
+    index.apply(Pod { host_network: true, ..pod("kube-system", "proxy", &["192.168.0.1"]) });
     assert!(index.pods_at(ip("10.0.0.1")).is_empty());
     assert!(index.pods_at(ip("192.168.0.1")).is_empty());
     assert!(index.pod("shop", "done").is_some());
@@ -132,10 +102,7 @@ fn terminated_and_host_network_pods_hold_no_address() {
 fn a_pod_that_ends_gives_its_address_up() {
     let mut index = Index::default();
     index.apply(pod("shop", "job", &["10.0.0.1"]));
-    index.apply(Pod {
-        phase: PodPhase::Terminated,
-        ..pod("shop", "job", &["10.0.0.1"])
-    });
+    index.apply(Pod { phase: PodPhase::Terminated, ..pod("shop", "job", &["10.0.0.1"]) });
     index.apply(pod("shop", "next", &["10.0.0.1"]));
     assert_eq!(names(index.pods_at(ip("10.0.0.1"))), ["shop/next"]);
 }
@@ -171,13 +138,7 @@ fn nodes_and_their_pod_ranges() {
     index.apply(node("n2", &["192.168.0.2"], &["10.1.0.0/24", "10.1.1.7/24"]));
     assert_eq!(index.node_at(ip("::ffff:192.168.0.2")).map(|node| &*node.name), Some("n2"));
     assert!(index.node_at(ip("10.1.0.1")).is_none());
-    for (address, inside) in [
-        ("10.1.0.200", true),
-        ("10.1.1.1", true),
-        ("10.1.2.1", false),
-        ("fd00:1::9", true),
-        ("fd00:2::9", false),
-    ] {
+    for (address, inside) in [("10.1.0.200", true), ("10.1.1.1", true), ("10.1.2.1", false), ("fd00:1::9", true), ("fd00:2::9", false)] {
         assert_eq!(index.in_pod_range(ip(address)), inside, "{address}");
     }
     index.delete(&key(Kind::Node, "", "n1"));
@@ -192,10 +153,7 @@ fn nodes_and_their_pod_ranges() {
 fn a_namespace_nobody_described_has_its_name_label_alone() {
     let mut index = Index::default();
     assert_eq!(*index.namespace_labels("shop"), labels(&[("kubernetes.io/metadata.name", "shop")]));
-    index.apply(Namespace {
-        name: "shop".into(),
-        labels: labels(&[("team", "a")]),
-    });
+    index.apply(Namespace { name: "shop".into(), labels: labels(&[("team", "a")]) });
     assert_eq!(*index.namespace_labels("shop"), labels(&[("team", "a")]));
     index.delete(&key(Kind::Namespace, "", "shop"));
     assert!(index.namespace("shop").is_none());
@@ -204,23 +162,11 @@ fn a_namespace_nobody_described_has_its_name_label_alone() {
 #[test]
 fn services_by_address_and_node_port() {
     let mut index = Index::default();
-    let node_port = ServicePort {
-        node_port: Some(30080),
-        ..port(TargetPort::Number(8080))
-    };
-    index.apply(Service {
-        external_ips: ips(&["203.0.113.1"]),
-        ..service("api", &["10.96.0.1"], node_port)
-    });
-    index.apply(Service {
-        external_ips: ips(&["203.0.113.1"]),
-        ..service("aaa", &[], port(TargetPort::Number(1)))
-    });
+    let node_port = ServicePort { node_port: Some(30080), ..port(TargetPort::Number(8080)) };
+    index.apply(Service { external_ips: ips(&["203.0.113.1"]), ..service("api", &["10.96.0.1"], node_port) });
+    index.apply(Service { external_ips: ips(&["203.0.113.1"]), ..service("aaa", &[], port(TargetPort::Number(1))) });
     assert_eq!(index.service_at(ip("10.96.0.1")).map(|s| &*s.name), Some("api"));
-    assert_eq!(
-        index.services_at(ip("203.0.113.1")).iter().map(|s| &*s.name).collect::<Vec<_>>(),
-        ["aaa", "api"]
-    );
+    assert_eq!(index.services_at(ip("203.0.113.1")).iter().map(|s| &*s.name).collect::<Vec<_>>(), ["aaa", "api"]);
     assert_eq!(index.node_port(30080, Protocol::Tcp).map(|(s, i)| (&*s.name, i)), Some(("api", 0)));
     assert!(index.node_port(30080, Protocol::Udp).is_none());
 
@@ -235,58 +181,30 @@ fn backends_derived_from_the_selector() {
     let mut index = Index::default();
     let named = |name: &str, address: &str, number: u16, protocol: Protocol| Pod {
         labels: labels(&[("app", "api"), ("more", "x")]),
-        ports: vec![ContainerPort {
-            name: Some("http".into()),
-            port: number,
-            protocol,
-        }],
+        ports: vec![ContainerPort { name: Some("http".into()), port: number, protocol }],
         ..pod("shop", name, &[address])
     };
     index.apply(named("a", "10.0.0.1", 8080, Protocol::Tcp));
     index.apply(named("b", "10.0.0.2", 9090, Protocol::Tcp));
     index.apply(named("udp", "10.0.0.3", 7070, Protocol::Udp));
-    index.apply(Pod {
-        ready: false,
-        ..named("starting", "10.0.0.4", 8080, Protocol::Tcp)
-    });
-    index.apply(Pod {
-        phase: PodPhase::Terminated,
-        ..named("done", "10.0.0.5", 8080, Protocol::Tcp)
-    });
-    index.apply(Pod {
-        labels: labels(&[("app", "web")]),
-        ..named("web", "10.0.0.6", 8080, Protocol::Tcp)
-    });
-    index.apply(Pod {
-        namespace: "other".into(),
-        ..named("api", "10.0.0.7", 8080, Protocol::Tcp)
-    });
+    index.apply(Pod { ready: false, ..named("starting", "10.0.0.4", 8080, Protocol::Tcp) });
+    index.apply(Pod { phase: PodPhase::Terminated, ..named("done", "10.0.0.5", 8080, Protocol::Tcp) });
+    index.apply(Pod { labels: labels(&[("app", "web")]), ..named("web", "10.0.0.6", 8080, Protocol::Tcp) });
+    index.apply(Pod { namespace: "other".into(), ..named("api", "10.0.0.7", 8080, Protocol::Tcp) });
 
     let by_name = service("api", &["10.96.0.1"], port(TargetPort::Name("http".into())));
     let expected = [(ip("10.0.0.1"), 8080), (ip("10.0.0.2"), 9090)];
     assert_eq!(index.backends(&by_name, &by_name.ports[0]), expected);
 
-    let early = Service {
-        publish_not_ready: true,
-        ..by_name.clone()
-    };
+    let early = Service { publish_not_ready: true, ..by_name.clone() };
     assert_eq!(index.backends(&early, &early.ports[0]).len(), 3);
 
     let by_number = service("api", &["10.96.0.1"], port(TargetPort::Number(5)));
-    assert_eq!(
-        index.backends(&by_number, &by_number.ports[0]),
-        [(ip("10.0.0.1"), 5), (ip("10.0.0.2"), 5), (ip("10.0.0.3"), 5)]
-    );
+    assert_eq!(index.backends(&by_number, &by_number.ports[0]), [(ip("10.0.0.1"), 5), (ip("10.0.0.2"), 5), (ip("10.0.0.3"), 5)]);
 
     for selector in [None, Some(Labels::new())] {
-        let without = Service {
-            selector,
-            ..by_name.clone()
-        };
-        assert!(
-            index.backends(&without, &without.ports[0]).is_empty(),
-            "an empty selector selects nothing in a Service"
-        );
+        let without = Service { selector, ..by_name.clone() };
+        assert!(index.backends(&without, &without.ports[0]).is_empty(), "an empty selector selects nothing in a Service");
     }
 }
 
@@ -296,11 +214,7 @@ fn derived_backends_keep_to_the_families_of_the_service() {
     index.apply(pod("shop", "api", &["10.0.0.1", "fd00::1"]));
     let of = |cluster_ips: &[&str]| {
         let service = service("api", cluster_ips, port(TargetPort::Number(1)));
-        index
-            .backends(&service, &service.ports[0])
-            .into_iter()
-            .map(|(ip, _)| ip.to_string())
-            .collect::<Vec<_>>()
+        index.backends(&service, &service.ports[0]).into_iter().map(|(ip, _)| ip.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(of(&["10.96.0.1"]), ["10.0.0.1"]);
     assert_eq!(of(&["fd00:96::1"]), ["fd00::1"]);
@@ -315,34 +229,18 @@ fn endpoint_slices_win_over_the_selector() {
         namespace: "shop".into(),
         name: name.into(),
         service: Some("api".into()),
-        ports: vec![SlicePort {
-            name: "web".into(),
-            port: 8443,
-            protocol,
-        }],
-        backends: backends
-            .iter()
-            .map(|(address, ready)| Backend {
-                ip: ip(address),
-                ready: *ready,
-            })
-            .collect(),
+        ports: vec![SlicePort { name: "web".into(), port: 8443, protocol }],
+        backends: backends.iter().map(|(address, ready)| Backend { ip: ip(address), ready: *ready }).collect(),
     };
     index.apply(slice("api-1", Protocol::Tcp, &[("10.0.0.9", true), ("10.0.0.8", false)]));
     index.apply(slice("api-2", Protocol::Tcp, &[("10.0.0.7", true), ("10.0.0.9", true)]));
     index.apply(slice("api-3", Protocol::Udp, &[("10.0.0.6", true)]));
     let service = service("api", &["10.96.0.1"], port(TargetPort::Number(1)));
-    assert_eq!(
-        index.backends(&service, &service.ports[0]),
-        [(ip("10.0.0.7"), 8443), (ip("10.0.0.9"), 8443)]
-    );
+    assert_eq!(index.backends(&service, &service.ports[0]), [(ip("10.0.0.7"), 8443), (ip("10.0.0.9"), 8443)]);
 
     index.apply(slice("api-1", Protocol::Tcp, &[]));
     index.delete(&key(Kind::EndpointSlice, "shop", "api-2"));
-    assert!(
-        index.backends(&service, &service.ports[0]).is_empty(),
-        "empty slices say: no endpoints"
-    );
+    assert!(index.backends(&service, &service.ports[0]).is_empty(), "empty slices say: no endpoints");
 
     for name in ["api-1", "api-3"] {
         index.delete(&key(Kind::EndpointSlice, "shop", name));

@@ -35,22 +35,13 @@ pub(super) struct UnknownField {
 /// Reads the node as a `T`, and lists the fields that `T` does not have.
 pub(super) fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<(T, Vec<UnknownField>), DecodeError> {
     let unknown = RefCell::new(Vec::new());
-    let decoded = T::deserialize(NodeDeserializer {
-        node,
-        path: &Path::Root,
-        unknown: &unknown,
-    });
+    let decoded = T::deserialize(NodeDeserializer { node, path: &Path::Root, unknown: &unknown });
     match decoded {
         Ok(value) => Ok((value, unknown.into_inner())),
         Err(Error(error)) => {
             let Fault { place, message } = *error;
             let (line, field, wants_quotes) = place.unwrap_or((node.line, String::new(), false));
-            Err(DecodeError {
-                line,
-                field,
-                message,
-                wants_quotes,
-            })
+            Err(DecodeError { line, field, message, wants_quotes })
         }
     }
 }
@@ -96,10 +87,7 @@ struct Fault {
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Error(Box::new(Fault {
-            place: None,
-            message: message.to_string(),
-        }))
+        Error(Box::new(Fault { place: None, message: message.to_string() }))
     }
 }
 
@@ -121,14 +109,8 @@ struct NodeDeserializer<'a, 'de> {
 impl<'de> NodeDeserializer<'_, 'de> {
     fn place<T>(self, wants_text: bool, result: Result<T, Error>) -> Result<T, Error> {
         result.map_err(|mut error| {
-            let is_bare = matches!(
-                self.node.value,
-                Value::Bool(_) | Value::Signed(_) | Value::Unsigned(_) | Value::Float(_)
-            );
-            error
-                .0
-                .place
-                .get_or_insert_with(|| (self.node.line, self.path.to_string(), wants_text && is_bare));
+            let is_bare = matches!(self.node.value, Value::Bool(_) | Value::Signed(_) | Value::Unsigned(_) | Value::Float(_));
+            error.0.place.get_or_insert_with(|| (self.node.line, self.path.to_string(), wants_text && is_bare));
             error
         })
     }
@@ -141,17 +123,8 @@ impl<'de> NodeDeserializer<'_, 'de> {
             Value::Unsigned(value) => visitor.visit_u64(*value),
             Value::Float(value) => visitor.visit_f64(*value),
             Value::String(value) => visitor.visit_borrowed_str(value),
-            Value::List(items) => visitor.visit_seq(Items {
-                of: self,
-                items: items.iter(),
-                next: 0,
-            }),
-            Value::Map(entries) => visitor.visit_map(Entries {
-                of: self,
-                entries: entries.iter(),
-                value: None,
-                fields,
-            }),
+            Value::List(items) => visitor.visit_seq(Items { of: self, items: items.iter(), next: 0 }),
+            Value::Map(entries) => visitor.visit_map(Entries { of: self, entries: entries.iter(), value: None, fields }),
         }
     }
 
@@ -190,20 +163,12 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_, 'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let result = if self.is_null() {
-            visitor.visit_bool(false)
-        } else {
-            self.visit(visitor, None)
-        };
+        let result = if self.is_null() { visitor.visit_bool(false) } else { self.visit(visitor, None) };
         self.place(false, result)
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let result = if self.is_null() {
-            visitor.visit_borrowed_str("")
-        } else {
-            self.visit(visitor, None)
-        };
+        let result = if self.is_null() { visitor.visit_borrowed_str("") } else { self.visit(visitor, None) };
         self.place(true, result)
     }
 
@@ -212,11 +177,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_, 'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.is_null() {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -224,26 +185,14 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_, 'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let result = if self.is_null() {
-            visitor.visit_seq(Items {
-                of: self,
-                items: [].iter(),
-                next: 0,
-            })
-        } else {
-            self.visit(visitor, None)
-        };
+        let result =
+            if self.is_null() { visitor.visit_seq(Items { of: self, items: [].iter(), next: 0 }) } else { self.visit(visitor, None) };
         self.place(false, result)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let result = if self.is_null() {
-            visitor.visit_map(Entries {
-                of: self,
-                entries: [].iter(),
-                value: None,
-                fields: None,
-            })
+            visitor.visit_map(Entries { of: self, entries: [].iter(), value: None, fields: None })
         } else {
             self.visit(visitor, None)
         };
@@ -284,12 +233,7 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
         let Some(node) = self.items.next() else { return Ok(None) };
         let path = Path::Item(self.of.path, self.next);
         self.next += 1;
-        seed.deserialize(NodeDeserializer {
-            node,
-            path: &path,
-            unknown: self.of.unknown,
-        })
-        .map(Some)
+        seed.deserialize(NodeDeserializer { node, path: &path, unknown: self.of.unknown }).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -315,11 +259,7 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
             let path = Path::Field(self.of.path, &key.name);
             if !path.is_status() {
                 let meant = fields.iter().copied().find(|field| is_misspelt(&key.name, field));
-                self.of.unknown.borrow_mut().push(UnknownField {
-                    line: key.line,
-                    field: path.to_string(),
-                    meant,
-                });
+                self.of.unknown.borrow_mut().push(UnknownField { line: key.line, field: path.to_string(), meant });
             }
         }
         let name: StrDeserializer<'_, Error> = (*key.name).into_deserializer();
@@ -327,16 +267,9 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Error> {
-        let (key, node) = self
-            .value
-            .take()
-            .ok_or_else(|| <Error as de::Error>::custom("a value was asked for before its key"))?;
+        let (key, node) = self.value.take().ok_or_else(|| <Error as de::Error>::custom("a value was asked for before its key"))?;
         let path = Path::Field(self.of.path, &key.name);
-        seed.deserialize(NodeDeserializer {
-            node,
-            path: &path,
-            unknown: self.of.unknown,
-        })
+        seed.deserialize(NodeDeserializer { node, path: &path, unknown: self.of.unknown })
     }
 }
 

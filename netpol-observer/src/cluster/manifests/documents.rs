@@ -21,10 +21,7 @@ pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     let mut offset = 0;
     let mut line = 1_u32;
     for content in text.split_inclusive('\n') {
-        let next = Start {
-            offset: offset + content.len(),
-            line: line.saturating_add(1),
-        };
+        let next = Start { offset: offset + content.len(), line: line.saturating_add(1) };
         if is_mark(content, "---") {
             // Directives (`%YAML 1.2`) belong to the document that follows them.
             if chunk.has_content || chunk.is_open {
@@ -59,8 +56,7 @@ struct Chunk {
 }
 
 fn is_mark(line: &str, mark: &str) -> bool {
-    line.strip_prefix(mark)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 fn has_content(line: &str) -> bool {

@@ -25,21 +25,11 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn of_file(file: impl Into<Arc<str>>, message: impl Into<String>) -> Self {
-        Problem {
-            file: file.into(),
-            line: None,
-            object: None,
-            field: None,
-            message: message.into(),
-            hint: None,
-        }
+        Problem { file: file.into(), line: None, object: None, field: None, message: message.into(), hint: None }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Problem {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Problem { hint: Some(hint.into()), ..self }
     }
 }
 

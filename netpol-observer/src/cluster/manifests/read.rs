@@ -56,15 +56,9 @@ impl Reader {
     /// The objects, unless anything was wrong.
     pub(super) fn finish(self) -> Result<Loaded, ManifestErrors> {
         if self.errors.is_empty() {
-            Ok(Loaded {
-                objects: self.objects,
-                skipped: self.skipped,
-                warnings: self.warnings.into_list(),
-            })
+            Ok(Loaded { objects: self.objects, skipped: self.skipped, warnings: self.warnings.into_list() })
         } else {
-            Err(ManifestErrors {
-                problems: self.errors.into_list(),
-            })
+            Err(ManifestErrors { problems: self.errors.into_list() })
         }
     }
 
@@ -78,10 +72,7 @@ impl Reader {
             },
             Err(error) => {
                 let has_template = document.text.contains("{{");
-                let problem = Problem {
-                    line: Some(error.line),
-                    ..Problem::of_file(file.clone(), error.message)
-                };
+                let problem = Problem { line: Some(error.line), ..Problem::of_file(file.clone(), error.message) };
                 self.errors.push(problem.hint(if error.is_too_large {
                     "split the document"
                 } else if has_template {
@@ -95,10 +86,7 @@ impl Reader {
 
     /// Reads an object or what a list holds. `of_list` is the kind and the API version that the items of a typed list leave out.
     fn object(&mut self, file: &Arc<str>, node: &Node, of_list: Option<(&str, &str)>, depth: usize) {
-        let problem = |message: String| Problem {
-            line: Some(node.line),
-            ..Problem::of_file(file.clone(), message)
-        };
+        let problem = |message: String| Problem { line: Some(node.line), ..Problem::of_file(file.clone(), message) };
         if !matches!(node.value, Value::Map(_)) {
             let hint = "every document must be one object with apiVersion, kind and metadata; leave other files out";
             self.errors.push(problem("expected a Kubernetes object".into()).hint(hint));
@@ -111,40 +99,21 @@ impl Reader {
                 let missing = if kind.is_none() { "kind" } else { "apiVersion" };
                 let hint = "is it a Kubernetes manifest? Other files must not be among them";
                 let object = kind.map(|kind| object_name(kind, node));
-                self.errors.push(
-                    Problem {
-                        object,
-                        ..problem(format!("{missing} is missing or no text"))
-                    }
-                    .hint(hint),
-                );
+                self.errors.push(Problem { object, ..problem(format!("{missing} is missing or no text")) }.hint(hint));
                 return;
             }
         };
         let item_kind = kind.strip_suffix("List").filter(|_| node.get("items").is_some());
         let Some(item_kind) = item_kind else {
-            self.known(&Item {
-                file,
-                node,
-                kind,
-                api_version,
-            });
+            self.known(&Item { file, node, kind, api_version });
             return;
         };
         if depth == MAX_LIST_DEPTH {
-            self.errors
-                .push(problem(format!("lists are nested more than {MAX_LIST_DEPTH} deep")));
+            self.errors.push(problem(format!("lists are nested more than {MAX_LIST_DEPTH} deep")));
             return;
         }
-        if let Some(items) = node
-            .get("items")
-            .filter(|items| !matches!(items.value, Value::List(_) | Value::Null))
-        {
-            let problem = Problem {
-                line: Some(items.line),
-                field: Some("items".into()),
-                ..problem("expected a list".into())
-            };
+        if let Some(items) = node.get("items").filter(|items| !matches!(items.value, Value::List(_) | Value::Null)) {
+            let problem = Problem { line: Some(items.line), field: Some("items".into()), ..problem("expected a list".into()) };
             self.errors.push(problem.hint("begin every object of the list with a dash"));
         }
         let of_list = (!item_kind.is_empty()).then_some((item_kind, api_version));
@@ -159,10 +128,7 @@ impl Reader {
         } else if item.is::<core::Pod>() {
             self.read(item, |pod, errors| {
                 let pod = convert::pod(pod, errors);
-                crate::cluster::Pod {
-                    origin: Some(item.origin(item.node)),
-                    ..pod
-                }
+                crate::cluster::Pod { origin: Some(item.origin(item.node)), ..pod }
             });
         } else if item.is::<core::Namespace>() {
             self.read(item, |namespace, _| convert::namespace(namespace));
@@ -186,11 +152,7 @@ impl Reader {
             }
         };
         for field in unknown {
-            let problem = item.problem(
-                field.line,
-                field.field,
-                format!("unknown field: {} has none of this name here", item.kind),
-            );
+            let problem = item.problem(field.line, field.field, format!("unknown field: {} has none of this name here", item.kind));
             self.warnings.push(match field.meant {
                 Some(meant) => problem.hint(format!("did you mean {meant}? Names are compared letter by letter, case included")),
                 None => problem.hint("it has no effect; the API server refuses it in strict validation: remove or correct it"),
@@ -213,8 +175,7 @@ impl Reader {
         for error in errors {
             let line = item.node.line_of(&error.field);
             let problem = item.problem(line, error.field, error.message);
-            self.warnings
-                .push(problem.hint("the API server would refuse the object; here this part matches nothing"));
+            self.warnings.push(problem.hint("the API server would refuse the object; here this part matches nothing"));
         }
         self.add(object, item);
     }
@@ -224,11 +185,8 @@ impl Reader {
         let origin = item.origin(item.node);
         if let Some((place, first)) = self.places.get_mut(&key) {
             let message = format!("already defined in {}:{}; this later one is taken", first.file, first.line);
-            let problem = Problem {
-                object: Some(key.to_string()),
-                line: Some(origin.line),
-                ..Problem::of_file(item.file.clone(), message)
-            };
+            let problem =
+                Problem { object: Some(key.to_string()), line: Some(origin.line), ..Problem::of_file(item.file.clone(), message) };
             self.warnings.push(problem.hint("remove or rename one of them"));
             *first = origin;
             if let Some(earlier) = self.objects.get_mut(*place) {
@@ -247,10 +205,7 @@ impl Item<'_> {
     }
 
     fn origin(&self, node: &Node) -> Origin {
-        Origin {
-            file: self.file.clone(),
-            line: node.line,
-        }
+        Origin { file: self.file.clone(), line: node.line }
     }
 
     fn problem(&self, line: u32, field: String, message: String) -> Problem {
@@ -266,10 +221,7 @@ impl Item<'_> {
         let hint = if error.wants_quotes {
             "this field wants text: put the value in quotes".to_owned()
         } else {
-            format!(
-                "see `kubectl explain {}` for the type of the field",
-                explain_path(self.kind, &error.field)
-            )
+            format!("see `kubectl explain {}` for the type of the field", explain_path(self.kind, &error.field))
         };
         self.problem(error.line, error.field, error.message).hint(hint)
     }
@@ -278,11 +230,7 @@ impl Item<'_> {
 /// `NetworkPolicy shop/api` as far as the document tells, even when the rest of it is broken.
 fn object_name(kind: &str, node: &Node) -> String {
     let metadata = node.get("metadata");
-    let of = |field| {
-        metadata
-            .and_then(|metadata| metadata.text(field))
-            .filter(|text: &&str| !text.is_empty())
-    };
+    let of = |field| metadata.and_then(|metadata| metadata.text(field)).filter(|text: &&str| !text.is_empty());
     match (of("namespace"), of("name")) {
         (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
         (None, Some(name)) if matches!(kind, "Namespace" | "Node") => format!("{kind} {name}"),

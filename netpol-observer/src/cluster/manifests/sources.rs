@@ -53,20 +53,14 @@ fn name(path: &Path) -> Arc<str> {
 /// mounted ConfigMap has nothing else), links to directories are not: they may lead in circles.
 fn walk(directory: &Path, depth: usize, found: &mut Vec<Found>) {
     if depth > MAX_DEPTH {
-        found.push(Err(Problem::of_file(
-            name(directory),
-            format!("directories are nested more than {MAX_DEPTH} deep"),
-        )));
+        found.push(Err(Problem::of_file(name(directory), format!("directories are nested more than {MAX_DEPTH} deep"))));
         return;
     }
     let entries = std::fs::read_dir(directory).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
     let mut paths: Vec<PathBuf> = match entries {
         Ok(entries) => entries.into_iter().map(|entry| entry.path()).collect(),
         Err(error) => {
-            found.push(Err(Problem::of_file(
-                name(directory),
-                format!("cannot list the directory: {error}"),
-            )));
+            found.push(Err(Problem::of_file(name(directory), format!("cannot list the directory: {error}"))));
             return;
         }
     };
@@ -80,10 +74,7 @@ fn walk(directory: &Path, depth: usize, found: &mut Vec<Found>) {
             if !path.is_symlink() {
                 walk(&path, depth + 1, found);
             }
-        } else if path
-            .extension()
-            .is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-        {
+        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
             found.push(read_file(&path));
         }
     }
@@ -93,11 +84,7 @@ fn read_file(path: &Path) -> Found {
     let mut file = File::open(path).map_err(|error| {
         let problem = Problem::of_file(name(path), format!("cannot open the file: {error}"));
         let is_missing = error.kind() == io::ErrorKind::NotFound;
-        if is_missing {
-            problem.hint("give a file, a directory, or - for standard input")
-        } else {
-            problem
-        }
+        if is_missing { problem.hint("give a file, a directory, or - for standard input") } else { problem }
     })?;
     read(name(path), &mut file)
 }
@@ -117,11 +104,7 @@ fn read(file: Arc<str>, from: &mut dyn Read) -> Found {
             let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
             let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
             let line = u32::try_from(line).ok();
-            Err(Problem {
-                line,
-                ..Problem::of_file(file, "not UTF-8 text")
-            }
-            .hint("save the file in UTF-8"))
+            Err(Problem { line, ..Problem::of_file(file, "not UTF-8 text") }.hint("save the file in UTF-8"))
         }
     }
 }

@@ -66,21 +66,14 @@ fn json_of_all_shapes() {
     let namespace =
         |name: &str| format!("{{\n\t\"kind\": \"Namespace\", \"apiVersion\": \"v1\",\n\t\"metadata\": {{\"name\": \"{name}\"}}\n}}");
     let (a, b) = (namespace("a"), namespace("b"));
-    for text in [
-        format!("{a}{b}"),
-        format!("{a}\n\n{b}\n"),
-        format!("[{a}, {b}]"),
-        format!("{a}\n---\n{b}"),
-    ] {
+    for text in [format!("{a}{b}"), format!("{a}\n\n{b}\n"), format!("[{a}, {b}]"), format!("{a}\n---\n{b}")] {
         assert_eq!(names(&loaded(&text)), ["Namespace a", "Namespace b"], "{text}");
     }
     let broken = format!("{a}\n{}", b.replace("\"b\"", "7"));
     assert_eq!(
         errors(&broken),
-        [
-            "-:7: Namespace without a name: metadata.name: invalid type: integer `7`, expected a string\n    \
-             hint: this field wants text: put the value in quotes"
-        ]
+        ["-:7: Namespace without a name: metadata.name: invalid type: integer `7`, expected a string\n    \
+             hint: this field wants text: put the value in quotes"]
     );
     let escaped = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","annotations":{"x":"\ud83d\ude00\/\u0000"}}}"#;
     assert_eq!(names(&loaded(escaped)), ["Pod default/a"]);
@@ -114,18 +107,9 @@ items:
 ";
     let loaded = loaded(text);
     assert_eq!(names(&loaded), ["Namespace a", "Pod a/p", "Pod a/q", "NetworkPolicy a/n"]);
-    let Some(Object::NetworkPolicy(policy)) = loaded.objects.last() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded.objects.last() else { panic!("no policy") };
     assert_eq!(policy.origin.as_ref().map(|origin| origin.line), Some(15));
-    assert_eq!(
-        policy
-            .ingress
-            .as_ref()
-            .and_then(|rules| rules[0].origin.as_ref())
-            .map(|origin| origin.line),
-        Some(18)
-    );
+    assert_eq!(policy.ingress.as_ref().and_then(|rules| rules[0].origin.as_ref()).map(|origin| origin.line), Some(18));
 }
 
 #[test]
@@ -141,19 +125,10 @@ fn kinds_that_are_not_read_are_counted() {
 ---
 {apiVersion: example.org/v1, kind: AllowList, metadata: {name: x}}
 ";
-    let skipped: Vec<_> = loaded(text)
-        .skipped
-        .into_iter()
-        .map(|(kind, count)| format!("{kind} {count}"))
-        .collect();
+    let skipped: Vec<_> = loaded(text).skipped.into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     assert_eq!(
         skipped,
-        [
-            "apps/v1 Deployment 2",
-            "example.org/v1 AllowList 1",
-            "extensions/v1beta1 NetworkPolicy 1",
-            "serving.knative.dev/v1 Service 1"
-        ]
+        ["apps/v1 Deployment 2", "example.org/v1 AllowList 1", "extensions/v1beta1 NetworkPolicy 1", "serving.knative.dev/v1 Service 1"]
     );
 }
 
@@ -185,37 +160,20 @@ spec:
 #[test]
 fn policies_and_rules_know_their_lines() {
     let loaded = loaded(POLICY);
-    let Some(Object::NetworkPolicy(policy)) = loaded.objects.first() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded.objects.first() else { panic!("no policy") };
     let line = |origin: &Option<Origin>| origin.as_ref().map(|origin| (origin.file.to_string(), origin.line));
     let at = |line: u32| Some(("-".to_owned(), line));
     assert_eq!(line(&policy.origin), at(4));
-    let rules: Vec<_> = policy
-        .ingress
-        .iter()
-        .chain(&policy.egress)
-        .flatten()
-        .map(|rule| line(&rule.origin))
-        .collect();
+    let rules: Vec<_> = policy.ingress.iter().chain(&policy.egress).flatten().map(|rule| line(&rule.origin)).collect();
     assert_eq!(rules, [at(15), at(20), at(23)]);
 }
 
 #[test]
 fn a_policy_without_a_direction_has_no_rules_to_place() {
     let loaded = loaded(&POLICY.replace("[Ingress, Egress]", "[Egress]"));
-    let Some(Object::NetworkPolicy(policy)) = loaded.objects.first() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded.objects.first() else { panic!("no policy") };
     assert_eq!(policy.ingress, None);
-    assert_eq!(
-        policy
-            .egress
-            .as_ref()
-            .and_then(|rules| rules[0].origin.as_ref())
-            .map(|origin| origin.line),
-        Some(23)
-    );
+    assert_eq!(policy.egress.as_ref().and_then(|rules| rules[0].origin.as_ref()).map(|origin| origin.line), Some(23));
 }
 
 #[test]
@@ -224,22 +182,8 @@ fn wrong_types_name_line_object_and_field() {
     let explain = |field: &str| format!("see `kubectl explain networkpolicy.spec.{field}` for the type of the field");
     let (port, rule) = (explain("ingress.ports.port"), explain("egress"));
     for (from, to, line, field, message, hint) in [
-        (
-            "port: 80",
-            "port: [80]",
-            18,
-            "ingress[0].ports[0].port",
-            "invalid type: sequence, expected IntOrString",
-            &*port,
-        ),
-        (
-            "port: 80",
-            "port: true",
-            18,
-            "ingress[0].ports[0].port",
-            "invalid type: boolean `true`, expected IntOrString",
-            &port,
-        ),
+        ("port: 80", "port: [80]", 18, "ingress[0].ports[0].port", "invalid type: sequence, expected IntOrString", &*port),
+        ("port: 80", "port: true", 18, "ingress[0].ports[0].port", "invalid type: boolean `true`, expected IntOrString", &port),
         (
             "port: 81",
             "port: 99999999999",
@@ -248,22 +192,8 @@ fn wrong_types_name_line_object_and_field() {
             "invalid value: integer `99999999999`, expected a 32-bit integer",
             &port,
         ),
-        (
-            "{app: api}",
-            "{app: 5}",
-            11,
-            "podSelector.matchLabels.app",
-            "invalid type: integer `5`, expected a string",
-            quotes,
-        ),
-        (
-            "- {}",
-            "- x",
-            23,
-            "egress[0]",
-            "invalid type: string \"x\", expected NetworkPolicyEgressRule",
-            &rule,
-        ),
+        ("{app: api}", "{app: 5}", 11, "podSelector.matchLabels.app", "invalid type: integer `5`, expected a string", quotes),
+        ("- {}", "- x", 23, "egress[0]", "invalid type: string \"x\", expected NetworkPolicyEgressRule", &rule),
     ] {
         let expected = format!("-:{line}: NetworkPolicy shop/api: spec.{field}: {message}\n    hint: {hint}");
         assert_eq!(errors(&POLICY.replace(from, to)), [expected], "{to}");
@@ -273,9 +203,7 @@ fn wrong_types_name_line_object_and_field() {
 #[test]
 fn yaml_1_2_words_are_text() {
     let text = POLICY.replace("{app: api}", "{a: y, b: no, c: on, d: 1_000, e: 1.2.3}");
-    let Some(Object::NetworkPolicy(policy)) = loaded(&text).objects.pop() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded(&text).objects.pop() else { panic!("no policy") };
     assert_eq!(policy.pod_selector.to_string(), "a=y,b=no,c=on,d=1_000,e=1.2.3");
     assert_eq!(errors(&POLICY.replace("{app: api}", "{app: true}")).len(), 1);
 }
@@ -296,9 +224,7 @@ spec:
     ports: ~
 status: {}
 ";
-    let Some(Object::NetworkPolicy(policy)) = loaded(text).objects.pop() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded(text).objects.pop() else { panic!("no policy") };
     assert_eq!(policy.pod_selector.to_string(), "app=");
     let rules = policy.ingress.as_ref().expect("isolates");
     assert!(rules.len() == 2 && rules.iter().all(|rule| rule.peers.is_empty() && rule.ports.is_empty()));
@@ -340,9 +266,7 @@ fn what_the_api_server_refuses_is_a_warning_with_a_line() {
     let expected =
         "-:22: NetworkPolicy shop/api: spec.ingress[1].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`";
     assert_eq!(warnings(&text), [format!("{expected}\n{hint}")]);
-    let Some(Object::NetworkPolicy(policy)) = loaded(&text).objects.pop() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded(&text).objects.pop() else { panic!("no policy") };
     assert_eq!(policy.invalid.len(), 1);
 }
 
@@ -373,16 +297,10 @@ fn all_errors_of_all_files_are_collected() {
             "b.yaml",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a\n---\n{apiVersion: v1, kind: Pod, metadata: {name: ok}}\n---\nkind: Pod\n",
         ),
-        (
-            "a/z.yml",
-            "just text\n---\napiVersion: v1\nkind: Pod\nmetadata: {}\n---\nname: {{ .Values.name }}: {{ x }}\n",
-        ),
+        ("a/z.yml", "just text\n---\napiVersion: v1\nkind: Pod\nmetadata: {}\n---\nname: {{ .Values.name }}: {{ x }}\n"),
         ("a/y.json", "{\"kind\": 1}"),
         ("a/x.yaml", "a: 1\na: 2\n"),
-        (
-            "c.yaml",
-            "apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n---\napiVersion: v1\nkind: PodList\nitems: {}\n",
-        ),
+        ("c.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n---\napiVersion: v1\nkind: PodList\nitems: {}\n"),
         ("notes.txt", "a: ["),
         (".hidden.yaml", "a: ["),
         (".git/x.yaml", "a: ["),
@@ -428,17 +346,9 @@ spec:
   - *rule
   - from: [{podSelector: {matchLabels: {<<: *labels, tier: x}}}]
 ";
-    let Some(Object::NetworkPolicy(policy)) = loaded(text).objects.pop() else {
-        panic!("no policy")
-    };
+    let Some(Object::NetworkPolicy(policy)) = loaded(text).objects.pop() else { panic!("no policy") };
     let rules = policy.ingress.as_ref().expect("isolates");
     assert_eq!(rules[0].peers, rules[1].peers);
-    assert_eq!(
-        rules
-            .iter()
-            .map(|rule| rule.origin.as_ref().map_or(0, |origin| origin.line))
-            .collect::<Vec<_>>(),
-        [9, 10, 11]
-    );
+    assert_eq!(rules.iter().map(|rule| rule.origin.as_ref().map_or(0, |origin| origin.line)).collect::<Vec<_>>(), [9, 10, 11]);
     assert!(format!("{:?}", rules[2].peers).contains("tier"));
 }

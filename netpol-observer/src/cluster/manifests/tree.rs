@@ -91,11 +91,7 @@ impl Node {
             underscored_numbers_as_strings: true,
             with_snippet: false,
         };
-        let allowance = text
-            .len()
-            .saturating_mul(TREE_BYTES_PER_BYTE)
-            .saturating_add(ALIAS_BYTES)
-            .min(MAX_TREE_BYTES);
+        let allowance = text.len().saturating_mul(TREE_BYTES_PER_BYTE).saturating_add(ALIAS_BYTES).min(MAX_TREE_BYTES);
         ALLOWANCE.set(allowance);
         let mut node: Node = serde_saphyr::from_str_with_options(text, options).map_err(|error| SyntaxError {
             line: first_line + error.location().map_or(0, |at| line_number(at.line()).saturating_sub(1)),
@@ -137,16 +133,9 @@ impl Node {
         let mut line = self.line;
         for segment in field.split(['.', '[']) {
             let next = match segment.strip_suffix(']') {
-                Some(index) => index
-                    .parse()
-                    .ok()
-                    .and_then(|index: usize| node.items().get(index))
-                    .map(|item| (item.line, item)),
+                Some(index) => index.parse().ok().and_then(|index: usize| node.items().get(index)).map(|item| (item.line, item)),
                 None => match &node.value {
-                    Value::Map(entries) => entries
-                        .iter()
-                        .find(|(key, _)| &*key.name == segment)
-                        .map(|(key, value)| (key.line, value)),
+                    Value::Map(entries) => entries.iter().find(|(key, _)| &*key.name == segment).map(|(key, value)| (key.line, value)),
                     _ => None,
                 },
             };
@@ -192,10 +181,7 @@ fn charge<E: serde::de::Error>(bytes: usize) -> Result<(), E> {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Node {
-            line: line_number(spanned.referenced.line()),
-            value: spanned.value,
-        })
+        Ok(Node { line: line_number(spanned.referenced.line()), value: spanned.value })
     }
 }
 
@@ -281,10 +267,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 continue;
             }
             charge::<A::Error>(key.value.0.len())?;
-            let key = Key {
-                line: line_number(key.referenced.line()),
-                name: key.value.0,
-            };
+            let key = Key { line: line_number(key.referenced.line()), name: key.value.0 };
             entries.push((key, map.next_value()?));
         }
         entries.shrink_to_fit();

@@ -35,22 +35,9 @@ fn ether_type(bytes: &[u8]) -> u16 {
 fn tcp_udp_sctp_of_both_families() {
     for ends in [V4, V6] {
         let [a, b] = ends.map(addr);
-        for flags in [
-            SYN,
-            SYN_ACK,
-            ACK,
-            RST,
-            TcpFlags {
-                fin: true,
-                psh: true,
-                ..ACK
-            },
-        ] {
+        for flags in [SYN, SYN_ACK, ACK, RST, TcpFlags { fin: true, psh: true, ..ACK }] {
             let bytes = testing::tcp(a, b, flags);
-            let flow = Flow {
-                tcp_flags: Some(flags),
-                ..expected(ends, Protocol::Tcp)
-            };
+            let flow = Flow { tcp_flags: Some(flags), ..expected(ends, Protocol::Tcp) };
             assert_eq!(decode(ether_type(&bytes), &bytes), Ok(flow));
         }
         let bytes = testing::udp(a, b);
@@ -65,10 +52,7 @@ fn icmp_of_both_families() {
     for (ends, protocol, kind, code) in [(V4, Protocol::Icmp, 3, 3), (V6, Protocol::Icmpv6, 135, 0)] {
         let [a, b] = ends.map(addr);
         let bytes = testing::icmp(a.ip(), b.ip(), kind, code);
-        let flow = Flow {
-            icmp: Some(IcmpKind { kind, code }),
-            ..expected(ends, protocol)
-        };
+        let flow = Flow { icmp: Some(IcmpKind { kind, code }), ..expected(ends, protocol) };
         assert_eq!(decode(ether_type(&bytes), &bytes), Ok(flow));
     }
 }
@@ -90,25 +74,10 @@ fn ipv4_options_are_skipped_and_may_be_cut() {
     assert_eq!((flow.source_port, flow.destination_port), (Some(7), Some(9)));
     for len in 20..32 {
         let cut = decode(ETH_P_IP, &bytes[..len]).unwrap();
-        assert_eq!(
-            cut,
-            Flow {
-                source_port: None,
-                destination_port: None,
-                ..flow.clone()
-            },
-            "cut at {len}"
-        );
+        assert_eq!(cut, Flow { source_port: None, destination_port: None, ..flow.clone() }, "cut at {len}");
     }
     assert_eq!(decode(ETH_P_IP, &bytes[..32]).unwrap(), flow);
-    assert_eq!(
-        decode(ETH_P_IP, &bytes[..19]),
-        Err(FlowError::Cut {
-            family: "IPv4",
-            have: 19,
-            needed: 20
-        })
-    );
+    assert_eq!(decode(ETH_P_IP, &bytes[..19]), Err(FlowError::Cut { family: "IPv4", have: 19, needed: 20 }));
 }
 
 #[test]
@@ -118,22 +87,11 @@ fn ipv4_fragments() {
     bytes[6] = 0x40;
     assert_eq!(decode(ETH_P_IP, &bytes).unwrap(), whole, "don't fragment is no fragment");
     bytes[6] = 0x20;
-    let first = Flow {
-        fragment: Some(Fragment { offset: 0, more: true }),
-        ..whole.clone()
-    };
+    let first = Flow { fragment: Some(Fragment { offset: 0, more: true }), ..whole.clone() };
     assert_eq!(decode(ETH_P_IP, &bytes).unwrap(), first);
     bytes[6] = 0x1f;
     bytes[7] = 0xff;
-    let last = Flow {
-        fragment: Some(Fragment {
-            offset: 65_528,
-            more: false,
-        }),
-        source_port: None,
-        destination_port: None,
-        ..whole
-    };
+    let last = Flow { fragment: Some(Fragment { offset: 65_528, more: false }), source_port: None, destination_port: None, ..whole };
     assert_eq!(decode(ETH_P_IP, &bytes).unwrap(), last);
 }
 
@@ -165,10 +123,7 @@ const TCP: &[u8] = &[0x9c, 0x40, 0, 53, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0
 
 #[test]
 fn chains_of_ipv6_extension_headers() {
-    let whole = Flow {
-        tcp_flags: Some(SYN),
-        ..expected(V6, Protocol::Tcp)
-    };
+    let whole = Flow { tcp_flags: Some(SYN), ..expected(V6, Protocol::Tcp) };
     for chain in [
         &[HOP_BY_HOP][..],
         &[HOP_BY_HOP, ROUTING, OPTIONS],
@@ -179,33 +134,18 @@ fn chains_of_ipv6_extension_headers() {
         let bytes = with_extensions(chain, 6, TCP);
         assert_eq!(decode(ETH_P_IPV6, &bytes), Ok(whole.clone()), "{chain:?}");
     }
-    let first = Flow {
-        fragment: Some(Fragment { offset: 0, more: true }),
-        ..whole
-    };
-    assert_eq!(
-        decode(ETH_P_IPV6, &with_extensions(&[HOP_BY_HOP, FIRST, OPTIONS], 6, TCP)),
-        Ok(first)
-    );
+    let first = Flow { fragment: Some(Fragment { offset: 0, more: true }), ..whole };
+    assert_eq!(decode(ETH_P_IPV6, &with_extensions(&[HOP_BY_HOP, FIRST, OPTIONS], 6, TCP)), Ok(first));
     let later = Flow {
         fragment: Some(Fragment { offset: 1448, more: false }),
         source_port: None,
         destination_port: None,
         ..expected(V6, Protocol::Tcp)
     };
-    assert_eq!(
-        decode(ETH_P_IPV6, &with_extensions(&[HOP_BY_HOP, LATER], 6, TCP)),
-        Ok(later.clone())
-    );
+    assert_eq!(decode(ETH_P_IPV6, &with_extensions(&[HOP_BY_HOP, LATER], 6, TCP)), Ok(later.clone()));
     // Behind the first fragment nothing is a header, even where the fragment header names one.
-    let hidden = Flow {
-        protocol: Protocol::Other(60),
-        ..later
-    };
-    assert_eq!(
-        decode(ETH_P_IPV6, &with_extensions(&[LATER], 60, &[6, 0, 1, 4, 0, 0, 0, 0])),
-        Ok(hidden)
-    );
+    let hidden = Flow { protocol: Protocol::Other(60), ..later };
+    assert_eq!(decode(ETH_P_IPV6, &with_extensions(&[LATER], 60, &[6, 0, 1, 4, 0, 0, 0, 0])), Ok(hidden));
 }
 
 #[test]
@@ -227,31 +167,17 @@ fn what_is_no_ip_packet_is_an_error_that_says_so() {
     let v6 = testing::udp(addr(V6[0]), addr(V6[1]));
     let v4 = testing::udp(addr(V4[0]), addr(V4[1]));
     assert!(matches!(decode(ETH_P_IP, &v6), Err(FlowError::Malformed { family: "IPv4", .. })));
-    assert!(matches!(
-        decode(ETH_P_IPV6, &[v4.as_slice(), &[0; 40]].concat()),
-        Err(FlowError::Malformed { family: "IPv6", .. })
-    ));
-    assert!(
-        matches!(decode(ETH_P_IP, &[0x44; 20]), Err(FlowError::Malformed { .. })),
-        "header length of 16 bytes"
-    );
+    assert!(matches!(decode(ETH_P_IPV6, &[v4.as_slice(), &[0; 40]].concat()), Err(FlowError::Malformed { family: "IPv6", .. })));
+    assert!(matches!(decode(ETH_P_IP, &[0x44; 20]), Err(FlowError::Malformed { .. })), "header length of 16 bytes");
     assert!(matches!(decode(ETH_P_IPV6, &v6[..39]), Err(FlowError::Cut { needed: 40, .. })));
 }
 
 /// One valid packet of each kind.
 fn packets() -> Vec<Vec<u8>> {
-    let mut packets = vec![
-        with_options(),
-        with_extensions(&[HOP_BY_HOP, ROUTING, AUTH, FIRST, OPTIONS], 6, TCP),
-    ];
+    let mut packets = vec![with_options(), with_extensions(&[HOP_BY_HOP, ROUTING, AUTH, FIRST, OPTIONS], 6, TCP)];
     for ends in [V4, V6] {
         let [a, b] = ends.map(addr);
-        packets.extend([
-            testing::tcp(a, b, SYN),
-            testing::udp(a, b),
-            testing::sctp(a, b),
-            testing::icmp(a.ip(), b.ip(), 8, 0),
-        ]);
+        packets.extend([testing::tcp(a, b, SYN), testing::udp(a, b), testing::sctp(a, b), testing::icmp(a.ip(), b.ip(), 8, 0)]);
     }
     packets
 }

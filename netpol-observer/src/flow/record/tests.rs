@@ -28,47 +28,17 @@ fn every_field_of_a_record() {
         .time_ns(5_000_000_007);
     let event = event(&record);
     assert_eq!(event.time.as_nanosecond(), 1_800_000_005_000_000_007);
-    assert_eq!(
-        event.reason,
-        Reason {
-            number: 12,
-            name: "NETFILTER_DROP".into()
-        }
-    );
-    assert_eq!(
-        event.location.symbol,
-        Some(Symbol {
-            name: "nf_hook_slow".into(),
-            offset: 0x42
-        })
-    );
+    assert_eq!(event.reason, Reason { number: 12, name: "NETFILTER_DROP".into() });
+    assert_eq!(event.location.symbol, Some(Symbol { name: "nf_hook_slow".into(), offset: 0x42 }));
     assert_eq!(event.hook, Some(Hook::Forward));
-    assert_eq!(
-        event.interface,
-        Some(Interface {
-            index: 7,
-            name: "veth1a2b".into()
-        })
-    );
-    assert_eq!(
-        (event.outgoing, event.folded, event.netns, event.packet_len),
-        (false, true, Some(4_026_531_840), 40)
-    );
+    assert_eq!(event.interface, Some(Interface { index: 7, name: "veth1a2b".into() }));
+    assert_eq!((event.outgoing, event.folded, event.netns, event.packet_len), (false, true, Some(4_026_531_840), 40));
     assert_eq!(event.flow.tcp_flags, Some(SYN));
-    assert_eq!(
-        event.socket,
-        Some(Socket {
-            cookie: Some(77),
-            cgroup: Some(4242)
-        })
-    );
+    assert_eq!(event.socket, Some(Socket { cookie: Some(77), cgroup: Some(4242) }));
     let conntrack = event.conntrack.as_ref().unwrap();
     assert_eq!((conntrack.reply, conntrack.seen_reply), (false, false));
     assert_eq!(conntrack.original.destination, addr("10.96.0.20:80").ip());
-    assert_eq!(
-        (conntrack.original.source_port, conntrack.original.destination_port),
-        (Some(40000), Some(80))
-    );
+    assert_eq!((conntrack.original.source_port, conntrack.original.destination_port), (Some(40000), Some(80)));
     assert!(!event.is_reply());
 }
 
@@ -80,13 +50,7 @@ fn what_the_kernel_did_not_know_is_absent() {
     assert_eq!((nothing.location.symbol, nothing.conntrack, nothing.socket), (None, None, None));
     assert_eq!(&*nothing.reason.name, "reason-131075");
     let with_socket = event(&syn().socket(0, 0));
-    assert_eq!(
-        with_socket.socket,
-        Some(Socket {
-            cookie: None,
-            cgroup: None
-        })
-    );
+    assert_eq!(with_socket.socket, Some(Socket { cookie: None, cgroup: None }));
 }
 
 #[test]
@@ -115,17 +79,9 @@ fn conntrack_tuples_of_other_families_and_protocols() {
     let base = syn().conntrack(addr("[fd00::1]:1"), addr("[fd00::2]:2"), Protocol::Icmpv6, 0, 0);
     let tuple = event(&base).conntrack.unwrap().original;
     assert_eq!(tuple.source, addr("[fd00::1]:0").ip());
-    assert_eq!(
-        (tuple.source_port, tuple.destination_port),
-        (None, None),
-        "an ICMP identifier is no port"
-    );
+    assert_eq!((tuple.source_port, tuple.destination_port), (None, None), "an ICMP identifier is no port");
     assert_eq!(event(&base.with(|record| record.ct_original.family = 7)).conntrack, None);
-    assert_eq!(
-        event(&syn().with(|record| record.ct_original.family = 2)).conntrack,
-        None,
-        "without the flag there is none"
-    );
+    assert_eq!(event(&syn().with(|record| record.ct_original.family = 2)).conntrack, None, "without the flag there is none");
 }
 
 #[test]
@@ -148,10 +104,7 @@ fn length_counts_from_the_network_header() {
 fn a_header_length_beyond_the_record_is_clamped() {
     assert_eq!(event(&syn().with(|record| record.header_len = u16::MAX)), event(&syn()));
     let error = decode_record(&syn().with(|record| record.header_len = 4).bytes(), &Names::linux()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "packet dropped with reason NETFILTER_DROP: IPv4 header is cut: 4 bytes of at least 20"
-    );
+    assert_eq!(error.to_string(), "packet dropped with reason NETFILTER_DROP: IPv4 header is cut: 4 bytes of at least 20");
 }
 
 #[test]
@@ -159,13 +112,7 @@ fn another_length_is_another_version() {
     let bytes = syn().bytes();
     for wrong in [&bytes[..383], &[bytes.as_ref(), &[0]].concat(), &[]] {
         let error = decode_record(wrong, &Names::linux()).unwrap_err();
-        assert_eq!(
-            error,
-            RecordError::Length {
-                expected: 384,
-                got: wrong.len()
-            }
-        );
+        assert_eq!(error, RecordError::Length { expected: 384, got: wrong.len() });
     }
 }
 
@@ -185,10 +132,7 @@ fn the_id_is_of_what_repeats_share() {
         id(&RecordBuilder::tcp_syn(addr("10.244.1.6:40000"), addr("10.244.2.7:8080"))),
         id(&RecordBuilder::tcp_syn(addr("10.244.1.5:40000"), addr("10.244.2.8:8080"))),
         id(&RecordBuilder::tcp_syn(addr("10.244.1.5:40000"), addr("10.244.2.7:8081"))),
-        id(&RecordBuilder::packet(&testing::udp(
-            addr("10.244.1.5:40000"),
-            addr("10.244.2.7:8080"),
-        ))),
+        id(&RecordBuilder::packet(&testing::udp(addr("10.244.1.5:40000"), addr("10.244.2.7:8080")))),
     ];
     for (i, other) in different.iter().enumerate() {
         assert_ne!(*other, base, "{i}");
@@ -259,21 +203,12 @@ fn keys_read_back() {
     assert_eq!((back.flow.source, back.flow.destination), (a.ip(), b.ip()));
     assert_eq!((back.flow.source_port, back.flow.destination_port), (None, Some(6)));
     let back = decode_key(&key_of(&testing::icmp(a.ip(), b.ip(), 128, 0))).unwrap();
-    assert_eq!(
-        (back.flow.icmp, back.flow.destination_port),
-        (Some(IcmpKind { kind: 128, code: 0 }), None)
-    );
-    let key = FoldKey {
-        later_fragment: 1,
-        ..key_of(&testing::udp(a, b))
-    };
+    assert_eq!((back.flow.icmp, back.flow.destination_port), (Some(IcmpKind { kind: 128, code: 0 }), None));
+    let key = FoldKey { later_fragment: 1, ..key_of(&testing::udp(a, b)) };
     let back = decode_key(&key).unwrap();
     assert_eq!((back.later_fragment, back.flow.destination_port), (true, None));
     assert_ne!(FoldId::of(&key), FoldId::of(&FoldKey { later_fragment: 0, ..key }));
-    assert_eq!(
-        decode_key(&FoldKey { ether_type: 0x0806, ..key }),
-        Err(FlowError::NotIp { ether_type: 0x0806 })
-    );
+    assert_eq!(decode_key(&FoldKey { ether_type: 0x0806, ..key }), Err(FlowError::NotIp { ether_type: 0x0806 }));
 }
 
 proptest! {

@@ -80,10 +80,7 @@ fn one_kind_is_or_and_kinds_are_and() {
     assert!(group([port(1), port(8080)]).matches(&example()));
     assert!(!group([port(1), Filter::Namespace(Side::Either, "shop".into())]).matches(&example()));
     // The sides of a name are kinds of their own.
-    let (from, to) = (
-        Filter::Namespace(Side::From, "shop".into()),
-        Filter::Namespace(Side::To, "dev".into()),
-    );
+    let (from, to) = (Filter::Namespace(Side::From, "shop".into()), Filter::Namespace(Side::To, "dev".into()));
     assert!(!group([from, to]).matches(&example()));
     assert!(group([]).matches(&example()));
 }
@@ -91,13 +88,7 @@ fn one_kind_is_or_and_kinds_are_and() {
 #[test]
 fn unwanted_groups_take_away() {
     let wanted = group([Filter::Namespace(Side::Either, "shop".into())]);
-    let admit = |unwanted: Vec<Group>| {
-        Filters {
-            wanted: wanted.clone(),
-            unwanted,
-        }
-        .admit(&example())
-    };
+    let admit = |unwanted: Vec<Group>| Filters { wanted: wanted.clone(), unwanted }.admit(&example());
     assert!(admit(vec![]));
     assert!(!admit(vec![group([Filter::Port(8080)])]));
     assert!(admit(vec![group([Filter::Port(8080), Filter::Protocol(Protocol::Udp)])]));

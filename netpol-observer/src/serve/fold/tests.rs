@@ -4,10 +4,7 @@ use super::*;
 use crate::serve::testing::{at, example_at, key};
 
 fn fold(capacity: usize) -> Fold {
-    Fold::new(FoldOptions {
-        capacity,
-        ..FoldOptions::default()
-    })
+    Fold::new(FoldOptions { capacity, ..FoldOptions::default() })
 }
 
 fn record(fold: &mut Fold, id: u64, seconds: i64) -> Seen {

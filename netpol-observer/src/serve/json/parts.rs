@@ -88,16 +88,8 @@ pub(super) struct ConntrackObject<'a> {
 
 impl<'a> PartyObject<'a> {
     pub(super) fn of(party: &'a Party, port: Option<u16>) -> Self {
-        let anonymous = |kind| PartyObject {
-            ip: party.ip,
-            port,
-            kind,
-            namespace: None,
-            name: None,
-            workload: None,
-            labels: None,
-            candidates: None,
-        };
+        let anonymous =
+            |kind| PartyObject { ip: party.ip, port, kind, namespace: None, name: None, workload: None, labels: None, candidates: None };
         match &party.identity {
             Identity::Pod(pod) => PartyObject {
                 namespace: Some(&pod.namespace),
@@ -110,16 +102,10 @@ impl<'a> PartyObject<'a> {
                 candidates: Some(pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect()),
                 ..anonymous("ambiguousPods")
             },
-            Identity::Node(node) => PartyObject {
-                name: Some(&node.name),
-                labels: Some(&node.labels),
-                ..anonymous("node")
-            },
-            Identity::Service(service) => PartyObject {
-                namespace: Some(&service.namespace),
-                name: Some(&service.name),
-                ..anonymous("service")
-            },
+            Identity::Node(node) => PartyObject { name: Some(&node.name), labels: Some(&node.labels), ..anonymous("node") },
+            Identity::Service(service) => {
+                PartyObject { namespace: Some(&service.namespace), name: Some(&service.name), ..anonymous("service") }
+            }
             Identity::UnownedPodAddress => anonymous("unownedPodAddress"),
             Identity::Special => anonymous("special"),
             Identity::External => anonymous("external"),
@@ -134,24 +120,14 @@ pub(super) fn service(who: &Who) -> Option<ServiceObject<'_>> {
         ip: Some(call.ip),
         port: call.port,
         port_name: call.port_name.as_deref(),
-        backends: Some(
-            call.backends
-                .iter()
-                .map(|(ip, port)| BackendObject { ip: *ip, port: *port })
-                .collect(),
-        ),
+        backends: Some(call.backends.iter().map(|(ip, port)| BackendObject { ip: *ip, port: *port }).collect()),
     })
 }
 
 pub(super) fn kernel<'a>(event: &'a DropEvent, node: Option<&'a str>) -> KernelObject<'a> {
     let location = match &event.location.symbol {
-        Some(symbol) => Some(LocationObject::Symbol {
-            symbol: &symbol.name,
-            offset: symbol.offset,
-        }),
-        None if event.location.address != 0 => Some(LocationObject::Address {
-            address: format!("{:#x}", event.location.address),
-        }),
+        Some(symbol) => Some(LocationObject::Symbol { symbol: &symbol.name, offset: symbol.offset }),
+        None if event.location.address != 0 => Some(LocationObject::Address { address: format!("{:#x}", event.location.address) }),
         None => None,
     };
     KernelObject {
@@ -169,9 +145,5 @@ pub(super) fn kernel<'a>(event: &'a DropEvent, node: Option<&'a str>) -> KernelO
 }
 
 pub(super) fn conntrack(conntrack: &Conntrack) -> ConntrackObject<'_> {
-    ConntrackObject {
-        original: &conntrack.original,
-        reply: conntrack.reply,
-        seen_reply: conntrack.seen_reply,
-    }
+    ConntrackObject { original: &conntrack.original, reply: conntrack.reply, seen_reply: conntrack.seen_reply }
 }

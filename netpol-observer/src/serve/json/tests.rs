@@ -22,72 +22,33 @@ fn text(line: &Line<'_>) -> String {
 }
 
 fn denial(denial: Denial) -> Value {
-    let item = Item::Denial {
-        key: key(1),
-        denial: Arc::new(denial),
-    };
+    let item = Item::Denial { key: key(1), denial: Arc::new(denial) };
     serde_json::from_str(&text(&Line::of(&item, Some("node-2")))).unwrap()
 }
 
 fn origin() -> Option<Origin> {
-    Some(Origin {
-        file: "policies.yaml".into(),
-        line: 3,
-    })
+    Some(Origin { file: "policies.yaml".into(), line: 3 })
 }
 
 /// Every variant that carries other fields.
 fn conditions() -> Vec<Condition> {
     let (ip4, name) = (ip("192.0.2.1"), || "metrics".into());
     vec![
-        Condition::NamespaceLabel {
-            wants: wants("team", "a"),
-            namespace: "dev".into(),
-            has: None,
-        },
-        Condition::SameNamespace {
-            wants: "shop".into(),
-            has: "dev".into(),
-        },
+        Condition::NamespaceLabel { wants: wants("team", "a"), namespace: "dev".into(), has: None },
+        Condition::SameNamespace { wants: "shop".into(), has: "dev".into() },
         wants_frontend(),
-        Condition::PodLabel {
-            wants: Requirement {
-                key: "a".into(),
-                operator: Operator::Exists,
-            },
-            pod: "dev/x".into(),
-            has: None,
-        },
+        Condition::PodLabel { wants: Requirement { key: "a".into(), operator: Operator::Exists }, pod: "dev/x".into(), has: None },
         Condition::NotAPod { ip: ip4 },
-        Condition::OutsideBlock {
-            cidr: "10.0.0.0/8".into(),
-            ip: ip4,
-        },
-        Condition::Excepted {
-            cidr: "192.0.0.0/8".into(),
-            except: "192.0.2.0/24".into(),
-            ip: ip4,
-        },
-        Condition::Family {
-            cidr: "2001:db8::/32".into(),
-            ip: ip4,
-        },
+        Condition::OutsideBlock { cidr: "10.0.0.0/8".into(), ip: ip4 },
+        Condition::Excepted { cidr: "192.0.0.0/8".into(), except: "192.0.2.0/24".into(), ip: ip4 },
+        Condition::Family { cidr: "2001:db8::/32".into(), ip: ip4 },
         Condition::PortNumber { has: 8080 },
         Condition::Protocol { has: "TCP".into() },
-        Condition::NamedPortNumber {
-            name: name(),
-            stands_for: vec![9090],
-            has: 8080,
-        },
-        Condition::NamedPortMissing {
-            name: name(),
-            pod: "shop/api-5c4b".into(),
-        },
+        Condition::NamedPortNumber { name: name(), stands_for: vec![9090], has: 8080 },
+        Condition::NamedPortMissing { name: name(), pod: "shop/api-5c4b".into() },
         Condition::NamedPortNeedsPod { name: name() },
         Condition::NoPort,
-        Condition::Invalid {
-            why: "a peer with nothing set".into(),
-        },
+        Condition::Invalid { why: "a peer with nothing set".into() },
     ]
 }
 
@@ -97,58 +58,24 @@ fn full() -> Denial {
     let mut policy = policy("api-allow-frontend");
     policy.resource_version = Some("41".into());
     policy.origin = origin();
-    let port = PortMiss {
-        index: 0,
-        wants: "9090/TCP".into(),
-        failed: conditions(),
-    };
-    let rule = RuleRef {
-        policy: policy.clone(),
-        direction: Direction::Ingress,
-        index: 0,
-        origin: origin(),
-    };
+    let port = PortMiss { index: 0, wants: "9090/TCP".into(), failed: conditions() };
+    let rule = RuleRef { policy: policy.clone(), direction: Direction::Ingress, index: 0, origin: origin() };
     denial.explanation.ingress.admission = Admission::Denied {
         isolating: vec![IsolatingPolicy {
             policy: policy.clone(),
-            rules: vec![RuleMiss {
-                index: 0,
-                peers: vec![PeerMiss {
-                    index: 0,
-                    failed: conditions(),
-                }],
-                ports: vec![port.clone()],
-            }],
+            rules: vec![RuleMiss { index: 0, peers: vec![PeerMiss { index: 0, failed: conditions() }], ports: vec![port.clone()] }],
         }],
-        nearest: vec![NearMiss {
-            rule: rule.clone(),
-            distance: 2,
-            peer: conditions(),
-            port: Some(port),
-        }],
+        nearest: vec![NearMiss { rule: rule.clone(), distance: 2, peer: conditions(), port: Some(port) }],
     };
     denial.explanation.egress.admission = Admission::Allowed { by: vec![rule] };
-    denial.explanation.fixes = vec![fix(
-        Direction::Ingress,
-        Some(policy),
-        "ingress[0].from += podSelector {app: web}",
-        &["shop/web"],
-    )];
+    denial.explanation.fixes = vec![fix(Direction::Ingress, Some(policy), "ingress[0].from += podSelector {app: web}", &["shop/web"])];
     denial.explanation.remaining = vec![
-        Remaining::ServiceWithoutEndpoints {
-            service: "shop/api".into(),
-        },
-        Remaining::NoFix {
-            direction: Direction::Egress,
-            why: "?".into(),
-        },
+        Remaining::ServiceWithoutEndpoints { service: "shop/api".into() },
+        Remaining::NoFix { direction: Direction::Egress, why: "?".into() },
     ];
     denial.event.flow.icmp = Some(IcmpKind { kind: 8, code: 0 });
     denial.event.flow.fragment = Some(Fragment { offset: 0, more: true });
-    denial.event.socket = Some(Socket {
-        cookie: Some(7),
-        cgroup: Some(9),
-    });
+    denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9) });
     denial
 }
 
@@ -174,40 +101,21 @@ fn samples() -> Vec<Value> {
     undecided.who.client.identity = Identity::AmbiguousPods(vec![web(), api()]);
     undecided.who.server.identity = Identity::Service(api_service());
     samples.push(denial(undecided));
-    for identity in [
-        Identity::UnownedPodAddress,
-        Identity::Special,
-        Identity::External,
-        node("node-2", "192.0.2.2").identity,
-    ] {
+    for identity in [Identity::UnownedPodAddress, Identity::Special, Identity::External, node("node-2", "192.0.2.2").identity] {
         let mut other = innocent(Class::HostFirewall, Agreement::PoliciesAllow, "");
         other.who.client.identity = identity;
         samples.push(denial(other));
     }
-    let Item::Repeats(mut summary) = repeats(1, 2, 7) else {
-        unreachable!()
-    };
+    let Item::Repeats(mut summary) = repeats(1, 2, 7) else { unreachable!() };
     let mut route = (*summary.route).clone();
     route.icmp = Some(IcmpKind { kind: 8, code: 0 });
     summary.route = Arc::new(route);
-    let kernel = KernelLedger {
-        counters: Counters::default(),
-        received: 1,
-        folded_delivered: 0,
-        program_misses: 0,
-    };
-    let ledger = Ledger {
-        kernel: Some(kernel),
-        ..Ledger::default()
-    };
+    let kernel = KernelLedger { counters: Counters::default(), received: 1, folded_delivered: 0, program_misses: 0 };
+    let ledger = Ledger { kernel: Some(kernel), ..Ledger::default() };
     let others = [
         text(&Line::of(&Item::Repeats(summary), None)),
         text(&Line::ledger(&ledger)),
-        text(&Line::Notice(Notice {
-            time: at(0),
-            level: "info",
-            message: "watching",
-        })),
+        text(&Line::Notice(Notice { time: at(0), level: "info", message: "watching" })),
     ];
     samples.extend(others.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()));
     samples
@@ -253,18 +161,11 @@ fn documented() -> BTreeSet<(String, String)> {
     let mut section = "";
     let mut fields = BTreeSet::new();
     for line in DOCUMENT.lines() {
-        let quoted = |prefix: &str| {
-            line.strip_prefix(prefix)
-                .and_then(|rest| rest.split_once('`'))
-                .map(|(name, _)| name)
-        };
+        let quoted = |prefix: &str| line.strip_prefix(prefix).and_then(|rest| rest.split_once('`')).map(|(name, _)| name);
         if let Some(heading) = quoted("## `") {
             section = heading;
         } else if let Some(field) = quoted("| `") {
-            assert!(
-                fields.insert((section.to_owned(), field.to_owned())),
-                "{section}: {field} is documented twice"
-            );
+            assert!(fields.insert((section.to_owned(), field.to_owned())), "{section}: {field} is documented twice");
         }
     }
     fields
@@ -324,10 +225,7 @@ fn values_of_the_example() {
     assert_eq!(value["server"]["port"], 8080);
     assert_eq!(value["server"]["workload"]["name"], "api");
     assert_eq!(value["service"]["port"], 80);
-    assert_eq!(
-        value["kernel"]["location"],
-        serde_json::json!({"symbol": "nft_do_chain.isra.0", "offset": 26})
-    );
+    assert_eq!(value["kernel"]["location"], serde_json::json!({"symbol": "nft_do_chain.isra.0", "offset": 26}));
     assert_eq!(value["conntrack"]["original"]["destination"], "10.96.0.10");
     assert_eq!(value["explanation"]["ingress"]["nearest"][0]["peer"][0]["wants"], "app=frontend");
 }
@@ -335,11 +233,7 @@ fn values_of_the_example() {
 #[test]
 fn strings_cannot_reach_the_terminal_and_survive() {
     let name = "x\u{7f}\u{9b}31m\u{202e}\u{e0041}ü\u{1b}\"\\";
-    let line = text(&Line::Notice(Notice {
-        time: at(0),
-        level: "info",
-        message: name,
-    }));
+    let line = text(&Line::Notice(Notice { time: at(0), level: "info", message: name }));
     assert!(!line.trim_end().chars().any(is_unprintable), "{line:?}");
     assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["message"], name);
 }

@@ -40,38 +40,19 @@ pub fn port_conditions(port: &PortMiss) -> String {
             other => there.push(sentence(other)),
         }
     }
-    if there.is_empty() {
-        wants
-    } else {
-        format!("{wants}, {}", there.join(", "))
-    }
+    if there.is_empty() { wants } else { format!("{wants}, {}", there.join(", ")) }
 }
 
 fn sentence(condition: &Condition) -> String {
     match condition {
-        Condition::NamespaceLabel {
-            wants: Requirement {
-                key,
-                operator: Operator::Invalid(why),
-            },
-            ..
-        } => {
+        Condition::NamespaceLabel { wants: Requirement { key, operator: Operator::Invalid(why) }, .. } => {
             format!("the term {key} of namespaceSelector is invalid: {why}")
         }
-        Condition::PodLabel {
-            wants: Requirement {
-                key,
-                operator: Operator::Invalid(why),
-            },
-            ..
-        } => {
+        Condition::PodLabel { wants: Requirement { key, operator: Operator::Invalid(why) }, .. } => {
             format!("the term {key} of podSelector is invalid: {why}")
         }
         Condition::NamespaceLabel { wants, namespace, has } => {
-            format!(
-                "namespaceSelector wants {wants}, namespace {namespace} {}",
-                has_label(&wants.key, has.as_deref())
-            )
+            format!("namespaceSelector wants {wants}, namespace {namespace} {}", has_label(&wants.key, has.as_deref()))
         }
         Condition::SameNamespace { wants, has } => {
             format!("podSelector without namespaceSelector wants a pod of namespace {wants}, this one is in {has}")

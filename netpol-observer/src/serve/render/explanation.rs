@@ -42,12 +42,7 @@ pub(super) fn in_short(denial: &Denial) -> String {
     let parts: Vec<_> = denying
         .iter()
         .map(|denying| {
-            let named: Vec<_> = denying
-                .isolating
-                .iter()
-                .take(POLICIES_ON_A_LINE)
-                .map(|isolating| name(&isolating.policy))
-                .collect();
+            let named: Vec<_> = denying.isolating.iter().take(POLICIES_ON_A_LINE).map(|isolating| name(&isolating.policy)).collect();
             let more = more(denying.isolating.len().saturating_sub(POLICIES_ON_A_LINE));
             let nearest = match denying.nearest.first() {
                 Some(near) => format!("; nearest {}: {}", rule_name(near, several), miss(near)),
@@ -68,10 +63,7 @@ struct Denying<'a> {
 }
 
 fn denying(explanation: &Explanation) -> Vec<Denying<'_>> {
-    [&explanation.egress, &explanation.ingress]
-        .into_iter()
-        .filter_map(Denying::of)
-        .collect()
+    [&explanation.egress, &explanation.ingress].into_iter().filter_map(Denying::of).collect()
 }
 
 impl<'a> Denying<'a> {
@@ -120,21 +112,11 @@ fn write_nearest(text: &mut Text, denying: &[Denying<'_>], several: bool) {
     let groups: Vec<(Vec<(String, String)>, usize)> = denying
         .iter()
         .map(|denying| {
-            let shown = denying
-                .nearest
-                .iter()
-                .take(NEAREST_SHOWN)
-                .map(|near| (rule_name(near, several), miss(near)))
-                .collect();
+            let shown = denying.nearest.iter().take(NEAREST_SHOWN).map(|near| (rule_name(near, several), miss(near))).collect();
             (shown, denying.nearest.len().saturating_sub(NEAREST_SHOWN))
         })
         .collect();
-    let width = groups
-        .iter()
-        .flat_map(|(shown, _)| shown)
-        .map(|(rule, _)| rule.chars().count())
-        .max()
-        .unwrap_or(0);
+    let width = groups.iter().flat_map(|(shown, _)| shown).map(|(rule, _)| rule.chars().count()).max().unwrap_or(0);
     for ((shown, left), denying) in groups.iter().zip(denying) {
         for (rule, why) in shown {
             text.label("nearest");
@@ -145,11 +127,7 @@ fn write_nearest(text: &mut Text, denying: &[Denying<'_>], several: bool) {
         }
         if *left > 0 {
             text.label("nearest");
-            text.put(&format!(
-                "and {left} more {} {}",
-                denying.direction,
-                if *left == 1 { "rule" } else { "rules" }
-            ));
+            text.put(&format!("and {left} more {} {}", denying.direction, if *left == 1 { "rule" } else { "rules" }));
             text.newline();
         }
     }
@@ -187,10 +165,7 @@ fn admits(newly: &[String]) -> String {
     match newly.len() {
         0 => String::new(),
         // A block of addresses is no workload.
-        1 if newly
-            .iter()
-            .all(|peer| peer.parse::<ipnet::IpNet>().is_ok() || peer.parse::<std::net::IpAddr>().is_ok()) =>
-        {
+        1 if newly.iter().all(|peer| peer.parse::<ipnet::IpNet>().is_ok() || peer.parse::<std::net::IpAddr>().is_ok()) => {
             format!("admits {named}")
         }
         1 => format!("admits 1 more workload: {named}"),

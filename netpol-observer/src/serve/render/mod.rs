@@ -97,11 +97,7 @@ impl Renderer {
     fn headline(&self, text: &mut Text, denial: &Denial) {
         self.time(text, denial.event.time);
         let (verb, what) = heading(&denial.diagnosis.class);
-        let style = if verb == "DENIED" {
-            self.palette.denied
-        } else {
-            self.palette.dropped
-        };
+        let style = if verb == "DENIED" { self.palette.denied } else { self.palette.dropped };
         text.styled(style, verb);
         text.put(" ");
         text.put(&what);

@@ -11,12 +11,7 @@ use crate::serve::testing::{
 };
 
 fn renderer() -> Renderer {
-    Renderer {
-        palette: Palette::PLAIN,
-        time_zone: TimeZone::UTC,
-        node: Some("node-2".into()),
-        oneline: false,
-    }
+    Renderer { palette: Palette::PLAIN, time_zone: TimeZone::UTC, node: Some("node-2".into()), oneline: false }
 }
 
 fn block(denial: &Denial) -> String {
@@ -24,11 +19,7 @@ fn block(denial: &Denial) -> String {
 }
 
 fn oneline(denial: &Denial) -> String {
-    Renderer {
-        oneline: true,
-        ..renderer()
-    }
-    .oneline(denial)
+    Renderer { oneline: true, ..renderer() }.oneline(denial)
 }
 
 #[test]
@@ -63,10 +54,7 @@ fn the_documentation_shows_what_is_printed() {
         Class::Undecided,
     ];
     for (verb, what) in all.iter().map(heading) {
-        assert!(
-            document.contains(&format!("`{verb} {what}`")),
-            "docs/tail.md does not explain {verb} {what}"
-        );
+        assert!(document.contains(&format!("`{verb} {what}`")), "docs/tail.md does not explain {verb} {what}");
     }
 }
 
@@ -77,17 +65,10 @@ fn both_directions_and_several_policies() {
     let egress_policy = policy("web-egress");
     denial.explanation.egress.admission = Admission::Denied {
         isolating: vec![
-            IsolatingPolicy {
-                policy: policy("default-deny-egress"),
-                rules: vec![],
-            },
+            IsolatingPolicy { policy: policy("default-deny-egress"), rules: vec![] },
             IsolatingPolicy {
                 policy: egress_policy.clone(),
-                rules: vec![crate::policy::RuleMiss {
-                    index: 0,
-                    peers: vec![],
-                    ports: vec![metrics_miss()],
-                }],
+                rules: vec![crate::policy::RuleMiss { index: 0, peers: vec![], ports: vec![metrics_miss()] }],
             },
         ],
         nearest: vec![near(
@@ -95,25 +76,14 @@ fn both_directions_and_several_policies() {
             Direction::Egress,
             0,
             vec![],
-            Some(PortMiss {
-                index: 0,
-                wants: "53/UDP".into(),
-                failed: vec![Condition::Protocol { has: "TCP".into() }],
-            }),
+            Some(PortMiss { index: 0, wants: "53/UDP".into(), failed: vec![Condition::Protocol { has: "TCP".into() }] }),
         )],
     };
-    denial.explanation.fixes.insert(
-        0,
-        fix(
-            Direction::Egress,
-            Some(egress_policy),
-            "egress[0].ports += 8080/TCP",
-            &["shop/api", "shop/db"],
-        ),
-    );
-    denial.explanation.remaining = vec![Remaining::ServiceWithoutEndpoints {
-        service: "shop/api".into(),
-    }];
+    denial
+        .explanation
+        .fixes
+        .insert(0, fix(Direction::Egress, Some(egress_policy), "egress[0].ports += 8080/TCP", &["shop/api", "shop/db"]));
+    denial.explanation.remaining = vec![Remaining::ServiceWithoutEndpoints { service: "shop/api".into() }];
     denial.explanation.notes = vec!["The source was possibly rewritten.".into()];
     assert_snapshot!(block(&denial), @r#"
     14:02:11.482 DENIED egress+ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
@@ -136,20 +106,12 @@ fn both_directions_and_several_policies() {
 fn many_rules_are_cut_and_counted() {
     let mut denial = example();
     let deny_all = policy("default-deny");
-    let nearest = (0..5)
-        .map(|index| near(&deny_all, Direction::Ingress, index, vec![wants_frontend()], None))
-        .collect();
-    let isolating = vec![IsolatingPolicy {
-        policy: deny_all.clone(),
-        rules: vec![],
-    }];
+    let nearest = (0..5).map(|index| near(&deny_all, Direction::Ingress, index, vec![wants_frontend()], None)).collect();
+    let isolating = vec![IsolatingPolicy { policy: deny_all.clone(), rules: vec![] }];
     denial.explanation.ingress.admission = Admission::Denied { isolating, nearest };
     let admits = ["a/a", "b/b", "c/c", "d/d", "e/e"];
     denial.explanation.fixes = vec![fix(Direction::Ingress, None, "new NetworkPolicy shop/allow-web-to-api", &admits)];
-    denial.explanation.remaining = vec![Remaining::NoFix {
-        direction: Direction::Egress,
-        why: "the peer is not known".into(),
-    }];
+    denial.explanation.remaining = vec![Remaining::NoFix { direction: Direction::Egress, why: "the peer is not known".into() }];
     assert_snapshot!(block(&denial), @"
     14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       by       NetworkPolicy shop/default-deny      isolates shop/api-5c4b for ingress, has no ingress rule
@@ -167,19 +129,9 @@ fn many_rules_are_cut_and_counted() {
 fn a_policy_without_rules() {
     let mut denial = example();
     denial.who.service = None;
-    denial.explanation.ingress.admission = Admission::Denied {
-        isolating: vec![IsolatingPolicy {
-            policy: policy("default-deny"),
-            rules: vec![],
-        }],
-        nearest: vec![],
-    };
-    denial.explanation.fixes = vec![fix(
-        Direction::Ingress,
-        None,
-        "add ingress rule: from ipBlock 203.0.113.5/32",
-        &["203.0.113.5/32"],
-    )];
+    denial.explanation.ingress.admission =
+        Admission::Denied { isolating: vec![IsolatingPolicy { policy: policy("default-deny"), rules: vec![] }], nearest: vec![] };
+    denial.explanation.fixes = vec![fix(Direction::Ingress, None, "add ingress rule: from ipBlock 203.0.113.5/32", &["203.0.113.5/32"])];
     assert_snapshot!(block(&denial), @"
     14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP
       by       NetworkPolicy shop/default-deny      isolates shop/api-5c4b for ingress, has no ingress rule
@@ -233,11 +185,7 @@ fn drops_no_policy_is_to_blame_for() {
       cause    The objects do not tell.
       kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      cannot decide: two pods claim 10.244.1.5
     ");
-    let mut reply = innocent(
-        Class::DroppedReply,
-        Agreement::PoliciesAllow,
-        "The answer of shop/api-5c4b was dropped.",
-    );
+    let mut reply = innocent(Class::DroppedReply, Agreement::PoliciesAllow, "The answer of shop/api-5c4b was dropped.");
     let flow = &mut reply.event.flow;
     std::mem::swap(&mut flow.source, &mut flow.destination);
     std::mem::swap(&mut flow.source_port, &mut flow.destination_port);
@@ -262,18 +210,12 @@ fn ends_that_are_no_pods() {
         let text = block(&denial);
         text.lines().next().unwrap().split_once("firewall  ").unwrap().1.to_owned()
     };
-    let party = |identity| crate::identify::Party {
-        ip: ip("10.244.1.9"),
-        identity,
-    };
+    let party = |identity| crate::identify::Party { ip: ip("10.244.1.9"), identity };
     let mut lines = vec![
         headline(external("203.0.113.5"), node("node-2", "192.0.2.2")),
         headline(external("fd00::5"), external("2001:db8::1")),
         headline(party(Identity::UnownedPodAddress), party(Identity::UnownedPodAddress)),
-        headline(
-            party(Identity::AmbiguousPods(vec![web(), api()])),
-            party(Identity::Service(api_service())),
-        ),
+        headline(party(Identity::AmbiguousPods(vec![web(), api()])), party(Identity::Service(api_service()))),
         headline(party(Identity::Special), party(Identity::Special)),
     ];
     let flow = &mut denial.event.flow;
@@ -301,11 +243,7 @@ fn a_service_dropped_before_translation_shows_the_port_of_the_backend() {
     let mut denial = example();
     denial.event.flow.destination = ip("10.96.0.10");
     denial.event.flow.destination_port = Some(80);
-    assert!(
-        oneline(&denial).contains("shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)"),
-        "{}",
-        oneline(&denial)
-    );
+    assert!(oneline(&denial).contains("shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)"), "{}", oneline(&denial));
 }
 
 #[test]
@@ -333,67 +271,23 @@ fn what_the_kernel_shows() {
 fn conditions_are_sentences() {
     let ip4 = ip("192.0.2.1");
     let has = |value: &str| Some(value.into());
-    let missing = |operator| Requirement {
-        key: "team".into(),
-        operator,
-    };
+    let missing = |operator| Requirement { key: "team".into(), operator };
     let peers = [
-        Condition::NamespaceLabel {
-            wants: wants("team", "a"),
-            namespace: "dev".into(),
-            has: has("b"),
-        },
-        Condition::NamespaceLabel {
-            wants: missing(Operator::Exists),
-            namespace: "dev".into(),
-            has: None,
-        },
-        Condition::NamespaceLabel {
-            wants: missing(Operator::DoesNotExist),
-            namespace: "dev".into(),
-            has: has("x"),
-        },
-        Condition::SameNamespace {
-            wants: "shop".into(),
-            has: "dev".into(),
-        },
+        Condition::NamespaceLabel { wants: wants("team", "a"), namespace: "dev".into(), has: has("b") },
+        Condition::NamespaceLabel { wants: missing(Operator::Exists), namespace: "dev".into(), has: None },
+        Condition::NamespaceLabel { wants: missing(Operator::DoesNotExist), namespace: "dev".into(), has: has("x") },
+        Condition::SameNamespace { wants: "shop".into(), has: "dev".into() },
         wants_frontend(),
-        Condition::PodLabel {
-            wants: missing(Operator::In(vec!["a".into(), "b".into()])),
-            pod: "dev/x".into(),
-            has: None,
-        },
-        Condition::PodLabel {
-            wants: missing(Operator::Invalid("unknown operator Gt".into())),
-            pod: "dev/x".into(),
-            has: None,
-        },
+        Condition::PodLabel { wants: missing(Operator::In(vec!["a".into(), "b".into()])), pod: "dev/x".into(), has: None },
+        Condition::PodLabel { wants: missing(Operator::Invalid("unknown operator Gt".into())), pod: "dev/x".into(), has: None },
         Condition::NotAPod { ip: ip4 },
-        Condition::OutsideBlock {
-            cidr: "10.0.0.0/8".into(),
-            ip: ip4,
-        },
-        Condition::Excepted {
-            cidr: "192.0.0.0/8".into(),
-            except: "192.0.2.0/24".into(),
-            ip: ip4,
-        },
-        Condition::Family {
-            cidr: "10.0.0.0/8".into(),
-            ip: ip("2001:db8::1"),
-        },
-        Condition::Family {
-            cidr: "2001:db8::/32".into(),
-            ip: ip4,
-        },
-        Condition::Invalid {
-            why: "a peer with nothing set".into(),
-        },
+        Condition::OutsideBlock { cidr: "10.0.0.0/8".into(), ip: ip4 },
+        Condition::Excepted { cidr: "192.0.0.0/8".into(), except: "192.0.2.0/24".into(), ip: ip4 },
+        Condition::Family { cidr: "10.0.0.0/8".into(), ip: ip("2001:db8::1") },
+        Condition::Family { cidr: "2001:db8::/32".into(), ip: ip4 },
+        Condition::Invalid { why: "a peer with nothing set".into() },
     ];
-    let peers: Vec<_> = peers
-        .iter()
-        .map(|condition| peer_conditions(std::slice::from_ref(condition)))
-        .collect();
+    let peers: Vec<_> = peers.iter().map(|condition| peer_conditions(std::slice::from_ref(condition))).collect();
     assert_snapshot!(peers.join("\n"), @"
     namespaceSelector wants team=a, namespace dev has team=b
     namespaceSelector wants team, namespace dev has no label team
@@ -412,44 +306,15 @@ fn conditions_are_sentences() {
     let name = || "metrics".into();
     let ports = [
         ("9090/TCP", vec![Condition::PortNumber { has: 80 }]),
-        (
-            "53/UDP",
-            vec![Condition::PortNumber { has: 80 }, Condition::Protocol { has: "TCP".into() }],
-        ),
-        (
-            "metrics/TCP",
-            vec![Condition::NamedPortNumber {
-                name: name(),
-                stands_for: vec![9090, 9091],
-                has: 80,
-            }],
-        ),
-        (
-            "metrics/TCP",
-            vec![Condition::NamedPortMissing {
-                name: name(),
-                pod: "shop/api-5c4b".into(),
-            }],
-        ),
+        ("53/UDP", vec![Condition::PortNumber { has: 80 }, Condition::Protocol { has: "TCP".into() }]),
+        ("metrics/TCP", vec![Condition::NamedPortNumber { name: name(), stands_for: vec![9090, 9091], has: 80 }]),
+        ("metrics/TCP", vec![Condition::NamedPortMissing { name: name(), pod: "shop/api-5c4b".into() }]),
         ("metrics/TCP", vec![Condition::NamedPortNeedsPod { name: name() }]),
         ("8080/TCP", vec![Condition::NoPort]),
-        (
-            "invalid port (endPort without port)",
-            vec![Condition::Invalid {
-                why: "endPort without port".into(),
-            }],
-        ),
+        ("invalid port (endPort without port)", vec![Condition::Invalid { why: "endPort without port".into() }]),
     ];
-    let ports: Vec<_> = ports
-        .into_iter()
-        .map(|(wants, failed)| {
-            port_conditions(&PortMiss {
-                index: 0,
-                wants: wants.into(),
-                failed,
-            })
-        })
-        .collect();
+    let ports: Vec<_> =
+        ports.into_iter().map(|(wants, failed)| port_conditions(&PortMiss { index: 0, wants: wants.into(), failed })).collect();
     assert_snapshot!(ports.join("\n"), @r#"
     wants 9090/TCP
     wants 53/UDP, this is TCP
@@ -472,11 +337,7 @@ fn durations() {
 
 #[test]
 fn colour_changes_nothing_but_colour() {
-    let coloured = Renderer {
-        palette: Palette::COLOURED,
-        ..renderer()
-    }
-    .block(&example());
+    let coloured = Renderer { palette: Palette::COLOURED, ..renderer() }.block(&example());
     assert!(coloured.contains("\u{1b}[1m\u{1b}[31mDENIED"), "{coloured:?}");
     assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), block(&example()));
 }
@@ -484,24 +345,13 @@ fn colour_changes_nothing_but_colour() {
 #[test]
 fn names_cannot_reach_the_terminal() {
     let mut denial = example();
-    denial.event.interface = Some(Interface {
-        index: 4,
-        name: "veth\u{1b}]0;x\u{7}".into(),
-    });
-    denial.explanation = crate::policy::Explanation {
-        verdict: Verdict::Deny,
-        ingress: denied_ingress(),
-        ..denial.explanation
-    };
+    denial.event.interface = Some(Interface { index: 4, name: "veth\u{1b}]0;x\u{7}".into() });
+    denial.explanation = crate::policy::Explanation { verdict: Verdict::Deny, ingress: denied_ingress(), ..denial.explanation };
     denial.explanation.egress = not_isolated(Direction::Egress, "a\u{202e}b");
     denial.explanation.notes = vec!["two\nlines\r\u{9b}2J".into()];
     denial.explanation.fixes[0].change = "\u{1b}[2J".into();
     for text in [block(&denial), oneline(&denial)] {
         assert!(!text.replace('\n', "").chars().any(is_unprintable), "{text:?}");
     }
-    assert_eq!(
-        block(&denial).lines().count(),
-        block(&example()).lines().count() + 1,
-        "the note is one line"
-    );
+    assert_eq!(block(&denial).lines().count(), block(&example()).lines().count() + 1, "the note is one line");
 }

@@ -23,12 +23,7 @@ pub struct Palette {
 
 impl Palette {
     /// No colours.
-    pub const PLAIN: Palette = Palette {
-        denied: Style::new(),
-        dropped: Style::new(),
-        dim: Style::new(),
-        fix: Style::new(),
-    };
+    pub const PLAIN: Palette = Palette { denied: Style::new(), dropped: Style::new(), dim: Style::new(), fix: Style::new() };
 
     /// Colours of the terminal's own palette.
     pub const COLOURED: Palette = Palette {
@@ -50,11 +45,7 @@ pub struct Text {
 impl Text {
     /// Empty.
     pub fn new(palette: Palette) -> Self {
-        Text {
-            out: String::new(),
-            palette,
-            label: "",
-        }
+        Text { out: String::new(), palette, label: "" }
     }
 
     /// The colours in use.

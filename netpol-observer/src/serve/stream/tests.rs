@@ -29,10 +29,7 @@ fn one_denial_and_its_repeats() {
     assert!(stream.repeat(FoldId(9), 2, at(7), at(7)).is_empty());
     stream.finish();
     let ledger = *stream.ledger();
-    assert_eq!(
-        (ledger.shown, ledger.repeats, ledger.unattributed, ledger.records, ledger.counted),
-        (1, 5, 2, 2, 6)
-    );
+    assert_eq!((ledger.shown, ledger.repeats, ledger.unattributed, ledger.records, ledger.counted), (1, 5, 2, 2, 6));
     ledger.balance_final().unwrap();
 }
 
@@ -40,10 +37,7 @@ fn one_denial_and_its_repeats() {
 fn what_is_hidden_is_counted_with_its_repeats() {
     let mut filters = Filters::default();
     filters.wanted.push(Filter::Port(9999));
-    let mut stream = stream(StreamOptions {
-        filters,
-        ..StreamOptions::default()
-    });
+    let mut stream = stream(StreamOptions { filters, ..StreamOptions::default() });
     assert!(stream.denial(example_at(1, 0), at(0)).is_empty());
     stream.repeat(FoldId(1), 3, at(1), at(1));
     let mut elsewhere = example();
@@ -68,24 +62,8 @@ fn noise_is_shown_to_those_who_ask_for_it() {
     let noise = || Arc::new(innocent(Class::Noise, Agreement::NotEnforcement, ""));
     let mut filters = Filters::default();
     filters.wanted.push(Filter::Class("noise".parse().unwrap()));
-    assert_eq!(
-        stream(StreamOptions {
-            filters,
-            ..StreamOptions::default()
-        })
-        .denial(noise(), at(0))
-        .len(),
-        1
-    );
-    assert_eq!(
-        stream(StreamOptions {
-            noise: true,
-            ..StreamOptions::default()
-        })
-        .denial(noise(), at(0))
-        .len(),
-        1
-    );
+    assert_eq!(stream(StreamOptions { filters, ..StreamOptions::default() }).denial(noise(), at(0)).len(), 1);
+    assert_eq!(stream(StreamOptions { noise: true, ..StreamOptions::default() }).denial(noise(), at(0)).len(), 1);
 }
 
 #[test]
@@ -107,12 +85,7 @@ fn nodes_and_services_are_part_of_the_cluster() {
 fn the_same_addresses_with_another_cause_are_another_drop() {
     let mut stream = stream(StreamOptions::default());
     stream.denial(Arc::new(example()), at(0));
-    assert_eq!(
-        stream
-            .denial(Arc::new(innocent(Class::HostFirewall, Agreement::PoliciesAllow, "")), at(1))
-            .len(),
-        1
-    );
+    assert_eq!(stream.denial(Arc::new(innocent(Class::HostFirewall, Agreement::PoliciesAllow, "")), at(1)).len(), 1);
     let mut renamed = example();
     renamed.who.server.identity = Identity::Pod(crate::serve::testing::pod("shop", "api-6d5c", "10.244.2.7", &[]));
     assert_eq!(stream.denial(Arc::new(renamed), at(1)).len(), 1);
@@ -122,10 +95,7 @@ fn the_same_addresses_with_another_cause_are_another_drop() {
 
 #[test]
 fn a_drop_that_goes_on_past_since_is_shown() {
-    let mut stream = stream(StreamOptions {
-        since: Some(at(10)),
-        ..StreamOptions::default()
-    });
+    let mut stream = stream(StreamOptions { since: Some(at(10)), ..StreamOptions::default() });
     assert!(stream.denial(example_at(1, 0), at(0)).is_empty());
     assert!(stream.repeat(FoldId(1), 2, at(4), at(4)).is_empty());
     assert_eq!(stream.ledger().earlier, 3);

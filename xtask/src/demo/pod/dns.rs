@@ -30,10 +30,7 @@ impl FromStr for Record {
         let (name, address) = text.split_once('=').context("expected NAME=ADDRESS")?;
         Name::new(name).with_context(|| format!("`{name}` is no DNS name"))?;
         let address = address.parse().with_context(|| format!("`{address}` is no IP address"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            address,
-        })
+        Ok(Self { name: name.to_owned(), address })
     }
 }
 
@@ -68,9 +65,7 @@ pub(super) fn look_up(name: &str, server: IpAddr, ipv6: bool, timeout: Duration)
     let id = u16::try_from(std::process::id() & 0xffff)?;
     let query = query(name, id, ipv6)?;
     let reply = super::exchange(SocketAddr::new(server, PORT), &query, timeout)?;
-    Ok(reply
-        .and_then(|reply| first_address(&reply, id, name))
-        .map_err(|failure| format!("DNS server {server}: {failure}")))
+    Ok(reply.and_then(|reply| first_address(&reply, id, name)).map_err(|failure| format!("DNS server {server}: {failure}")))
 }
 
 fn query(name: &str, id: u16, ipv6: bool) -> Result<Vec<u8>> {
@@ -78,9 +73,7 @@ fn query(name: &str, id: u16, ipv6: bool) -> Result<Vec<u8>> {
     let kind = if ipv6 { TYPE::AAAA } else { TYPE::A };
     let mut query = Packet::new_query(id);
     query.set_flags(PacketFlag::RECURSION_DESIRED);
-    query
-        .questions
-        .push(Question::new(name, QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
+    query.questions.push(Question::new(name, QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
     query.build_bytes_vec().context("cannot write a DNS query")
 }
 
@@ -104,12 +97,7 @@ mod tests {
     use super::*;
 
     fn zone() -> Vec<Record> {
-        [
-            "api.shop.svc.cluster.local=10.96.1.20",
-            "api.shop.svc.cluster.local=fd00:10:96::1:20",
-        ]
-        .map(|text| text.parse().unwrap())
-        .to_vec()
+        ["api.shop.svc.cluster.local=10.96.1.20", "api.shop.svc.cluster.local=fd00:10:96::1:20"].map(|text| text.parse().unwrap()).to_vec()
     }
 
     fn ask(name: &str, ipv6: bool) -> Result<IpAddr, String> {

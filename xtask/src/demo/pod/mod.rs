@@ -169,11 +169,7 @@ fn http(host: &str, port: u16, dns: Option<IpAddr>, ipv6: bool, timeout: Duratio
     };
     let agent = ureq::Agent::new_with_config(
         // A proxy from the environment would make the call from elsewhere.
-        ureq::Agent::config_builder()
-            .timeout_global(Some(timeout))
-            .proxy(None)
-            .http_status_as_error(false)
-            .build(),
+        ureq::Agent::config_builder().timeout_global(Some(timeout)).proxy(None).http_status_as_error(false).build(),
     );
     let url = format!("http://{}/", SocketAddr::new(address, port));
     let response = agent.get(&url).header("Host", host).call().and_then(|mut response| {
@@ -190,10 +186,7 @@ fn http(host: &str, port: u16, dns: Option<IpAddr>, ipv6: bool, timeout: Duratio
 }
 
 fn udp(address: SocketAddr, timeout: Duration) -> Result<Outcome> {
-    Ok(
-        exchange(address, b"shop.frontend.requests:1|c", timeout)?
-            .map(|reply| format!("acknowledged: {}", String::from_utf8_lossy(&reply))),
-    )
+    Ok(exchange(address, b"shop.frontend.requests:1|c", timeout)?.map(|reply| format!("acknowledged: {}", String::from_utf8_lossy(&reply))))
 }
 
 /// Sends a datagram and waits for one back.
@@ -203,15 +196,10 @@ fn exchange(address: SocketAddr, datagram: &[u8], timeout: Duration) -> Result<s
         SocketAddr::V6(_) => "[::]:0",
     })
     .context("cannot open a UDP socket")?;
-    socket
-        .set_read_timeout(Some(timeout))
-        .context("cannot set the timeout of a UDP socket")?;
+    socket.set_read_timeout(Some(timeout)).context("cannot set the timeout of a UDP socket")?;
     let mut buffer = vec![0; 1500];
     // Connected, so that ICMP errors come back as errors and datagrams of others do not come at all.
-    let outcome = socket
-        .connect(address)
-        .and_then(|()| socket.send(datagram))
-        .and_then(|_| socket.recv(&mut buffer));
+    let outcome = socket.connect(address).and_then(|()| socket.send(datagram)).and_then(|_| socket.recv(&mut buffer));
     Ok(match outcome {
         Ok(length) => {
             buffer.truncate(length);

@@ -26,16 +26,9 @@ fn pods() {
         "status": {"phase": "Running", "podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "::ffff:10.0.0.1"}]},
     }));
     assert_eq!(errors, [""; 0]);
-    assert_eq!(
-        (&*pod.namespace, &*pod.name, &*pod.uid, pod.node.as_deref()),
-        ("shop", "web-7d9f8-abcde", "u", Some("n1"))
-    );
+    assert_eq!((&*pod.namespace, &*pod.name, &*pod.uid, pod.node.as_deref()), ("shop", "web-7d9f8-abcde", "u", Some("n1")));
     assert_eq!(pod.ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "fd00::1"]);
-    let ports: Vec<_> = pod
-        .ports
-        .iter()
-        .map(|p| format!("{:?} {}/{}", p.name.as_deref(), p.port, p.protocol))
-        .collect();
+    let ports: Vec<_> = pod.ports.iter().map(|p| format!("{:?} {}/{}", p.name.as_deref(), p.port, p.protocol)).collect();
     assert_eq!(ports, ["Some(\"http\") 8080/TCP", "None 53/UDP", "None 9000/SCTP"]);
     assert_eq!((pod.phase, pod.ready, pod.host_network), (PodPhase::Active, true, false));
 }
@@ -45,10 +38,7 @@ fn what_is_missing_in_a_pod_is_defaulted() {
     let (pod, errors) =
         pod_of(json!({"metadata": {"name": "a"}, "spec": {"containers": [], "hostNetwork": true}, "status": {"podIP": "10.0.0.1"}}));
     assert_eq!(errors, [""; 0]);
-    assert_eq!(
-        (&*pod.namespace, pod.ips.len(), pod.host_network, pod.ready),
-        ("default", 1, true, true)
-    );
+    assert_eq!((&*pod.namespace, pod.ips.len(), pod.host_network, pod.ready), ("default", 1, true, true));
     assert_eq!((&*pod.workload.kind, &*pod.workload.name), ("Pod", "a"));
 }
 
@@ -59,30 +49,10 @@ fn phases_and_readiness() {
         (json!({"phase": "Failed"}), false, PodPhase::Terminated, true),
         (json!({"phase": "Unknown"}), false, PodPhase::Active, true),
         (json!({"conditions": []}), false, PodPhase::Active, true),
-        (
-            json!({"conditions": [{"type": "Ready", "status": "True"}]}),
-            false,
-            PodPhase::Active,
-            true,
-        ),
-        (
-            json!({"conditions": [{"type": "Ready", "status": "True"}]}),
-            true,
-            PodPhase::Active,
-            false,
-        ),
-        (
-            json!({"conditions": [{"type": "Ready", "status": "False"}]}),
-            false,
-            PodPhase::Active,
-            false,
-        ),
-        (
-            json!({"conditions": [{"type": "PodScheduled", "status": "True"}]}),
-            false,
-            PodPhase::Active,
-            false,
-        ),
+        (json!({"conditions": [{"type": "Ready", "status": "True"}]}), false, PodPhase::Active, true),
+        (json!({"conditions": [{"type": "Ready", "status": "True"}]}), true, PodPhase::Active, false),
+        (json!({"conditions": [{"type": "Ready", "status": "False"}]}), false, PodPhase::Active, false),
+        (json!({"conditions": [{"type": "PodScheduled", "status": "True"}]}), false, PodPhase::Active, false),
     ] {
         let mut metadata = json!({"name": "a"});
         if deleted {
@@ -118,17 +88,9 @@ fn workloads() {
     let owner = |kind: &str, name: &str, controller: bool| json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": "", "controller": controller});
     for (owners, hash, expected) in [
         (json!([]), None, "Pod a"),
-        (
-            json!([owner("ReplicaSet", "web-7d9f8c5b4", true)]),
-            Some("7d9f8c5b4"),
-            "Deployment web",
-        ),
+        (json!([owner("ReplicaSet", "web-7d9f8c5b4", true)]), Some("7d9f8c5b4"), "Deployment web"),
         (json!([owner("ReplicaSet", "web-7d9f8c5b4", true)]), None, "Deployment web"),
-        (
-            json!([owner("ReplicaSet", "web-7d9f8c5b4", true)]),
-            Some("other"),
-            "ReplicaSet web-7d9f8c5b4",
-        ),
+        (json!([owner("ReplicaSet", "web-7d9f8c5b4", true)]), Some("other"), "ReplicaSet web-7d9f8c5b4"),
         (json!([owner("ReplicaSet", "web-v2", true)]), None, "ReplicaSet web-v2"),
         (json!([owner("ReplicaSet", "web-https", true)]), None, "ReplicaSet web-https"),
         (json!([owner("ReplicaSet", "web", true)]), Some("web"), "ReplicaSet web"),
@@ -136,11 +98,7 @@ fn workloads() {
         (json!([owner("StatefulSet", "db", true)]), None, "StatefulSet db"),
         (json!([owner("Job", "backup-28000000", true)]), None, "Job backup-28000000"),
         (json!([owner("Node", "n1", true)]), None, "Pod a"),
-        (
-            json!([owner("Thing", "x", false), owner("DaemonSet", "agent", true)]),
-            None,
-            "DaemonSet agent",
-        ),
+        (json!([owner("Thing", "x", false), owner("DaemonSet", "agent", true)]), None, "DaemonSet agent"),
         (json!([owner("Thing", "x", false), owner("Thing", "y", false)]), None, "Thing x"),
     ] {
         let mut metadata = json!({"name": "a", "ownerReferences": owners});
@@ -154,9 +112,7 @@ fn workloads() {
 
 #[test]
 fn namespaces_get_their_name_as_a_label() {
-    let namespace = namespace(from(
-        json!({"metadata": {"name": "shop", "labels": {"team": "a", "kubernetes.io/metadata.name": "other"}}}),
-    ));
+    let namespace = namespace(from(json!({"metadata": {"name": "shop", "labels": {"team": "a", "kubernetes.io/metadata.name": "other"}}})));
     let labels: Vec<_> = namespace.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(labels, ["kubernetes.io/metadata.name=shop", "team=a"]);
 }
@@ -169,14 +125,8 @@ fn nodes() {
             {"type": "Hostname", "address": "192.168.0.1"}, {"type": "ExternalIP", "address": "nowhere"}]}});
     let node = node(from(written), &mut errors);
     assert_eq!(node.addresses, ["192.168.0.1".parse::<IpAddr>().expect("an address")]);
-    assert_eq!(
-        node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["10.1.0.0/24", "fd00::/64"]
-    );
-    assert_eq!(
-        errors.iter().map(|error| &*error.field).collect::<Vec<_>>(),
-        ["spec.podCIDRs[2]", "status.addresses[3].address"]
-    );
+    assert_eq!(node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.0/24", "fd00::/64"]);
+    assert_eq!(errors.iter().map(|error| &*error.field).collect::<Vec<_>>(), ["spec.podCIDRs[2]", "status.addresses[3].address"]);
 }
 
 #[test]
@@ -190,15 +140,8 @@ fn services() {
         "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"hostname": "lb.example.org"}]}}});
     let service = service(from(written), &mut errors);
     assert_eq!(service.cluster_ips.len(), 2);
-    assert_eq!(
-        service.external_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["203.0.113.1", "198.51.100.1"]
-    );
-    let ports: Vec<_> = service
-        .ports
-        .iter()
-        .map(|p| (p.port, p.target_port.clone(), p.node_port, p.protocol))
-        .collect();
+    assert_eq!(service.external_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.1", "198.51.100.1"]);
+    let ports: Vec<_> = service.ports.iter().map(|p| (p.port, p.target_port.clone(), p.node_port, p.protocol)).collect();
     assert_eq!(
         ports,
         [
@@ -207,19 +150,13 @@ fn services() {
             (82, TargetPort::Number(8082), None, Protocol::Udp),
         ]
     );
-    assert_eq!(
-        errors.iter().map(|error| &*error.field).collect::<Vec<_>>(),
-        ["spec.ports[3].port", "spec.ports[4].targetPort"]
-    );
+    assert_eq!(errors.iter().map(|error| &*error.field).collect::<Vec<_>>(), ["spec.ports[3].port", "spec.ports[4].targetPort"]);
 
     let headless = super::service(
         from(json!({"metadata": {"name": "db"}, "spec": {"clusterIP": "None", "publishNotReadyAddresses": true}})),
         &mut errors,
     );
-    assert_eq!(
-        (headless.cluster_ips.len(), headless.publish_not_ready, headless.selector),
-        (0, true, None)
-    );
+    assert_eq!((headless.cluster_ips.len(), headless.publish_not_ready, headless.selector), (0, true, None));
 }
 
 #[test]
@@ -237,10 +174,7 @@ fn endpoint_slices() {
         slice.backends.iter().map(|b| (b.ip.to_string(), b.ready)).collect::<Vec<_>>(),
         [("10.0.0.1".into(), true), ("10.0.0.2".into(), false), ("10.0.0.3".into(), true)]
     );
-    assert_eq!(
-        slice.ports.iter().map(|p| (&*p.name, p.port)).collect::<Vec<_>>(),
-        [("http", 8080), ("", 53)]
-    );
+    assert_eq!(slice.ports.iter().map(|p| (&*p.name, p.port)).collect::<Vec<_>>(), [("http", 8080), ("", 53)]);
     assert_eq!(slice.service.as_deref(), Some("api"));
     assert!(errors.is_empty());
 

@@ -42,11 +42,7 @@ fn policy_types_are_defaulted() {
         (json!({"policyTypes": ["Egress", "Ingress"]}), Some(0), Some(0)),
     ] {
         let policy = policy(spec.clone());
-        assert_eq!(
-            (policy.ingress.map(|r| r.len()), policy.egress.map(|r| r.len())),
-            (ingress, egress),
-            "{spec}"
-        );
+        assert_eq!((policy.ingress.map(|r| r.len()), policy.egress.map(|r| r.len())), (ingress, egress), "{spec}");
         assert_eq!(policy.invalid, [""; 0], "{spec}");
     }
 }
@@ -55,33 +51,24 @@ fn policy_types_are_defaulted() {
 fn an_unknown_policy_type_is_reported() {
     let policy = policy(json!({"policyTypes": ["Ingress", "egress"], "egress": [{}]}));
     assert_eq!((policy.ingress.is_some(), policy.egress.is_some()), (true, false));
-    assert_eq!(
-        policy.invalid,
-        ["spec.policyTypes[1]: Unsupported value: \"egress\": supported values: \"Egress\", \"Ingress\""]
-    );
+    assert_eq!(policy.invalid, ["spec.policyTypes[1]: Unsupported value: \"egress\": supported values: \"Egress\", \"Ingress\""]);
 }
 
 #[test]
 fn the_pod_selector_selects_all_when_empty() {
-    for spec in [
-        json!({}),
-        json!({"podSelector": {}}),
-        json!({"podSelector": {"matchLabels": null, "matchExpressions": null}}),
-    ] {
+    for spec in [json!({}), json!({"podSelector": {}}), json!({"podSelector": {"matchLabels": null, "matchExpressions": null}})] {
         assert_eq!(policy(spec).pod_selector, Selector::default());
     }
 }
 
 #[test]
 fn selectors_are_compiled() {
-    let policy = policy(
-        json!({"podSelector": {"matchLabels": {"app": "web", "empty": ""}, "matchExpressions": [
-            {"key": "a", "operator": "In", "values": ["x", "y"]},
-            {"key": "b", "operator": "NotIn", "values": ["x"]},
-            {"key": "example.org/c", "operator": "Exists"},
-            {"key": "d", "operator": "DoesNotExist", "values": []},
-        ]}}),
-    );
+    let policy = policy(json!({"podSelector": {"matchLabels": {"app": "web", "empty": ""}, "matchExpressions": [
+        {"key": "a", "operator": "In", "values": ["x", "y"]},
+        {"key": "b", "operator": "NotIn", "values": ["x"]},
+        {"key": "example.org/c", "operator": "Exists"},
+        {"key": "d", "operator": "DoesNotExist", "values": []},
+    ]}}));
     assert_eq!(policy.pod_selector.to_string(), "app=web,empty=,a in (x,y),b!=x,example.org/c,!d");
     assert_eq!(policy.invalid, [""; 0]);
 }
@@ -90,46 +77,22 @@ fn selectors_are_compiled() {
 fn invalid_selectors_match_nothing_and_are_reported() {
     let long = "x".repeat(64);
     let cases = [
-        (
-            json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
-            "matchExpressions[0].values: Required value",
-        ),
-        (
-            json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}),
-            "matchExpressions[0].values: Required value",
-        ),
-        (
-            json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]}),
-            "matchExpressions[0].values: Forbidden",
-        ),
-        (
-            json!({"matchExpressions": [{"key": "a", "operator": "DoesNotExist", "values": [""]}]}),
-            "matchExpressions[0].values: Forbidden",
-        ),
+        (json!({"matchExpressions": [{"key": "a", "operator": "In"}]}), "matchExpressions[0].values: Required value"),
+        (json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}), "matchExpressions[0].values: Required value"),
+        (json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]}), "matchExpressions[0].values: Forbidden"),
+        (json!({"matchExpressions": [{"key": "a", "operator": "DoesNotExist", "values": [""]}]}), "matchExpressions[0].values: Forbidden"),
         (
             json!({"matchExpressions": [{"key": "a", "operator": "in", "values": ["x"]}]}),
             "matchExpressions[0].operator: Invalid value: \"in\"",
         ),
-        (
-            json!({"matchExpressions": [{"key": "a"}]}),
-            "matchExpressions[0].operator: Invalid value: \"\"",
-        ),
-        (
-            json!({"matchExpressions": [{"key": "a b", "operator": "Exists"}]}),
-            "matchExpressions[0].key: Invalid value: \"a b\": name part",
-        ),
-        (
-            json!({"matchExpressions": [{"key": "", "operator": "Exists"}]}),
-            "matchExpressions[0].key: Invalid value: \"\": name part",
-        ),
+        (json!({"matchExpressions": [{"key": "a"}]}), "matchExpressions[0].operator: Invalid value: \"\""),
+        (json!({"matchExpressions": [{"key": "a b", "operator": "Exists"}]}), "matchExpressions[0].key: Invalid value: \"a b\": name part"),
+        (json!({"matchExpressions": [{"key": "", "operator": "Exists"}]}), "matchExpressions[0].key: Invalid value: \"\": name part"),
         (
             json!({"matchExpressions": [{"key": "A.B/c", "operator": "Exists"}]}),
             "matchExpressions[0].key: Invalid value: \"A.B/c\": prefix",
         ),
-        (
-            json!({"matchExpressions": [{"key": "/c", "operator": "Exists"}]}),
-            "matchExpressions[0].key: Invalid value: \"/c\": prefix",
-        ),
+        (json!({"matchExpressions": [{"key": "/c", "operator": "Exists"}]}), "matchExpressions[0].key: Invalid value: \"/c\": prefix"),
         (
             json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["ok", "-x"]}]}),
             "matchExpressions[0].values[1]: Invalid value: \"-x\"",
@@ -139,17 +102,10 @@ fn invalid_selectors_match_nothing_and_are_reported() {
     ];
     for (selector, expected) in cases {
         let policy = policy(json!({"podSelector": selector}));
-        let [requirement] = policy.pod_selector.requirements.as_slice() else {
-            panic!("{selector}: not one requirement")
-        };
+        let [requirement] = policy.pod_selector.requirements.as_slice() else { panic!("{selector}: not one requirement") };
         assert!(matches!(requirement.operator, Operator::Invalid(_)), "{selector}");
-        let [message] = policy.invalid.as_slice() else {
-            panic!("{selector}: not one message: {:?}", policy.invalid)
-        };
-        assert!(
-            message.starts_with(&format!("spec.podSelector.{expected}")),
-            "{selector}: {message}"
-        );
+        let [message] = policy.invalid.as_slice() else { panic!("{selector}: not one message: {:?}", policy.invalid) };
+        assert!(message.starts_with(&format!("spec.podSelector.{expected}")), "{selector}: {message}");
     }
 }
 
@@ -168,10 +124,7 @@ fn peers_keep_absent_and_empty_selectors_apart() {
         })
         .collect();
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(
-        told,
-        [(None, text("<all>")), (text("<all>"), None), (text("team=a"), text("app=web"))]
-    );
+    assert_eq!(told, [(None, text("<all>")), (text("<all>"), None), (text("team=a"), text("app=web"))]);
 }
 
 #[test]
@@ -179,23 +132,11 @@ fn invalid_peers_match_nothing_and_are_reported() {
     for (peer, expected) in [
         (json!({}), ": Required value: must specify a peer"),
         (json!({"podSelector": null}), ": Required value: must specify a peer"),
-        (
-            json!({"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}),
-            ": Forbidden: may not specify both ipBlock and another peer",
-        ),
-        (
-            json!({"ipBlock": {"cidr": "10.0.0.0/8"}, "namespaceSelector": {}}),
-            ": Forbidden: may not specify both ipBlock and another peer",
-        ),
+        (json!({"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}), ": Forbidden: may not specify both ipBlock and another peer"),
+        (json!({"ipBlock": {"cidr": "10.0.0.0/8"}, "namespaceSelector": {}}), ": Forbidden: may not specify both ipBlock and another peer"),
         (json!({"ipBlock": {"cidr": ""}}), ".ipBlock.cidr: Required value"),
-        (
-            json!({"ipBlock": {"cidr": "10.0.0.0/33"}}),
-            ".ipBlock.cidr: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value",
-        ),
-        (
-            json!({"ipBlock": {"cidr": "10.0.0.1"}}),
-            ".ipBlock.cidr: Invalid value: \"10.0.0.1\": must be a valid CIDR value",
-        ),
+        (json!({"ipBlock": {"cidr": "10.0.0.0/33"}}), ".ipBlock.cidr: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value"),
+        (json!({"ipBlock": {"cidr": "10.0.0.1"}}), ".ipBlock.cidr: Invalid value: \"10.0.0.1\": must be a valid CIDR value"),
         (
             json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "x"]}}),
             ".ipBlock.except[1]: Invalid value: \"x\": must be a valid",
@@ -219,13 +160,8 @@ fn invalid_peers_match_nothing_and_are_reported() {
     ] {
         let policy = rule(json!({"from": [peer]}));
         assert!(matches!(peers(&policy), [Peer::Invalid(_)]), "{peer}");
-        let [message] = policy.invalid.as_slice() else {
-            panic!("{peer}: not one message: {:?}", policy.invalid)
-        };
-        assert!(
-            message.starts_with(&format!("spec.ingress[0].from[0]{expected}")),
-            "{peer}: {message}"
-        );
+        let [message] = policy.invalid.as_slice() else { panic!("{peer}: not one message: {:?}", policy.invalid) };
+        assert!(message.starts_with(&format!("spec.ingress[0].from[0]{expected}")), "{peer}: {message}");
     }
 }
 
@@ -238,16 +174,10 @@ fn an_ip_block_may_have_host_bits_and_mapped_addresses() {
     };
     let expected = |cidr: &str, except: &[&str]| {
         let net = |text: &&str| text.parse().expect("a range");
-        Peer::IpBlock(IpBlock {
-            cidr: net(&cidr),
-            except: except.iter().map(net).collect(),
-        })
+        Peer::IpBlock(IpBlock { cidr: net(&cidr), except: except.iter().map(net).collect() })
     };
     assert_eq!(block("10.1.2.3/8", &["10.9.9.9/16"]), expected("10.1.2.3/8", &["10.9.9.9/16"]));
-    assert_eq!(
-        block("::ffff:10.0.0.0/104", &["10.1.0.0/16"]),
-        expected("10.0.0.0/8", &["10.1.0.0/16"])
-    );
+    assert_eq!(block("::ffff:10.0.0.0/104", &["10.1.0.0/16"]), expected("10.0.0.0/8", &["10.1.0.0/16"]));
     assert_eq!(block("::/0", &["fd00::/8"]), expected("::/0", &["fd00::/8"]));
 }
 
@@ -258,19 +188,7 @@ fn ports_are_compiled() {
         {"port": 8000, "endPort": 8999}, {"port": 1, "endPort": 1}, {"port": 65535, "protocol": ""},
     ]}));
     let told: Vec<_> = ports(&policy).iter().map(ToString::to_string).collect();
-    assert_eq!(
-        told,
-        [
-            "TCP",
-            "UDP",
-            "80/TCP",
-            "80/SCTP",
-            "metrics/TCP",
-            "8000-8999/TCP",
-            "1-1/TCP",
-            "65535/TCP"
-        ]
-    );
+    assert_eq!(told, ["TCP", "UDP", "80/TCP", "80/SCTP", "metrics/TCP", "8000-8999/TCP", "1-1/TCP", "65535/TCP"]);
     assert_eq!(policy.invalid, [""; 0]);
 }
 
@@ -278,67 +196,23 @@ fn ports_are_compiled() {
 fn invalid_ports_match_nothing_and_are_reported() {
     for (port, expected) in [
         (json!({"port": 0}), "port: Invalid value: 0: must be between 1 and 65535, inclusive"),
-        (
-            json!({"port": -1}),
-            "port: Invalid value: -1: must be between 1 and 65535, inclusive",
-        ),
-        (
-            json!({"port": 65536}),
-            "port: Invalid value: 65536: must be between 1 and 65535, inclusive",
-        ),
+        (json!({"port": -1}), "port: Invalid value: -1: must be between 1 and 65535, inclusive"),
+        (json!({"port": 65536}), "port: Invalid value: 65536: must be between 1 and 65535, inclusive"),
         (json!({"port": ""}), "port: Invalid value: \"\": must contain at least one letter"),
-        (
-            json!({"port": "80"}),
-            "port: Invalid value: \"80\": must contain at least one letter",
-        ),
-        (
-            json!({"port": "Http"}),
-            "port: Invalid value: \"Http\": must contain only lower case",
-        ),
-        (
-            json!({"port": "a-very-long-name"}),
-            "port: Invalid value: \"a-very-long-name\": must be no more than 15",
-        ),
-        (
-            json!({"endPort": 80}),
-            "endPort: Invalid value: 80: may not be specified when `port` is not specified",
-        ),
-        (
-            json!({"port": "http", "endPort": 80}),
-            "endPort: Invalid value: 80: may not be specified when `port` is non-numeric",
-        ),
-        (
-            json!({"port": 80, "endPort": 79}),
-            "endPort: Invalid value: 79: must be greater than or equal to `port`",
-        ),
-        (
-            json!({"port": 80, "endPort": 65536}),
-            "endPort: Invalid value: 65536: must be between 1 and 65535, inclusive",
-        ),
-        (
-            json!({"protocol": "tcp"}),
-            "protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
-        ),
+        (json!({"port": "80"}), "port: Invalid value: \"80\": must contain at least one letter"),
+        (json!({"port": "Http"}), "port: Invalid value: \"Http\": must contain only lower case"),
+        (json!({"port": "a-very-long-name"}), "port: Invalid value: \"a-very-long-name\": must be no more than 15"),
+        (json!({"endPort": 80}), "endPort: Invalid value: 80: may not be specified when `port` is not specified"),
+        (json!({"port": "http", "endPort": 80}), "endPort: Invalid value: 80: may not be specified when `port` is non-numeric"),
+        (json!({"port": 80, "endPort": 79}), "endPort: Invalid value: 79: must be greater than or equal to `port`"),
+        (json!({"port": 80, "endPort": 65536}), "endPort: Invalid value: 65536: must be between 1 and 65535, inclusive"),
+        (json!({"protocol": "tcp"}), "protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\""),
         (json!({"port": 80, "protocol": "ICMP"}), "protocol: Unsupported value: \"ICMP\""),
     ] {
         let policy = rule(json!({"ports": [port]}));
-        assert!(
-            matches!(
-                ports(&policy),
-                [PolicyPort {
-                    port: PortNumber::Invalid(_),
-                    ..
-                }]
-            ),
-            "{port}"
-        );
-        let [message] = policy.invalid.as_slice() else {
-            panic!("{port}: not one message: {:?}", policy.invalid)
-        };
-        assert!(
-            message.starts_with(&format!("spec.ingress[0].ports[0].{expected}")),
-            "{port}: {message}"
-        );
+        assert!(matches!(ports(&policy), [PolicyPort { port: PortNumber::Invalid(_), .. }]), "{port}");
+        let [message] = policy.invalid.as_slice() else { panic!("{port}: not one message: {:?}", policy.invalid) };
+        assert!(message.starts_with(&format!("spec.ingress[0].ports[0].{expected}")), "{port}: {message}");
     }
 }
 

@@ -8,12 +8,7 @@ use super::*;
 
 #[test]
 fn deep_nesting_is_refused() {
-    for text in [
-        "[".repeat(100_000),
-        "- ".repeat(100_000),
-        "{a: ".repeat(100_000),
-        "{\"a\":".repeat(100_000),
-    ] {
+    for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "{\"a\":".repeat(100_000)] {
         assert_eq!(read(&text).expect_err("too deep").problems.len(), 1);
     }
 }
@@ -33,12 +28,7 @@ fn aliases_of_aliases_are_refused() {
 fn a_long_text_repeated_by_aliases_is_refused() {
     let text = format!("a: &a \"{}\\t\"\nb:\n{}", "x".repeat(2_000_000), "- *a\n".repeat(1000));
     let found = read(&text).expect_err("too much");
-    assert!(
-        found
-            .to_string()
-            .contains("the document takes too much memory\n    hint: split the document"),
-        "{found}"
-    );
+    assert!(found.to_string().contains("the document takes too much memory\n    hint: split the document"), "{found}");
 }
 
 #[test]
@@ -50,10 +40,7 @@ fn an_alias_within_itself_is_refused() {
 fn many_broken_documents_are_counted_only() {
     let found = errors(&"[\n---\n".repeat(3000));
     assert_eq!(found.len(), 1001);
-    assert_eq!(
-        found.last().map(String::as_str),
-        Some("-: 2000 more problems, here or in later files, are not listed")
-    );
+    assert_eq!(found.last().map(String::as_str), Some("-: 2000 more problems, here or in later files, are not listed"));
 }
 
 /// Pieces that files are made of, so that arbitrary texts get past the first character.
