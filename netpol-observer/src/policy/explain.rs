@@ -240,7 +240,7 @@ fn admitting(context: &Context<'_>, case: &Case<'_>, direction: Direction, isola
     for policy in isolating {
         for (index, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
             if context.rule(rule, &policy.namespace, direction, case) == Match::Yes {
-                by.push(RuleRef { policy: reference(policy), direction, index, origin: rule.origin.clone() });
+                by.push(RuleRef { policy: PolicyRef::of(policy), direction, index, origin: rule.origin.clone() });
             }
         }
     }
@@ -250,7 +250,7 @@ fn admitting(context: &Context<'_>, case: &Case<'_>, direction: Direction, isola
 fn why_not(context: &Context<'_>, case: &Case<'_>, direction: Direction, policy: &NetworkPolicy) -> IsolatingPolicy {
     let rules = policy.rules(direction).unwrap_or_default();
     let rules = rules.iter().enumerate().map(|(index, rule)| rule_miss(context, case, direction, policy, index, rule)).collect();
-    IsolatingPolicy { policy: reference(policy), rules }
+    IsolatingPolicy { policy: PolicyRef::of(policy), rules }
 }
 
 fn rule_miss(context: &Context<'_>, case: &Case<'_>, direction: Direction, policy: &NetworkPolicy, index: usize, rule: &Rule) -> RuleMiss {
@@ -271,17 +271,6 @@ fn rule_miss(context: &Context<'_>, case: &Case<'_>, direction: Direction, polic
         }
     }
     miss
-}
-
-/// How a reader finds a policy.
-pub(super) fn reference(policy: &NetworkPolicy) -> PolicyRef {
-    PolicyRef {
-        kind: "NetworkPolicy",
-        namespace: policy.namespace.clone(),
-        name: policy.name.clone(),
-        resource_version: policy.resource_version.clone(),
-        origin: policy.origin.clone(),
-    }
 }
 
 /// Whoever calls a Service looks its name up first: does the source reach the cluster's DNS?

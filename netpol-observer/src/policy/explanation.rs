@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cluster::{Direction, Origin, Requirement};
+use crate::cluster::{Direction, NetworkPolicy, Origin, Requirement};
 
 /// Whether a new connection is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -98,6 +98,19 @@ pub struct PolicyRef {
     /// File and line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+}
+
+impl PolicyRef {
+    /// How a reader finds `policy`.
+    pub(super) fn of(policy: &NetworkPolicy) -> Self {
+        PolicyRef {
+            kind: "NetworkPolicy",
+            namespace: policy.namespace.clone(),
+            name: policy.name.clone(),
+            resource_version: policy.resource_version.clone(),
+            origin: policy.origin.clone(),
+        }
+    }
 }
 
 /// A rule of a policy.

@@ -7,9 +7,8 @@ use ipnet::IpNet;
 use crate::cluster::{Direction, IpBlock, Labels, NetworkPolicy, Operator, Peer, Pod, PolicyPort, PortNumber, Requirement, Rule, Selector};
 
 use super::connection::{Case, End, Who};
-use super::explain::reference;
-use super::explanation::{Fix, NearMiss};
-use super::gain::Gain;
+use super::explanation::{Fix, NearMiss, PolicyRef};
+use super::gain::{Change, Gain};
 use super::labels;
 use super::manifest::manifest;
 use super::matching::{Context, Match};
@@ -20,16 +19,13 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Longest `metadata.name`: a DNS subdomain (RFC 1123).
 const MAX_NAME: usize = 253;
 
-/// An edited policy, not yet proved.
-pub(super) struct Candidate {
-    pub(super) policy: NetworkPolicy,
-    /// The rule that was edited or added, as it is afterwards.
-    pub(super) rule: Rule,
-    /// What of it the edit opens: the peers and the ports that were not there before go with those that were.
-    pub(super) opens: Rule,
+/// A change, not yet proved.
+struct Candidate {
+    change: Change,
     /// Whether the policy is a new one.
     is_new: bool,
-    change: String,
+    /// In one line.
+    shown: String,
     /// How large the edit is: an entry added to a list, a rule, a policy.
     size: u8,
 }
@@ -63,19 +59,19 @@ pub(super) fn smallest(context: &Context<'_>, cases: &[Case<'_>], direction: Dir
     proved.extend(rules(context, pod, direction, &other));
     proved.extend(new_policy(context, case, direction, pod, &other));
     proved.retain(|candidate| {
-        let admits = |case| context.judge_with(case, direction, Some(&candidate.policy)).admits() == Some(true);
+        let admits = |case| context.judge_with(case, direction, Some(&candidate.change.policy)).admits() == Some(true);
         cases.iter().all(admits)
     });
     let gain = Gain::new(context, *case, direction, pod);
     proved
         .into_iter()
-        .map(|candidate| (gain.of(&candidate), candidate))
+        .map(|candidate| (gain.of(&candidate.change), candidate))
         .min_by_key(|(admitted, candidate)| (admitted.breadth(), candidate.size))
         .map(|(admitted, candidate)| Fix {
             direction,
-            policy: (!candidate.is_new).then(|| reference(&candidate.policy)),
-            change: candidate.change,
-            manifest: manifest(&candidate.policy),
+            policy: (!candidate.is_new).then(|| PolicyRef::of(&candidate.change.policy)),
+            change: candidate.shown,
+            manifest: manifest(&candidate.change.policy),
             newly_admits: admitted.names(),
         })
         .ok_or_else(|| "no single change to a policy admits it".to_owned())
@@ -94,7 +90,7 @@ fn edits(context: &Context<'_>, case: &Case<'_>, direction: Direction, nearest: 
         let peer_fits = context.peers(rule, &policy.namespace, &peer) == Match::Yes;
         let port_fits = context.ports(rule, case) == Match::Yes;
         let (mut changed, mut opens) = (rule.clone(), rule.clone());
-        let change = match (peer_fits, port_fits) {
+        let shown = match (peer_fits, port_fits) {
             (false, true) => {
                 let (new, shown) = other.peer(&policy.namespace);
                 changed.peers.push(new.clone());
@@ -112,7 +108,7 @@ fn edits(context: &Context<'_>, case: &Case<'_>, direction: Direction, nearest: 
         if let Some(place) = rules_mut(&mut edited, direction).get_mut(at.index) {
             *place = changed.clone();
         }
-        found.push(Candidate { policy: edited, rule: changed, opens, is_new: false, change, size: 0 });
+        found.push(Candidate { change: Change { policy: edited, rule: changed, opens }, is_new: false, shown, size: 0 });
     }
     found
 }
@@ -123,8 +119,8 @@ fn rules(context: &Context<'_>, subject: &Pod, direction: Direction, other: &Oth
         let (rule, shown) = other.rule(&policy.namespace);
         let mut changed = NetworkPolicy::clone(policy);
         rules_mut(&mut changed, direction).push(rule.clone());
-        let change = format!("{direction} += {} {shown}, ports {}", peers_field(direction), other.port);
-        Candidate { policy: changed, opens: rule.clone(), rule, is_new: false, change, size: 1 }
+        let shown = format!("{direction} += {} {shown}, ports {}", peers_field(direction), other.port);
+        Candidate { change: Change { policy: changed, opens: rule.clone(), rule }, is_new: false, shown, size: 1 }
     };
     context.isolating(subject, direction).filter(|policy| is_editable(policy)).map(add).collect()
 }
@@ -146,7 +142,7 @@ fn new_policy(context: &Context<'_>, case: &Case<'_>, direction: Direction, subj
     };
     let name = unused_name(context, &subject.namespace, &format!("{}-{word}-{peer}", subject.workload.name));
     let list = peers_field(direction);
-    let change =
+    let shown =
         format!("new NetworkPolicy {}/{name} for {pod_selector}: {direction} {list} {shown}, ports {}", subject.namespace, other.port);
     let mut policy = NetworkPolicy {
         namespace: subject.namespace.clone(),
@@ -159,7 +155,7 @@ fn new_policy(context: &Context<'_>, case: &Case<'_>, direction: Direction, subj
         origin: None,
     };
     rules_mut(&mut policy, direction).push(rule.clone());
-    Some(Candidate { policy, opens: rule.clone(), rule, is_new: true, change, size: 2 })
+    Some(Candidate { change: Change { policy, opens: rule.clone(), rule }, is_new: true, shown, size: 2 })
 }
 
 /// A name that no policy of the namespace has: applying the manifest must not replace one.

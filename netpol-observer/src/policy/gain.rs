@@ -6,16 +6,24 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::cluster::{Direction, IpBlock, Peer, Pod, PodPhase, PortNumber, Rule};
+use crate::cluster::{Direction, IpBlock, NetworkPolicy, Peer, Pod, PodPhase, PortNumber, Rule};
 use crate::flow::Protocol;
 
 use super::connection::{Case, End, Who};
-use super::fix::Candidate;
 use super::labels;
 use super::matching::{Context, Match};
 
 /// Ports that stand for all that no rule names one by one.
 const ORDINARY_PORTS: [u16; 2] = [1, u16::MAX];
+
+/// A policy after an edit.
+pub(super) struct Change {
+    pub(super) policy: NetworkPolicy,
+    /// The rule that was edited or added, as it is afterwards.
+    pub(super) rule: Rule,
+    /// What of it the edit opens: the peers and the ports that were not there before go with those that were.
+    pub(super) opens: Rule,
+}
 
 /// What a change admits besides what is admitted today.
 #[derive(Debug, Default)]
@@ -60,24 +68,24 @@ impl<'a> Gain<'a> {
     /// The peers that could not reach a pod the policy selects (or be reached by it) on one of the ports that the change opens,
     /// and now can. A peer is named by its workload, with the selected workload where that is another than the one of this
     /// connection.
-    pub(super) fn of(&self, candidate: &Candidate) -> Admitted {
+    pub(super) fn of(&self, change: &Change) -> Admitted {
         let mut admitted = Admitted::default();
-        let policy = &candidate.policy;
+        let policy = &change.policy;
         let here = self.context.index.pods_in(&policy.namespace);
         let selected = one_per_workload(here.filter(|pod| has_own_network(pod) && policy.pod_selector.matches(&pod.labels)));
         let (_, called) = self.case.sides(self.direction);
         admitted.names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), workload));
         for peer in &self.peers {
             let end = self.end(peer);
-            if self.context.peers(&candidate.opens, &policy.namespace, &end) != Match::Yes {
+            if self.context.peers(&change.opens, &policy.namespace, &end) != Match::Yes {
                 continue;
             }
-            for selected in selected.iter().filter(|selected| self.gains(candidate, end, selected)) {
+            for selected in selected.iter().filter(|selected| self.gains(change, end, selected)) {
                 admitted.names.insert(self.named(workload(peer), selected));
             }
         }
-        for (name, end, host_bits) in self.blocks(&candidate.opens) {
-            for selected in selected.iter().filter(|selected| self.gains(candidate, end, selected)) {
+        for (name, end, host_bits) in self.blocks(&change.opens) {
+            for selected in selected.iter().filter(|selected| self.gains(change, end, selected)) {
                 admitted.block(self.named(name.clone(), selected), host_bits);
             }
         }
@@ -100,16 +108,16 @@ impl<'a> Gain<'a> {
         opens.peers.iter().filter_map(block).collect()
     }
 
-    fn gains(&self, candidate: &Candidate, peer: End<'a>, selected: &'a Pod) -> bool {
+    fn gains(&self, change: &Change, peer: End<'a>, selected: &'a Pod) -> bool {
         let selected = self.end(selected);
         let (source, destination) = match self.direction {
             Direction::Ingress => (peer, selected),
             Direction::Egress => (selected, peer),
         };
-        let namespace = &candidate.policy.namespace;
-        self.ports(&candidate.opens, &destination).into_iter().any(|(protocol, port)| {
+        let namespace = &change.policy.namespace;
+        self.ports(&change.opens, &destination).into_iter().any(|(protocol, port)| {
             let case = Case { source, destination, protocol, port: Some(port) };
-            self.context.rule(&candidate.rule, namespace, self.direction, &case) == Match::Yes
+            self.context.rule(&change.rule, namespace, self.direction, &case) == Match::Yes
                 && self.context.judge(&case, self.direction).admits() == Some(false)
         })
     }

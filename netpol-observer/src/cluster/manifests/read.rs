@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use kube::Resource;
 use serde::de::DeserializeOwned;
 
 use super::Loaded;
@@ -200,8 +200,8 @@ impl Reader {
 }
 
 impl Item<'_> {
-    fn is<T: Resource>(&self) -> bool {
-        self.kind == T::KIND && self.api_version == T::API_VERSION
+    fn is<T: Resource<DynamicType = ()>>(&self) -> bool {
+        self.kind == T::kind(&()) && self.api_version == T::api_version(&())
     }
 
     fn origin(&self, node: &Node) -> Origin {
