@@ -125,10 +125,16 @@ fn to_party(context: &Context<'_>, connection: &Connection, destination: &Party,
         notes.push("a pod calling itself through its Service: whether policies apply depends on the CNI plugin".to_owned());
     }
     let (mut fixes, mut remaining) = (Vec::new(), Vec::new());
+    // Both fixes may edit one policy. The second starts from the first, so that applying it does not undo that one.
+    let mut fixed = context.index.clone();
     for explained in [&egress, &ingress] {
         if let Admission::Denied { nearest, .. } = &explained.admission {
-            match fix::smallest(context, &cases, explained.direction, nearest) {
-                Ok(found) => fixes.push(found),
+            let found = fix::smallest(&Context { index: &fixed, profile: context.profile }, &cases, explained.direction, nearest);
+            match found {
+                Ok((fix, policy)) => {
+                    fixes.push(fix);
+                    fixed.apply(policy);
+                }
                 Err(why) => remaining.push(Remaining::NoFix { direction: explained.direction, why }),
             }
         }

@@ -302,7 +302,8 @@ pub struct Fix {
     pub policy: Option<PolicyRef>,
     /// The edit in one line: `ingress[0].from += podSelector {app: web}`.
     pub change: String,
-    /// The policy's manifest after the edit (or the new policy), as JSON ready for `kubectl apply`.
+    /// The policy's manifest after the edit (or the new policy), as JSON ready for `kubectl apply`. When an earlier fix edits the
+    /// same policy, that edit is in here too.
     pub manifest: serde_json::Value,
     /// Workloads (`namespace/name`) or address blocks the changed policy admits that were not admitted before, this
     /// connection's peer among them, on the ports the change touches.

@@ -39,12 +39,17 @@ struct Other {
     port: PolicyPort,
 }
 
-/// The change that opens least, of equals the smallest edit, of equals the one to the nearest rule. `cases` are all that the
-/// connection may be; the change must admit each of them.
+/// The change that opens least, of equals the smallest edit, of equals the one to the nearest rule; and the policy after it.
+/// `cases` are all that the connection may be; the change must admit each of them.
 ///
 /// # Errors
 /// When no change helps; in words for people.
-pub(super) fn smallest(context: &Context<'_>, cases: &[Case<'_>], direction: Direction, nearest: &[NearMiss]) -> Result<Fix, String> {
+pub(super) fn smallest(
+    context: &Context<'_>,
+    cases: &[Case<'_>],
+    direction: Direction,
+    nearest: &[NearMiss],
+) -> Result<(Fix, NetworkPolicy), String> {
     let Some(case) = cases.first() else { return Err("nothing is known of the connection".to_owned()) };
     let (subject, peer) = case.sides(direction);
     let Some(pod) = subject.pod() else { return Err("the side that policies deny is no pod".to_owned()) };
@@ -67,12 +72,15 @@ pub(super) fn smallest(context: &Context<'_>, cases: &[Case<'_>], direction: Dir
         .into_iter()
         .map(|candidate| (gain.of(&candidate.change), candidate))
         .min_by_key(|(admitted, candidate)| (admitted.breadth(), candidate.size))
-        .map(|(admitted, candidate)| Fix {
-            direction,
-            policy: (!candidate.is_new).then(|| PolicyRef::of(&candidate.change.policy)),
-            change: candidate.shown,
-            manifest: manifest(&candidate.change.policy),
-            newly_admits: admitted.names(),
+        .map(|(admitted, candidate)| {
+            let fix = Fix {
+                direction,
+                policy: (!candidate.is_new).then(|| PolicyRef::of(&candidate.change.policy)),
+                change: candidate.shown,
+                manifest: manifest(&candidate.change.policy),
+                newly_admits: admitted.names(),
+            };
+            (fix, candidate.change.policy)
         })
         .ok_or_else(|| "no single change to a policy admits it".to_owned())
 }

@@ -1,6 +1,6 @@
 //! Who else a change would admit.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -61,7 +61,8 @@ pub(super) struct Gain<'a> {
 
 impl<'a> Gain<'a> {
     pub(super) fn new(context: &Context<'a>, case: Case<'a>, direction: Direction, subject: &'a Pod) -> Self {
-        let peers = one_per_workload(context.index.pods().filter(|pod| has_own_network(pod)));
+        let pods = context.index.pods().filter(|pod| has_own_network(pod));
+        let peers = if names_blocks(context, subject, direction) { pods.map(|pod| &**pod).collect() } else { few_per_workload(pods) };
         Gain { context: *context, case, direction, subject, peers }
     }
 
@@ -72,16 +73,17 @@ impl<'a> Gain<'a> {
         let mut admitted = Admitted::default();
         let policy = &change.policy;
         let here = self.context.index.pods_in(&policy.namespace);
-        let selected = one_per_workload(here.filter(|pod| has_own_network(pod) && policy.pod_selector.matches(&pod.labels)));
+        let selected = few_per_workload(here.filter(|pod| has_own_network(pod) && policy.pod_selector.matches(&pod.labels)));
         let (_, called) = self.case.sides(self.direction);
         admitted.names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), workload));
         for peer in &self.peers {
-            let end = self.end(peer);
-            if self.context.peers(&change.opens, &policy.namespace, &end) != Match::Yes {
-                continue;
-            }
-            for selected in selected.iter().filter(|selected| self.gains(change, end, selected)) {
-                admitted.names.insert(self.named(workload(peer), selected));
+            for end in self.ends(peer).filter(|end| self.context.peers(&change.opens, &policy.namespace, end) == Match::Yes) {
+                for selected in &selected {
+                    let name = self.named(workload(peer), selected);
+                    if !admitted.names.contains(&name) && self.gains(change, end, selected) {
+                        admitted.names.insert(name);
+                    }
+                }
             }
         }
         for (name, end, host_bits) in self.blocks(&change.opens) {
@@ -109,7 +111,7 @@ impl<'a> Gain<'a> {
     }
 
     fn gains(&self, change: &Change, peer: End<'a>, selected: &'a Pod) -> bool {
-        let selected = self.end(selected);
+        let Some(selected) = self.ends(selected).next() else { return false };
         let (source, destination) = match self.direction {
             Direction::Ingress => (peer, selected),
             Direction::Egress => (selected, peer),
@@ -157,10 +159,10 @@ impl<'a> Gain<'a> {
         }
     }
 
-    /// A pod as a side of a connection of this one's IP family. In files many pods have no address yet.
-    fn end(&self, pod: &'a Pod) -> End<'a> {
-        let ip = pod.ips.iter().map(IpAddr::to_canonical).find(|ip| ip.is_ipv4() == self.case.source.ip.is_ipv4());
-        End { ip: ip.unwrap_or(self.unspecified()), who: Who::Pod(pod) }
+    /// A pod as a side of connections, by each of its addresses: blocks may treat them differently. In files many pods have none.
+    fn ends(&self, pod: &'a Pod) -> impl Iterator<Item = End<'a>> + use<'a> {
+        let none = pod.ips.is_empty().then(|| self.unspecified());
+        pod.ips.iter().map(IpAddr::to_canonical).chain(none).map(|ip| End { ip, who: Who::Pod(pod) })
     }
 
     fn unspecified(&self) -> IpAddr {
@@ -192,9 +194,22 @@ fn has_own_network(pod: &Pod) -> bool {
     !pod.host_network && pod.phase == PodPhase::Active
 }
 
-/// Pods of one workload with the same labels and ports are the same to every policy; one stands for all.
-fn one_per_workload<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<&'a Pod> {
-    let mut seen = HashSet::new();
+/// Whether an address may decide what is admitted today: then pods of one workload may differ.
+fn names_blocks(context: &Context<'_>, subject: &Pod, direction: Direction) -> bool {
+    let here = context.index.policies_in(&subject.namespace);
+    let rules = here.flat_map(|policy| policy.rules(direction).unwrap_or_default());
+    rules.flat_map(|rule| &rule.peers).any(|peer| matches!(peer, Peer::IpBlock(_)))
+}
+
+/// Pods of one workload with the same labels and ports are the same to selectors. Two of them stand for all: one to call, and
+/// one to be called, for a pod may always call itself.
+fn few_per_workload<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<&'a Pod> {
+    let mut seen: HashMap<_, u8> = HashMap::new();
     let ports = |pod: &'a Pod| pod.ports.iter().map(|port| (&port.name, port.port, port.protocol)).collect::<Vec<_>>();
-    pods.map(|pod| &**pod).filter(|&pod| seen.insert((&pod.namespace, &pod.workload, labels::lasting(pod), ports(pod)))).collect()
+    let is_new = |pod: &&'a Pod| {
+        let count = seen.entry((&pod.namespace, &pod.workload, labels::lasting(pod), ports(pod))).or_default();
+        *count = count.saturating_add(1);
+        *count <= 2
+    };
+    pods.map(|pod| &**pod).filter(is_new).collect()
 }
