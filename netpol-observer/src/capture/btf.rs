@@ -3,7 +3,7 @@
 //! Format: `Documentation/bpf/btf.rst` and `include/uapi/linux/btf.h`. Types are walked in place; nothing is assumed of the
 //! input, so that a file that is no BTF gives an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -17,7 +17,7 @@ const KIND_ARRAY: u8 = 3;
 const KIND_STRUCT: u8 = 4;
 const KIND_UNION: u8 = 5;
 const KIND_ENUM: u8 = 6;
-const KIND_FWD: u8 = 7;
+const KIND_TYPEDEF: u8 = 8;
 const KIND_ENUM64: u8 = 19;
 
 /// Why BTF could not be used.
@@ -78,6 +78,8 @@ pub struct Place {
 #[derive(Clone, Debug, Default)]
 pub struct Btf {
     images: Vec<Arc<Image>>,
+    /// Of each image the structures, enumerations and typedefs by name.
+    named: Vec<Arc<HashMap<Box<str>, Vec<u32>>>>,
 }
 
 /// One BTF blob. A module's blob continues the numbering of types and strings of the kernel's.
@@ -182,7 +184,7 @@ impl Btf {
     /// When `data` is no BTF.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
         // Type 0 is void and string 0 is empty.
-        Ok(Btf { images: vec![Arc::new(Image::parse(data, 1, 0)?)] })
+        Ok(Btf::default().and(Image::parse(data, 1, 0)?))
     }
 
     /// Adds a module's BTF, as in `/sys/kernel/btf/MODULE`: it continues the numbering of the kernel's own.
@@ -195,7 +197,30 @@ impl Btf {
         let base = self.images.first().ok_or(BtfError::Format("no kernel BTF to go with a module's"))?;
         let first_id = base.first_id + base.types.len() as u32;
         let module = Image::parse(data, first_id, base.strings.len() as u32)?;
-        Ok(Btf { images: vec![Arc::clone(base), Arc::new(module)] })
+        let kernel = Btf { images: self.images[..1].to_vec(), named: self.named[..1].to_vec() };
+        Ok(kernel.and(module))
+    }
+
+    /// Adds an image and notes its names: there are a hundred thousand types, and each look-up would go through all of them.
+    fn and(mut self, image: Image) -> Self {
+        let ids = image.first_id..image.first_id + image.types.len() as u32;
+        self.images.push(Arc::new(image));
+        let mut named: HashMap<Box<str>, Vec<u32>> = HashMap::new();
+        for id in ids {
+            if let Some((_, t)) = self.get(id)
+                && matches!(t.kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF)
+            {
+                named.entry(self.name(t.name).into()).or_default().push(id);
+            }
+        }
+        self.named.push(Arc::new(named));
+        self
+    }
+
+    /// The types of a kind that have this name.
+    fn named(&self, kind: u8, name: &str) -> impl Iterator<Item = (u32, &Image, Type)> {
+        let ids = self.named.iter().filter_map(move |named| named.get(name)).flatten();
+        ids.filter_map(|&id| self.get(id).map(|(image, t)| (id, image, t))).filter(move |(_, _, t)| t.kind == kind)
     }
 
     fn get(&self, id: u32) -> Option<(&Image, Type)> {
@@ -213,10 +238,6 @@ impl Btf {
             std::str::from_utf8(&rest[..len]).ok()
         };
         find().unwrap_or("")
-    }
-
-    fn ids(&self) -> impl Iterator<Item = u32> {
-        self.images.iter().flat_map(|image| image.first_id..image.first_id + image.types.len() as u32)
     }
 
     /// Follows typedefs, qualifiers and arrays to what they stand for.
@@ -288,11 +309,7 @@ impl Btf {
     pub fn place(&self, structure: &str, path: &str) -> Result<Place, BtfError> {
         let mut found: Option<Place> = None;
         let mut exists = false;
-        for id in self.ids() {
-            let Some((_, t)) = self.get(id) else { continue };
-            if t.kind != KIND_STRUCT || self.name(t.name) != structure {
-                continue;
-            }
+        for (id, _, _) in self.named(KIND_STRUCT, structure) {
             exists = true;
             let place = self.place_in(id, path);
             if let (Some(place), Some(before)) = (place, found)
@@ -312,11 +329,7 @@ impl Btf {
     /// Names of the values of all enumerations called `name`, by value (an enumeration that exists twice is merged).
     pub fn enumerators(&self, name: &str) -> BTreeMap<u32, String> {
         let mut values = BTreeMap::new();
-        for id in self.ids() {
-            let Some((image, t)) = self.get(id) else { continue };
-            if t.kind != KIND_ENUM || self.name(t.name) != name {
-                continue;
-            }
+        for (_, image, t) in self.named(KIND_ENUM, name) {
             for i in 0..t.vlen {
                 let at = t.tail + i * 8;
                 if let (Some(name), Some(value)) = (u32_at(&image.data, at), u32_at(&image.data, at + 4)) {
@@ -329,13 +342,7 @@ impl Btf {
 
     /// Whether there is a typedef of this name: `btf_trace_X` for each tracepoint X a program can attach to.
     pub fn has_typedef(&self, name: &str) -> bool {
-        self.ids().any(|id| self.get(id).is_some_and(|(_, t)| t.kind == 8 && self.name(t.name) == name))
-    }
-
-    /// Whether `struct name` is only declared, not defined.
-    pub fn is_only_declared(&self, name: &str) -> bool {
-        let kinds = |kind| self.ids().any(|id| self.get(id).is_some_and(|(_, t)| t.kind == kind && self.name(t.name) == name));
-        kinds(KIND_FWD) && !kinds(KIND_STRUCT)
+        self.named(KIND_TYPEDEF, name).next().is_some()
     }
 }
 

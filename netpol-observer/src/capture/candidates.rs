@@ -9,8 +9,9 @@ use super::symbols::Symbols;
 /// Prefix of the values of `enum skb_drop_reason`.
 pub const REASON_PREFIX: &str = "SKB_DROP_REASON_";
 
-/// Reasons that are reported wherever they occur (names without prefix; `include/net/dropreason-core.h`).
-const REPORTED: &[&str] = &[
+/// Reasons that are reported wherever they occur (names without prefix; `include/net/dropreason-core.h`). For each of them the
+/// diagnosis has a cause.
+pub const REPORTED: &[&str] = &[
     // Enforcement: netfilter verdicts, tc programs, cgroup programs.
     "NETFILTER_DROP",
     "TC_INGRESS",
@@ -22,11 +23,9 @@ const REPORTED: &[&str] = &[
     "IP_RPFILTER",
     "IP_LOCAL_SOURCE",
     "IP_INVALID_SOURCE",
-    "IP_LOCALNET",
-    "IP_INVALID_DEST",
     "IP_INNOROUTES",
+    "IP_INADDRERRORS",
     "IP_OUTNOROUTES",
-    "NEIGH_FAILED",
 ];
 
 /// Reasons that say too little by themselves, and the functions in which they are drops to speak of.
@@ -35,11 +34,6 @@ const BY_LOCATION: &[(&str, &[&str])] = &[(
     &[
         // An NFQUEUE reader's drop verdict.
         "nfqnl_reinject",
-        // A packet that no queue reader took: dropped unless the rule says bypass.
-        "nf_queue",
-        // No route, seen by forwarding and by sending (IPv6).
-        "ip6_pkt_drop",
-        "ip_error",
     ],
 )];
 

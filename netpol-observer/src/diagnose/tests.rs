@@ -368,3 +368,14 @@ fn parties_nobody_knows_are_named_by_their_address() {
     let summary = check(&event(SYN), &strange, &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
     assert!(summary.contains("10.244.2.7 (a pod address without a known pod) allows 10.244.1.5 to call"), "{summary}");
 }
+
+/// What capture takes from the kernel the diagnosis has a word for.
+#[test]
+fn every_reported_reason_has_a_cause() {
+    for reason in crate::capture::candidates::REPORTED {
+        let mut event = event(SYN);
+        event.reason.name = (*reason).into();
+        let diagnosis = diagnose(&event, &who(), &allow());
+        assert_ne!(diagnosis.class, Class::Undecided, "{reason}");
+    }
+}

@@ -102,6 +102,38 @@ fn nobody_listens() {
     assert!(observed.in_netns(&pods.node).is_empty());
 }
 
+#[test]
+fn no_route() {
+    let Some(_machine) = machine("packets::no_route") else { return };
+    let pods = Pods::new();
+    let observed = observe(LiveOptions::default(), || pods.web.in_ns(|| send_udp("203.0.113.1:53".parse().unwrap(), b"x")).unwrap());
+    let drops = observed.in_netns(&pods.node);
+    let reasons: Vec<&str> = drops.iter().map(|seen| observed.reason(seen)).collect();
+    assert_eq!(reasons, ["IP_INNOROUTES"]);
+}
+
+#[test]
+fn the_reverse_path_filter() {
+    let Some(_machine) = machine("packets::the_reverse_path_filter") else { return };
+    let pods = Pods::new();
+    // The pod asks for its gateway's link address first: the filter would not let that be answered either.
+    pods.web.in_ns(|| send_udp("192.0.2.1:53".parse().unwrap(), b"x")).unwrap();
+    pods.node.sysctl("net.ipv4.conf.vethweb.rp_filter", "1").unwrap();
+    // An address that the node would look for behind the other pod's link.
+    pods.web.exec(&["ip", "address", "add", "10.244.1.20/32", "dev", "eth0"]).unwrap();
+    let observed = observe(LiveOptions::default(), || {
+        pods.web
+            .in_ns(|| {
+                let forged = UdpSocket::bind("10.244.1.20:0").unwrap();
+                let _ = forged.send_to(b"x", "192.0.2.1:53");
+            })
+            .unwrap();
+    });
+    let drops = observed.in_netns(&pods.node);
+    let reasons: Vec<&str> = drops.iter().map(|seen| observed.reason(seen)).collect();
+    assert_eq!(reasons, ["IP_RPFILTER"]);
+}
+
 /// Sends `payload` as the body of an IP packet of `protocol`.
 fn send_raw(family: i32, protocol: i32, to: &str, payload: &[u8]) {
     let IpAddr::V4(to) = to.parse().unwrap() else { panic!("IPv4") };
