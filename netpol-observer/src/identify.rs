@@ -35,7 +35,8 @@ pub enum Identity {
     Service(Arc<Service>),
     /// Inside a node's pod range, but no pod is known to own it.
     UnownedPodAddress,
-    /// Loopback, link-local, multicast or broadcast: nothing a policy speaks of.
+    /// Loopback, link-local, multicast or broadcast: nothing a policy speaks of, save that calls to IPv4 link-local addresses
+    /// (cloud metadata, node-local DNS) are judged like calls to the outside, since `ipBlock`s name them.
     Special,
     /// Anything else: outside the cluster as far as the objects tell.
     External,

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod explanations;
 mod queries;
 
 use queries::{Query, load_index};

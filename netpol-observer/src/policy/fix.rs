@@ -39,7 +39,7 @@ struct Other {
     port: PolicyPort,
 }
 
-/// The change that opens least, of equals the smallest edit, of equals the one to the nearest rule; and the policy after it.
+/// The change that admits the fewest others, of equals the smallest edit, of equals the one to the nearest rule; and the policy after it.
 /// `cases` are all that the connection may be; the change must admit each of them.
 ///
 /// # Errors
@@ -71,14 +71,14 @@ pub(super) fn smallest(
     proved
         .into_iter()
         .map(|candidate| (gain.of(&candidate.change), candidate))
-        .min_by_key(|(admitted, candidate)| (admitted.breadth(), candidate.size))
+        .min_by_key(|(admitted, candidate)| (admitted.len(), candidate.size))
         .map(|(admitted, candidate)| {
             let fix = Fix {
                 direction,
                 policy: (!candidate.is_new).then(|| PolicyRef::of(&candidate.change.policy)),
                 change: candidate.shown,
                 manifest: manifest(&candidate.change.policy),
-                newly_admits: admitted.names(),
+                newly_admits: admitted.into_iter().collect(),
             };
             (fix, candidate.change.policy)
         })

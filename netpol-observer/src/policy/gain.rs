@@ -25,31 +25,6 @@ pub(super) struct Change {
     pub(super) opens: Rule,
 }
 
-/// What a change admits besides what is admitted today.
-#[derive(Debug, Default)]
-pub(super) struct Admitted {
-    names: BTreeSet<String>,
-    /// Host bits of the address blocks among them.
-    bits: usize,
-}
-
-impl Admitted {
-    /// How much is opened: every workload counts, and a block of addresses by its size.
-    pub(super) fn breadth(&self) -> usize {
-        self.names.len() + self.bits
-    }
-
-    pub(super) fn names(self) -> Vec<String> {
-        self.names.into_iter().collect()
-    }
-
-    fn block(&mut self, name: String, host_bits: u8) {
-        if self.names.insert(name) {
-            self.bits += usize::from(host_bits);
-        }
-    }
-}
-
 /// The question, with the workloads to ask it for.
 pub(super) struct Gain<'a> {
     context: Context<'a>,
@@ -69,42 +44,38 @@ impl<'a> Gain<'a> {
     /// The peers that could not reach a pod the policy selects (or be reached by it) on one of the ports that the change opens,
     /// and now can. A peer is named by its workload, with the selected workload where that is another than the one of this
     /// connection.
-    pub(super) fn of(&self, change: &Change) -> Admitted {
-        let mut admitted = Admitted::default();
+    pub(super) fn of(&self, change: &Change) -> BTreeSet<String> {
+        let mut admitted = BTreeSet::new();
         let policy = &change.policy;
         let here = self.context.index.pods_in(&policy.namespace);
         let selected = few_per_workload(here.filter(|pod| has_own_network(pod) && policy.pod_selector.matches(&pod.labels)));
         let (_, called) = self.case.sides(self.direction);
-        admitted.names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), workload));
+        admitted.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), workload));
         for peer in &self.peers {
             for end in self.ends(peer).filter(|end| self.context.peers(&change.opens, &policy.namespace, end) == Match::Yes) {
                 for selected in &selected {
                     let name = self.named(workload(peer), selected);
-                    if !admitted.names.contains(&name) && self.gains(change, end, selected) {
-                        admitted.names.insert(name);
+                    if !admitted.contains(&name) && self.gains(change, end, selected) {
+                        admitted.insert(name);
                     }
                 }
             }
         }
-        for (name, end, host_bits) in self.blocks(&change.opens) {
-            for selected in selected.iter().filter(|selected| self.gains(change, end, selected)) {
-                admitted.block(self.named(name.clone(), selected), host_bits);
-            }
+        for (name, end) in self.blocks(&change.opens) {
+            let gaining = selected.iter().filter(|selected| self.gains(change, end, selected));
+            admitted.extend(gaining.map(|selected| self.named(name.clone(), selected)));
         }
         admitted
     }
 
     /// The address blocks that the change opens, with an address that stands for each.
-    fn blocks(&self, opens: &Rule) -> Vec<(String, End<'a>, u8)> {
+    fn blocks(&self, opens: &Rule) -> Vec<(String, End<'a>)> {
         if opens.peers.is_empty() {
             let end = End { ip: self.unspecified(), who: Who::External };
-            return vec![("any address".to_owned(), end, if end.ip.is_ipv4() { 32 } else { 128 })];
+            return vec![("any address".to_owned(), end)];
         }
         let block = |peer: &Peer| match peer {
-            Peer::IpBlock(block) => {
-                let end = End { ip: representative(block), who: Who::External };
-                Some((shown(block), end, block.cidr.max_prefix_len() - block.cidr.prefix_len()))
-            }
+            Peer::IpBlock(block) => Some((shown(block), End { ip: representative(block), who: Who::External })),
             Peer::Pods { .. } | Peer::Invalid(_) => None,
         };
         opens.peers.iter().filter_map(block).collect()

@@ -18,6 +18,8 @@ mod labels;
 mod manifest;
 mod matching;
 mod near;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use connection::{Connection, Profile};

@@ -3,13 +3,11 @@
 
 use std::path::Path;
 
-#[expect(dead_code, reason = "the verdicts of queries are for the other tests")]
-mod queries;
-
 use netpol_observer::cluster::Index;
 use netpol_observer::flow::Protocol;
 use netpol_observer::policy::{Profile, explain};
-use queries::{Query, load_index};
+
+use crate::queries::{Query, load_index};
 
 const WEB: &str = "shop/web-6d4cf56db6-k2x9p";
 const WORKER: &str = "shop/worker-5b9c7d8f66-q8w2m";
