@@ -113,8 +113,9 @@ fn a_million_flows_in_bounded_memory() {
     assert_eq!(kernel("seen"), kernel("reported") + kernel("folded") + kernel("ringFull"));
     assert!(kernel("seen") >= PACKETS, "{ledger}");
     assert_eq!(node.counter("denied").unwrap().packets, PACKETS);
-    let (half, last) = (samples[samples.len() / 2], *samples.last().unwrap());
-    assert!(last < half + 32 * 1024, "memory goes on growing: {samples:?} KiB");
+    // The fold remembers 65,536 drops, which come to about 45 MiB; behind that nothing grows.
+    let (first, last) = (samples[0], *samples.last().unwrap());
+    assert!(last < first + 64 * 1024, "memory goes on growing: {samples:?} KiB");
 }
 
 /// What is recorded on the running kernel is explained the same way from the file, by an unprivileged process.
