@@ -19,7 +19,7 @@ pub(super) fn exempt(exempt: Exempt, direction: Direction) -> &'static str {
         (Exempt::Node, Direction::Ingress) => {
             "the destination is a node or a pod in its node's network, which NetworkPolicies do not select"
         }
-        (Exempt::Special, _) => "loopback, link-local, multicast and broadcast addresses are no peers of NetworkPolicies",
+        (Exempt::Special, _) => "loopback, multicast, broadcast and IPv6 link-local addresses are no peers of NetworkPolicies",
         (Exempt::Itself, _) => "a pod may always reach itself",
         (Exempt::OwnNode, _) => "a pod's own node may always reach it",
     }

@@ -118,7 +118,7 @@ fn a_million_flows_in_bounded_memory() {
     assert!(last < first + 64 * 1024, "memory goes on growing: {samples:?} KiB");
 }
 
-/// What is recorded on the running kernel is explained the same way from the file, by an unprivileged process.
+/// What is recorded on the running kernel is explained the same way from the file.
 #[test]
 fn a_recording_replays_to_the_same() {
     let Some(_machine) = machine("tail::a_recording_replays_to_the_same") else { return };
