@@ -139,7 +139,8 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
 }
 
 /// The Service that has this address and port, or whose node port it is.
-fn service_call((ip, port): (IpAddr, Option<u16>), protocol: Protocol, index: &Index) -> Option<ServiceCall> {
+pub fn service_call((ip, port): (IpAddr, Option<u16>), protocol: Protocol, index: &Index) -> Option<ServiceCall> {
+    let ip = ip.to_canonical();
     let sharing = index.services_at(ip);
     let (service, at) = sharing
         .iter()

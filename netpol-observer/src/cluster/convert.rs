@@ -270,6 +270,13 @@ fn labels(labels: Option<BTreeMap<String, String>>) -> Labels {
     labels.unwrap_or_default().into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
+/// What people and tools wrote beside the object; not kubectl's own copy of the object.
+fn annotations(annotations: Option<BTreeMap<String, String>>) -> Labels {
+    let mut annotations = annotations.unwrap_or_default();
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    labels(Some(annotations))
+}
+
 /// Addresses with the fields they stand in; empty ones are as good as absent.
 fn addresses(written: impl IntoIterator<Item = (String, String)>, errors: &mut FieldErrors) -> Vec<IpAddr> {
     let mut addresses = Vec::new();

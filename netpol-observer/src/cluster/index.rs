@@ -18,7 +18,10 @@ pub use object::{Counts, Kind, Object, ObjectKey};
 
 use maps::{ByAddress, Namespaced, Ranges};
 
-use super::{EndpointSlice, Labels, Namespace, NetworkPolicy, Node, Pod, PodPhase, Service, ServicePort, TargetPort};
+use super::{
+    ClusterPolicy, ClusterPolicyKind, DomainName, EndpointSlice, Labels, Namespace, NetworkPolicy, Node, Pod, PodPhase, Service,
+    ServicePort, TargetPort,
+};
 use crate::flow::Protocol;
 
 /// Label that every namespace carries; its value is the namespace's name.
@@ -33,6 +36,8 @@ pub struct Index {
     services: Namespaced<Service>,
     slices: Namespaced<EndpointSlice>,
     policies: Namespaced<NetworkPolicy>,
+    cluster_policies: Arc<BTreeMap<(ClusterPolicyKind, Arc<str>), Arc<ClusterPolicy>>>,
+    domain_names: Arc<BTreeMap<Arc<str>, Arc<DomainName>>>,
     pod_addresses: ByAddress<Pod>,
     node_addresses: ByAddress<Node>,
     service_addresses: ByAddress<Service>,
@@ -58,6 +63,12 @@ impl Index {
             }
             Object::NetworkPolicy(policy) => {
                 self.policies.insert(&policy.namespace, &policy.name, policy.clone());
+            }
+            Object::ClusterPolicy(policy) => {
+                Arc::make_mut(&mut self.cluster_policies).insert((policy.kind, policy.name.clone()), policy);
+            }
+            Object::DomainName(name) => {
+                Arc::make_mut(&mut self.domain_names).insert(name.name.clone(), name);
             }
         }
     }
@@ -89,6 +100,14 @@ impl Index {
             }
             Kind::NetworkPolicy => {
                 self.policies.remove(namespace, name);
+            }
+            Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy | Kind::ClusterNetworkPolicy => {
+                if let Some(kind) = key.kind.cluster_policy() {
+                    Arc::make_mut(&mut self.cluster_policies).remove(&(kind, key.name.clone()));
+                }
+            }
+            Kind::DomainName => {
+                Arc::make_mut(&mut self.domain_names).remove(name);
             }
         }
     }
@@ -174,6 +193,26 @@ impl Index {
         self.policies.iter_in(namespace)
     }
 
+    /// A policy of the Admin or the Baseline tier by kind and name.
+    pub fn cluster_policy(&self, kind: ClusterPolicyKind, name: &str) -> Option<&Arc<ClusterPolicy>> {
+        self.cluster_policies.get(&(kind, Arc::from(name)))
+    }
+
+    /// All policies of the Admin and the Baseline tier, by kind and name.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &Arc<ClusterPolicy>> {
+        self.cluster_policies.values()
+    }
+
+    /// The names in the DNS of which something is known, by name.
+    pub fn domain_names(&self) -> impl Iterator<Item = &Arc<DomainName>> {
+        self.domain_names.values()
+    }
+
+    /// What is known of a name in the DNS.
+    pub fn domain_name(&self, name: &str) -> Option<&Arc<DomainName>> {
+        self.domain_names.get(name)
+    }
+
     /// A Service by name.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
         self.services.get(namespace, name)
@@ -224,6 +263,7 @@ impl Index {
             services: self.services.len(),
             endpoint_slices: self.slices.len(),
             network_policies: self.policies.len(),
+            cluster_policies: self.cluster_policies.len(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! (`manifests`); watches feed the same [`Index`] through the same three calls, `apply`, `delete` and `reset`.
 #![forbid(unsafe_code)]
 
+mod cluster_policy;
 pub mod convert;
 mod index;
 pub mod manifests;
@@ -11,10 +12,11 @@ mod network_policy;
 mod objects;
 mod selector;
 
+pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};
 pub use index::{Counts, Index, Kind, Object, ObjectKey};
-pub use network_policy::{Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
+pub use network_policy::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
-    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort, TargetPort,
-    Workload,
+    Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort,
+    TargetPort, Workload,
 };
 pub use selector::{Operator, Requirement, Selector};

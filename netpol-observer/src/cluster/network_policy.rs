@@ -1,16 +1,18 @@
 //! networking.k8s.io/v1 NetworkPolicy, defaulted and compiled once.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Origin, Selector};
+use super::{Labels, Origin, Selector};
 use crate::flow::Protocol;
 
 /// A NetworkPolicy. A direction that `policyTypes` (given or defaulted) does not name is `None`: the policy does not isolate it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkPolicy {
     /// `metadata.namespace`
     pub namespace: Arc<str>,
@@ -18,6 +20,10 @@ pub struct NetworkPolicy {
     pub name: Arc<str>,
     /// `metadata.resourceVersion`, when an API server has seen it.
     pub resource_version: Option<Arc<str>>,
+    /// `metadata.labels`
+    pub labels: Labels,
+    /// `metadata.annotations` without what kubectl keeps there for itself (`kubectl.kubernetes.io/last-applied-configuration`).
+    pub annotations: Labels,
     /// Pods it selects, in its namespace.
     pub pod_selector: Selector,
     /// Rules for connections to the selected pods; `Some(vec![])` allows nothing.
@@ -95,9 +101,45 @@ pub enum Peer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IpBlock {
     /// Host bits are ignored.
-    pub cidr: IpNet,
+    pub cidr: Cidr,
     /// Vetoes this peer only.
-    pub except: Vec<IpNet>,
+    pub except: Vec<Cidr>,
+}
+
+/// An address range, with the text it was written as: a patch that guards a field must quote the field exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    /// Host bits may be set; they are ignored.
+    pub net: IpNet,
+    /// As written: `10.0.0.0/8`, `2001:DB8::/32`.
+    pub text: Arc<str>,
+}
+
+impl Cidr {
+    /// Whether the address lies in the range; never for the other family.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.net.contains(&ip)
+    }
+}
+
+impl From<IpNet> for Cidr {
+    fn from(net: IpNet) -> Self {
+        Cidr { net, text: net.to_string().into() }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Cidr { net: text.parse()?, text: text.into() })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// One entry of `ports`.

@@ -169,6 +169,15 @@ pub struct SlicePort {
     pub protocol: Protocol,
 }
 
+/// A name in the DNS and the addresses it is known to stand for. No object of the cluster: it is learned from answers or from a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainName {
+    /// Fully qualified, lower case, without the final dot: `api.example.com`.
+    pub name: Arc<str>,
+    /// Every address; none means that the name is known to have none.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// An address behind a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {

@@ -10,7 +10,7 @@ use super::Labels;
 /// A label selector: all requirements must hold. None at all selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
-    /// `matchLabels` (as `In` with one value) and then `matchExpressions`.
+    /// `matchLabels` and then `matchExpressions`.
     pub requirements: Vec<Requirement>,
 }
 
@@ -26,6 +26,8 @@ pub struct Requirement {
 /// `matchExpressions[].operator` with its values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
+    /// A term of `matchLabels`: the label exists and has this value.
+    Equals(Arc<str>),
     /// The label exists and has one of the values.
     In(Vec<Arc<str>>),
     /// The label is missing or has none of the values.
@@ -55,6 +57,7 @@ impl Requirement {
     pub fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {
+            Operator::Equals(wanted) => value == Some(wanted),
             Operator::In(values) => value.is_some_and(|value| values.contains(value)),
             Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
             Operator::Exists => value.is_some(),
@@ -69,6 +72,7 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
         match &self.operator {
+            Operator::Equals(value) => write!(f, "{key}={value}"),
             Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0]),
             Operator::In(values) => write!(f, "{key} in ({})", values.join(",")),
             Operator::NotIn(values) if values.len() == 1 => write!(f, "{key}!={}", values[0]),

@@ -73,7 +73,7 @@ fn explanation(egress: Admission, ingress: Admission) -> Explanation {
     } else {
         Verdict::Allow
     };
-    let direction = |direction, admission| DirectionExplanation { direction, subject: None, admission };
+    let direction = |direction, admission| DirectionExplanation { direction, subject: None, tiers: vec![], admission };
     Explanation {
         verdict,
         egress: direction(Direction::Egress, egress),
@@ -85,7 +85,7 @@ fn explanation(egress: Admission, ingress: Admission) -> Explanation {
 }
 
 fn denied() -> Admission {
-    Admission::Denied { isolating: vec![], nearest: vec![] }
+    Admission::Denied { by: None, isolating: vec![], nearest: vec![] }
 }
 
 fn unknown(why: &str) -> Admission {

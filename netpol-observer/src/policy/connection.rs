@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Direction, Index, Pod};
 use crate::flow::Protocol;
-use crate::identify::{Identity, Party, ServiceCall};
+use crate::identify::{Identity, Party, ServiceCall, party, service_call};
 
 /// A new connection: would it be admitted?
 #[derive(Clone, Debug)]
@@ -22,16 +22,71 @@ pub struct Connection {
     pub service: Option<ServiceCall>,
 }
 
+impl Connection {
+    /// A connection as somebody would open it: a Service's address is taken as a call to that Service.
+    pub fn between(source: IpAddr, destination: IpAddr, protocol: Protocol, port: Option<u16>, index: &Index) -> Self {
+        let service = service_call((destination, port), protocol, index);
+        let called = match &service {
+            Some(call) => Party { ip: call.ip, identity: Identity::Service(call.service.clone()) },
+            None => party(destination, index),
+        };
+        Connection { source: party(source, index), destination: called, protocol, port, service }
+    }
+}
+
 /// Switches for behaviour that the API leaves to implementations. The default is what upstream's own tests expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Whether an `ipBlock` matches the addresses of pods. Upstream's tests and most implementations say yes; Cilium says no.
     pub ip_block_matches_pods: bool,
+    /// What holds where policies of one tier and the same priority decide differently.
+    pub tied_priorities: TiedPriorities,
+    /// What isolation means for protocols that the API does not speak of, such as ICMP.
+    pub other_protocols: OtherProtocols,
+    /// Which directions of a pod that NetworkPolicies isolate the Baseline tier still speaks of.
+    pub baseline: BaselineScope,
+}
+
+/// Policies of one tier and the same priority: the API says that the behaviour is undefined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TiedPriorities {
+    /// Where they decide differently, nobody can tell what holds.
+    #[default]
+    Undecided,
+    /// The first by name goes first, as kube-network-policies and others sort them.
+    ByName,
+}
+
+/// Protocols other than TCP, UDP and SCTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OtherProtocols {
+    /// Isolation that would deny them leaves it open: implementations differ.
+    #[default]
+    Undecided,
+    /// Denied like the others.
+    Denied,
+    /// Always admitted.
+    Admitted,
+}
+
+/// Where the Baseline tier ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BaselineScope {
+    /// A direction that NetworkPolicies isolate gets its final answer there; the other direction is still the Baseline tier's.
+    #[default]
+    PerDirection,
+    /// A pod that NetworkPolicies isolate in any direction is not the Baseline tier's at all.
+    PerPod,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { ip_block_matches_pods: true }
+        Profile {
+            ip_block_matches_pods: true,
+            tied_priorities: TiedPriorities::default(),
+            other_protocols: OtherProtocols::default(),
+            baseline: BaselineScope::default(),
+        }
     }
 }
 

@@ -118,6 +118,7 @@ fn to_party(context: &Context<'_>, connection: &Connection, destination: &Party,
         DirectionExplanation {
             direction,
             subject: subject.identity.pod().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+            tiers: Vec::new(),
             admission: admission(context, case, direction, outcome, [subject, peer]),
         }
     });
@@ -217,6 +218,7 @@ fn undecided(why: &str) -> Explanation {
     let [egress, ingress] = Direction::BOTH.map(|direction| DirectionExplanation {
         direction,
         subject: None,
+        tiers: Vec::new(),
         admission: Admission::Undecided { why: why.to_owned() },
     });
     Explanation { verdict: Verdict::Undecided, egress, ingress, fixes: Vec::new(), remaining: Vec::new(), notes: Vec::new() }
@@ -235,7 +237,7 @@ fn admission(context: &Context<'_>, case: &Case<'_>, direction: Direction, outco
             let isolating = isolating();
             let explained: Vec<IsolatingPolicy> = isolating.iter().map(|policy| why_not(context, case, direction, policy)).collect();
             let nearest = near::order(&explained, direction, &isolating);
-            Admission::Denied { isolating: explained, nearest }
+            Admission::Denied { by: None, isolating: explained, nearest }
         }
         Outcome::Undecided(doubt) => Admission::Undecided { why: words::doubt(doubt, case.protocol, sides) },
     }
@@ -246,7 +248,7 @@ fn admitting(context: &Context<'_>, case: &Case<'_>, direction: Direction, isola
     for policy in isolating {
         for (index, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
             if context.rule(rule, &policy.namespace, direction, case) == Match::Yes {
-                by.push(RuleRef { policy: PolicyRef::of(policy), direction, index, origin: rule.origin.clone() });
+                by.push(RuleRef::of(policy, direction, index));
             }
         }
     }

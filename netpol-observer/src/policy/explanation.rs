@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::cluster::{Direction, NetworkPolicy, Origin, Requirement};
+use crate::cluster::{Action, ClusterPolicy, Direction, Labels, NetworkPolicy, Origin, Requirement, Tier, Workload};
 
 /// Whether a new connection is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,9 +47,56 @@ pub struct DirectionExplanation {
     /// `namespace/pod` whose policies apply; absent when that side is no pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// The tiers that were asked, in order, and what each said. Empty where policies do not speak of the side.
+    pub tiers: Vec<TierStep>,
     /// The outcome.
     #[serde(flatten)]
     pub admission: Admission,
+}
+
+/// What one tier says of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierStep {
+    /// Which tier.
+    pub tier: Tier,
+    /// What it says.
+    #[serde(flatten)]
+    pub outcome: TierOutcome,
+}
+
+/// The outcome of one tier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "says", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum TierOutcome {
+    /// No policy of the tier selects the pod for this direction. The next tier is asked.
+    NoPolicy,
+    /// Policies of the tier select the pod, and none of their rules matches. The next tier is asked.
+    NoMatch {
+        /// How many policies.
+        policies: usize,
+    },
+    /// A Pass rule matches. The next tier is asked.
+    Pass {
+        /// The rule.
+        by: RuleRef,
+    },
+    /// A rule admits the connection; later tiers are not asked.
+    Accept {
+        /// The rule; of several NetworkPolicy rules the first.
+        by: RuleRef,
+    },
+    /// A Deny rule matches, or NetworkPolicies isolate the pod and none of their rules matches. Later tiers are not asked.
+    Deny {
+        /// The rule; absent when NetworkPolicies isolate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<RuleRef>,
+    },
+    /// Cannot decide.
+    Undecided {
+        /// What is missing.
+        why: String,
+    },
 }
 
 /// Outcome of one direction.
@@ -61,18 +108,22 @@ pub enum Admission {
         /// In a few words, for people.
         why: String,
     },
-    /// No policy isolates the pod in this direction.
+    /// No policy isolates the pod in this direction, and no rule of the other tiers matches.
     NotIsolated,
     /// At least one rule admits the connection.
     Allowed {
-        /// All rules that do, in the order of policies by name and then of rules.
+        /// All NetworkPolicy rules that do, in the order of policies by name and then of rules; or the one rule of the Admin or Baseline tier.
         by: Vec<RuleRef>,
     },
-    /// Policies isolate the pod, and no rule admits the connection.
+    /// Policies isolate the pod, and no rule admits the connection; or a Deny rule of the Admin or Baseline tier matches.
     Denied {
-        /// Every policy that isolates the pod, by name, with the reason of each of its rules.
+        /// The Deny rule that decided; absent when NetworkPolicies isolate the pod.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<RuleRef>,
+        /// Every NetworkPolicy that isolates the pod, by name, with the reason of each of its rules. Empty where a Deny rule decided.
         isolating: Vec<IsolatingPolicy>,
-        /// The rules in the order of how little they miss.
+        /// The rules that could have admitted it in the order of how little they miss. Where a Deny rule decided: the Accept and Pass
+        /// rules that were asked before it.
         nearest: Vec<NearMiss>,
     },
     /// Cannot decide.
@@ -86,9 +137,10 @@ pub enum Admission {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyRef {
-    /// `NetworkPolicy`
+    /// `NetworkPolicy`, `AdminNetworkPolicy`, `BaselineAdminNetworkPolicy`, `ClusterNetworkPolicy`
     pub kind: &'static str,
-    /// Its namespace.
+    /// Its namespace; empty for the cluster-scoped kinds.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
@@ -101,8 +153,24 @@ pub struct PolicyRef {
 }
 
 impl PolicyRef {
+    /// How a reader finds a policy of the Admin or Baseline tier.
+    pub fn of_cluster(policy: &ClusterPolicy) -> Self {
+        PolicyRef {
+            kind: policy.kind.as_str(),
+            namespace: Arc::default(),
+            name: policy.name.clone(),
+            resource_version: policy.resource_version.clone(),
+            origin: policy.origin.clone(),
+        }
+    }
+
+    /// `shop/api`, or `deny-all` for a cluster-scoped policy.
+    pub fn full_name(&self) -> String {
+        if self.namespace.is_empty() { self.name.to_string() } else { format!("{}/{}", self.namespace, self.name) }
+    }
+
     /// How a reader finds `policy`.
-    pub(super) fn of(policy: &NetworkPolicy) -> Self {
+    pub fn of(policy: &NetworkPolicy) -> Self {
         PolicyRef {
             kind: "NetworkPolicy",
             namespace: policy.namespace.clone(),
@@ -123,9 +191,37 @@ pub struct RuleRef {
     pub direction: Direction,
     /// Index in that list.
     pub index: usize,
+    /// Its name, which only rules of cluster-scoped policies can have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Arc<str>>,
+    /// What it does; absent for NetworkPolicies, whose rules all admit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// File and line of the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+}
+
+impl RuleRef {
+    /// How a reader finds a rule of a NetworkPolicy.
+    pub fn of(policy: &NetworkPolicy, direction: Direction, index: usize) -> Self {
+        let rule = policy.rules(direction).and_then(|rules| rules.get(index));
+        let origin = rule.and_then(|rule| rule.origin.clone());
+        RuleRef { policy: PolicyRef::of(policy), direction, index, name: None, action: None, origin }
+    }
+
+    /// How a reader finds a rule of a policy of the Admin or Baseline tier.
+    pub fn of_cluster(policy: &ClusterPolicy, direction: Direction, index: usize) -> Self {
+        let rule = policy.rules(direction).get(index);
+        RuleRef {
+            policy: PolicyRef::of_cluster(policy),
+            direction,
+            index,
+            name: rule.and_then(|rule| rule.name.clone()),
+            action: rule.map(|rule| rule.action),
+            origin: rule.and_then(|rule| rule.origin.clone()),
+        }
+    }
 }
 
 /// A policy that isolates the pod and why none of its rules admits the connection.
@@ -200,6 +296,34 @@ pub enum Condition {
         pod: String,
         /// The label's value there.
         has: Option<Arc<str>>,
+    },
+    /// `nodes` term.
+    NodeLabel {
+        /// The term.
+        wants: Requirement,
+        /// The node.
+        node: Arc<str>,
+        /// The label's value there.
+        has: Option<Arc<str>>,
+    },
+    /// `nodes` match the addresses of nodes only.
+    NotANode {
+        /// The peer's address.
+        ip: IpAddr,
+    },
+    /// The peer's address is in none of the `networks`.
+    OutsideNetworks {
+        /// `networks`
+        networks: Vec<String>,
+        /// The peer's address.
+        ip: IpAddr,
+    },
+    /// The peer's address is none that the names are known to stand for.
+    NotTheName {
+        /// `domainNames`
+        names: Vec<Arc<str>>,
+        /// The peer's address.
+        ip: IpAddr,
     },
     /// Selectors match pods only, and the peer is none (or one in the host's network).
     NotAPod {
@@ -302,12 +426,67 @@ pub struct Fix {
     pub policy: Option<PolicyRef>,
     /// The edit in one line: `ingress[0].from += podSelector {app: web}`.
     pub change: String,
-    /// The policy's manifest after the edit (or the new policy), as JSON ready for `kubectl apply`. When an earlier fix edits the
-    /// same policy, that edit is in here too.
-    pub manifest: serde_json::Value,
+    /// The object after the edit (or the new policy), ready for `kubectl apply`. When an earlier fix edits the same policy, that edit
+    /// is in here too.
+    pub manifest: Manifest,
+    /// The edit as a JSON patch (RFC 6902) for `kubectl patch --type=json`: a `test` that the rule is still as it was when the edit was
+    /// found, then the edit. Empty when the fix is a new policy. When an earlier fix edits the same policy, this one goes after it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patch: Vec<PatchOperation>,
     /// Workloads (`namespace/name`) or address blocks the changed policy admits that were not admitted before, this
     /// connection's peer among them, on the ports the change touches.
     pub newly_admits: Vec<String>,
+}
+
+/// One operation of a JSON patch (RFC 6902).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum PatchOperation {
+    /// The patch is refused unless the value is there.
+    Test {
+        /// JSON pointer (RFC 6901).
+        path: String,
+        /// What must be there.
+        value: serde_json::Value,
+    },
+    /// Inserts into a list before the index (`-` for its end), or sets a member of an object.
+    Add {
+        /// JSON pointer (RFC 6901).
+        path: String,
+        /// What is added.
+        value: serde_json::Value,
+    },
+    /// Takes the place of the value that is there.
+    Replace {
+        /// JSON pointer (RFC 6901).
+        path: String,
+        /// What is there afterwards.
+        value: serde_json::Value,
+    },
+}
+
+/// An object as a fix leaves it. Kept as it is in the engine and turned into JSON when it is asked for: most explanations are never printed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Manifest {
+    /// networking.k8s.io/v1
+    NetworkPolicy(Arc<NetworkPolicy>),
+    /// policy.networking.k8s.io
+    ClusterPolicy(Arc<ClusterPolicy>),
+    /// The labels a workload gives its pods: only that part of its manifest.
+    Labels {
+        /// `Deployment`, …, or `Pod` for a bare one.
+        workload: Workload,
+        /// `metadata.namespace`
+        namespace: Arc<str>,
+        /// The labels to add or to change.
+        labels: Labels,
+    },
+}
+
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
 }
 
 /// Something besides the denied direction that stands in the way.
@@ -318,6 +497,13 @@ pub enum Remaining {
     ServiceWithoutEndpoints {
         /// `namespace/name`
         service: String,
+    },
+    /// A call to the Service may go to another endpoint than the one explained, and that one is denied too.
+    OtherEndpointsDenied {
+        /// `namespace/name`
+        service: String,
+        /// Address and port of each that is still denied after the fixes, as `shop/api-2 (10.0.0.7):8080`.
+        endpoints: Vec<String>,
     },
     /// The caller may not ask the cluster's DNS, so that it cannot look the Service's name up.
     DnsDenied {

@@ -7,10 +7,9 @@ use ipnet::IpNet;
 use crate::cluster::{Direction, IpBlock, Labels, NetworkPolicy, Operator, Peer, Pod, PolicyPort, PortNumber, Requirement, Rule, Selector};
 
 use super::connection::{Case, End, Who};
-use super::explanation::{Fix, NearMiss, PolicyRef};
+use super::explanation::{Fix, Manifest, NearMiss, PolicyRef};
 use super::gain::{Change, Gain};
 use super::labels;
-use super::manifest::manifest;
 use super::matching::{Context, Match};
 
 /// Label that every namespace carries.
@@ -77,7 +76,8 @@ pub(super) fn smallest(
                 direction,
                 policy: (!candidate.is_new).then(|| PolicyRef::of(&candidate.change.policy)),
                 change: candidate.shown,
-                manifest: manifest(&candidate.change.policy),
+                manifest: Manifest::NetworkPolicy(Arc::new(candidate.change.policy.clone())),
+                patch: Vec::new(),
                 newly_admits: admitted.into_iter().collect(),
             };
             (fix, candidate.change.policy)
@@ -152,16 +152,7 @@ fn new_policy(context: &Context<'_>, case: &Case<'_>, direction: Direction, subj
     let list = peers_field(direction);
     let shown =
         format!("new NetworkPolicy {}/{name} for {pod_selector}: {direction} {list} {shown}, ports {}", subject.namespace, other.port);
-    let mut policy = NetworkPolicy {
-        namespace: subject.namespace.clone(),
-        name: name.into(),
-        resource_version: None,
-        pod_selector,
-        ingress: None,
-        egress: None,
-        invalid: Vec::new(),
-        origin: None,
-    };
+    let mut policy = NetworkPolicy { namespace: subject.namespace.clone(), name: name.into(), pod_selector, ..NetworkPolicy::default() };
     rules_mut(&mut policy, direction).push(rule.clone());
     Some(Candidate { change: Change { policy, opens: rule.clone(), rule }, is_new: true, shown, size: 2 })
 }
@@ -203,11 +194,11 @@ fn peers_field(direction: Direction) -> &'static str {
 impl Other {
     fn new(context: &Context<'_>, end: &End<'_>, port: PolicyPort) -> Self {
         let Some(pod) = end.pod() else {
-            let block = Peer::IpBlock(IpBlock { cidr: IpNet::from(end.ip), except: Vec::new() });
+            let block = Peer::IpBlock(IpBlock { cidr: IpNet::from(end.ip).into(), except: Vec::new() });
             return Other { end: block.clone(), near: block, namespace: None, port };
         };
         let pods = Some(selector(&labels::identifying(pod, context.index)));
-        let name = Requirement { key: NAMESPACE_NAME.into(), operator: Operator::In(vec![pod.namespace.clone()]) };
+        let name = Requirement { key: NAMESPACE_NAME.into(), operator: Operator::Equals(pod.namespace.clone()) };
         let namespaces = Some(Selector { requirements: vec![name] });
         Other {
             end: Peer::Pods { namespace: namespaces, pod: pods.clone() },
@@ -241,6 +232,7 @@ impl Other {
 /// `{app: web}`, as in YAML.
 fn braces(selector: &Selector) -> String {
     let terms = selector.requirements.iter().map(|requirement| match &requirement.operator {
+        Operator::Equals(value) => format!("{}: {value}", requirement.key),
         Operator::In(values) => format!("{}: {}", requirement.key, values.join(",")),
         _ => requirement.to_string(),
     });
@@ -248,6 +240,6 @@ fn braces(selector: &Selector) -> String {
 }
 
 fn selector(labels: &Labels) -> Selector {
-    let term = |(key, value): (&Arc<str>, &Arc<str>)| Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) };
+    let term = |(key, value): (&Arc<str>, &Arc<str>)| Requirement { key: key.clone(), operator: Operator::Equals(value.clone()) };
     Selector { requirements: labels.iter().map(term).collect() }
 }

@@ -143,9 +143,9 @@ impl<'a> Gain<'a> {
 
 /// The first address of the block that no exception takes out, as far as exceptions begin where the block does.
 fn representative(block: &IpBlock) -> IpAddr {
-    let edges = [block.cidr.network(), block.cidr.broadcast()];
-    let kept = edges.into_iter().find(|ip| !block.except.iter().any(|except| except.contains(ip)));
-    kept.unwrap_or(block.cidr.addr())
+    let edges = [block.cidr.net.network(), block.cidr.net.broadcast()];
+    let kept = edges.into_iter().find(|ip| !block.except.iter().any(|except| except.contains(*ip)));
+    kept.unwrap_or(block.cidr.net.addr())
 }
 
 /// `10.0.0.0/8 except 10.1.0.0/16`
@@ -153,7 +153,7 @@ fn shown(block: &IpBlock) -> String {
     if block.except.is_empty() {
         return block.cidr.to_string();
     }
-    let except: Vec<String> = block.except.iter().map(IpNet::to_string).collect();
+    let except: Vec<String> = block.except.iter().map(ToString::to_string).collect();
     format!("{} except {}", block.cidr, except.join(", "))
 }
 

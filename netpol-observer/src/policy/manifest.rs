@@ -1,12 +1,22 @@
 //! A policy back into the form in which people apply it.
 
-use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use super::explanation::Manifest;
 use crate::cluster::{NetworkPolicy, Operator, Peer, PolicyPort, PortNumber, Rule, Selector};
 
 /// The policy as a networking.k8s.io/v1 manifest. `policyTypes` is always written out. Parts that are invalid are left out;
 /// callers do not edit policies that have any.
+impl Manifest {
+    /// As JSON, ready for `kubectl apply`.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Manifest::NetworkPolicy(policy) => manifest(policy),
+            Manifest::ClusterPolicy(_) | Manifest::Labels { .. } => Value::Null,
+        }
+    }
+}
+
 pub(super) fn manifest(policy: &NetworkPolicy) -> Value {
     let mut spec = Map::new();
     let mut types = Vec::new();
@@ -57,7 +67,7 @@ fn peer(peer: &Peer) -> Option<Value> {
             let mut ip_block = Map::new();
             ip_block.insert("cidr".into(), json!(block.cidr.to_string()));
             if !block.except.is_empty() {
-                ip_block.insert("except".into(), block.except.iter().map(IpNet::to_string).collect());
+                ip_block.insert("except".into(), block.except.iter().map(ToString::to_string).collect());
             }
             value.insert("ipBlock".into(), Value::Object(ip_block));
         }
@@ -92,9 +102,8 @@ fn selector(selector: &Selector) -> Value {
     for requirement in &selector.requirements {
         let key = &requirement.key;
         match &requirement.operator {
-            // matchLabels holds one value per key; a second term for the same key stays an expression.
-            Operator::In(values) if values.len() == 1 && !labels.contains_key(&**key) => {
-                labels.insert(key.to_string(), json!(values[0]));
+            Operator::Equals(value) => {
+                labels.insert(key.to_string(), json!(value));
             }
             Operator::In(values) => expressions.push(json!({ "key": key, "operator": "In", "values": values })),
             Operator::NotIn(values) => expressions.push(json!({ "key": key, "operator": "NotIn", "values": values })),

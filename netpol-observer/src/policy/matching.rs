@@ -173,15 +173,15 @@ impl Context<'_> {
             sink.fail(|| Condition::BlockIgnoresPods { cidr: cidr(), ip });
             return Match::No;
         }
-        if block.cidr.addr().is_ipv4() != ip.is_ipv4() {
+        if block.cidr.net.addr().is_ipv4() != ip.is_ipv4() {
             sink.fail(|| Condition::Family { cidr: cidr(), ip });
             return Match::No;
         }
-        if !block.cidr.contains(&ip) {
+        if !block.cidr.contains(ip) {
             sink.fail(|| Condition::OutsideBlock { cidr: cidr(), ip });
             return Match::No;
         }
-        if let Some(except) = block.except.iter().find(|except| except.contains(&ip)) {
+        if let Some(except) = block.except.iter().find(|except| except.contains(ip)) {
             sink.fail(|| Condition::Excepted { cidr: cidr(), except: except.to_string(), ip });
             return Match::No;
         }

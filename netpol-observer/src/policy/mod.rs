@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod engine;
 mod evaluate;
 mod explain;
 mod explanation;
@@ -22,9 +23,10 @@ mod near;
 mod tests;
 mod words;
 
-pub use connection::{Connection, Profile};
+pub use connection::{BaselineScope, Connection, OtherProtocols, Profile, TiedPriorities};
+pub use engine::Engine;
 pub use explain::{explain, verdict};
 pub use explanation::{
-    Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, PeerMiss, PolicyRef, PortMiss, Remaining,
-    RuleMiss, RuleRef, Verdict,
+    Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, Manifest, NearMiss, PatchOperation, PeerMiss, PolicyRef,
+    PortMiss, Remaining, RuleMiss, RuleRef, TierOutcome, TierStep, Verdict,
 };

@@ -13,9 +13,10 @@ pub(super) fn order(explained: &[IsolatingPolicy], direction: Direction, policie
         let rules = policy.rules(direction).unwrap_or_default();
         for (miss, rule) in isolating.rules.iter().zip(rules) {
             let peer = miss.peers.iter().min_by_key(|peer| peer.failed.len()).map(|peer| peer.failed.clone()).unwrap_or_default();
+            let _ = rule;
             let port = miss.ports.iter().min_by_key(|port| port.failed.len()).cloned();
             nearest.push(NearMiss {
-                rule: RuleRef { policy: isolating.policy.clone(), direction, index: miss.index, origin: rule.origin.clone() },
+                rule: RuleRef::of(policy, direction, miss.index),
                 distance: peer.len() + port.as_ref().map_or(0, |port| port.failed.len()),
                 peer,
                 port,

@@ -60,7 +60,7 @@ pub(super) fn notes(context: &Context<'_>, case: &Case<'_>, direction: Direction
             notes.push(format!("{} has parts that the API server would refuse and that match nothing: {parts}", name()));
         }
     }
-    let other_profile = Profile { ip_block_matches_pods: !context.profile.ip_block_matches_pods };
+    let other_profile = Profile { ip_block_matches_pods: !context.profile.ip_block_matches_pods, ..*context.profile };
     let otherwise = Context { index: context.index, profile: &other_profile }.judge(case, direction);
     if outcome.admits().is_some() && outcome.admits() != otherwise.admits() {
         let (_, peer) = case.sides(direction);

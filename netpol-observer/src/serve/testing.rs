@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Item, Key, Route, Summary};
 use crate::cluster::{
-    ContainerPort, Direction, Labels, Node, Operator, Pod, PodPhase, Requirement, Service, ServicePort, TargetPort, Workload,
+    ContainerPort, Direction, Labels, NetworkPolicy, Node, Operator, Pod, PodPhase, Requirement, Service, ServicePort, TargetPort, Workload,
 };
 use crate::diagnose::{Agreement, Class, Denial, Diagnosis};
 use crate::flow::{Conntrack, DropEvent, Flow, FoldId, Hook, Interface, Location, Protocol, Reason, Symbol, TcpFlags, Tuple};
@@ -100,7 +100,7 @@ pub(crate) fn wants_frontend() -> Condition {
 
 pub(crate) fn near(policy: &PolicyRef, direction: Direction, index: usize, peer: Vec<Condition>, port: Option<PortMiss>) -> NearMiss {
     let distance = peer.len() + port.as_ref().map_or(0, |port| port.failed.len());
-    NearMiss { rule: RuleRef { policy: policy.clone(), direction, index, origin: None }, distance, peer, port }
+    NearMiss { rule: RuleRef { policy: policy.clone(), direction, index, name: None, action: None, origin: None }, distance, peer, port }
 }
 
 pub(crate) fn metrics_miss() -> PortMiss {
@@ -112,9 +112,11 @@ pub(crate) fn metrics_miss() -> PortMiss {
 pub(crate) fn denied_ingress() -> DirectionExplanation {
     let frontend = policy("api-allow-frontend");
     DirectionExplanation {
+        tiers: Vec::new(),
         direction: Direction::Ingress,
         subject: Some("shop/api-5c4b".into()),
         admission: Admission::Denied {
+            by: None,
             isolating: vec![IsolatingPolicy {
                 policy: frontend.clone(),
                 rules: vec![
@@ -131,7 +133,7 @@ pub(crate) fn denied_ingress() -> DirectionExplanation {
 }
 
 pub(crate) fn not_isolated(direction: Direction, subject: &str) -> DirectionExplanation {
-    DirectionExplanation { direction, subject: Some(subject.into()), admission: Admission::NotIsolated }
+    DirectionExplanation { direction, subject: Some(subject.into()), tiers: Vec::new(), admission: Admission::NotIsolated }
 }
 
 pub(crate) fn fix(direction: Direction, policy: Option<PolicyRef>, change: &str, admits: &[&str]) -> Fix {
@@ -139,7 +141,8 @@ pub(crate) fn fix(direction: Direction, policy: Option<PolicyRef>, change: &str,
         direction,
         policy,
         change: change.into(),
-        manifest: serde_json::json!({}),
+        manifest: crate::policy::Manifest::NetworkPolicy(Arc::new(NetworkPolicy::default())),
+        patch: Vec::new(),
         newly_admits: admits.iter().map(|admitted| (*admitted).to_owned()).collect(),
     }
 }

@@ -151,7 +151,7 @@ pub(crate) fn policy() -> impl Strategy<Value = NetworkPolicy> {
         let written = [&ingress, &egress].into_iter().flatten().flatten();
         let is_invalid = |rule: &Rule| rule.peers.iter().any(|peer| matches!(peer, Peer::Invalid(_)));
         let invalid = if written.into_iter().any(is_invalid) { vec!["a peer: made to be invalid".to_owned()] } else { Vec::new() };
-        NetworkPolicy { namespace, name: "".into(), resource_version: None, pod_selector, ingress, egress, invalid, origin: None }
+        NetworkPolicy { namespace, pod_selector, ingress, egress, invalid, ..NetworkPolicy::default() }
     })
 }
 
@@ -169,7 +169,7 @@ fn peer() -> impl Strategy<Value = Peer> {
     let block = (select(&BLOCKS[..]), any::<bool>()).prop_map(|(cidr, has_except)| {
         let cidr: IpNet = cidr.parse().unwrap();
         let upper_half = cidr.trunc().subnets(cidr.prefix_len() + 1).ok().and_then(|mut halves| halves.nth(1));
-        Peer::IpBlock(IpBlock { cidr, except: upper_half.into_iter().filter(|_| has_except).collect() })
+        Peer::IpBlock(IpBlock { cidr: cidr.into(), except: upper_half.into_iter().filter(|_| has_except).map(Into::into).collect() })
     });
     let invalid = Just(Peer::Invalid("made to be invalid".into()));
     prop_oneof![12 => pods, 6 => block, 1 => invalid]

@@ -9,8 +9,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::names::invalid_port_name;
 use super::selector::selector;
-use super::{FieldErrors, invalid_cidr, known_protocol, namespace_of, out_of_range, parse_cidr, report, text, unsupported_protocol};
-use crate::cluster::{IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
+use super::{
+    FieldErrors, annotations, invalid_cidr, known_protocol, labels, namespace_of, out_of_range, parse_cidr, report, text,
+    unsupported_protocol,
+};
+use crate::cluster::{Cidr, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 use crate::flow::Protocol;
 
 /// networking.k8s.io/v1 NetworkPolicy. Its `invalid` says the same as what is added to `errors`.
@@ -42,6 +45,8 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
         namespace: namespace_of(policy.metadata.namespace),
         name: text(policy.metadata.name),
         resource_version: policy.metadata.resource_version.map(Arc::from),
+        labels: labels(policy.metadata.labels),
+        annotations: annotations(policy.metadata.annotations),
         pod_selector,
         ingress: isolates_ingress.then_some(ingress),
         egress: isolates_egress.then_some(egress),
@@ -96,7 +101,7 @@ fn ip_block(block: networking::IPBlock, field: &str, errors: &mut FieldErrors) -
     let mut refused = None;
     for (i, written) in block.except.unwrap_or_default().into_iter().enumerate() {
         match parse_cidr(&written) {
-            Some(exception) if is_strict_subset(exception, cidr) => except.push(exception),
+            Some(exception) if is_strict_subset(exception, cidr) => except.push(Cidr { net: exception, text: written.into() }),
             Some(_) => {
                 let why = format!("Invalid value: {written:?}: must be a strict subset of `cidr`");
                 refused = Some(invalid(errors, format!("except[{i}]"), why));
@@ -104,7 +109,7 @@ fn ip_block(block: networking::IPBlock, field: &str, errors: &mut FieldErrors) -
             None => refused = Some(invalid(errors, format!("except[{i}]"), invalid_cidr(&written))),
         }
     }
-    refused.unwrap_or(Peer::IpBlock(IpBlock { cidr, except }))
+    refused.unwrap_or(Peer::IpBlock(IpBlock { cidr: Cidr { net: cidr, text: block.cidr.into() }, except }))
 }
 
 fn is_strict_subset(inner: IpNet, outer: IpNet) -> bool {

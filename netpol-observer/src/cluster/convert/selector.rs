@@ -19,7 +19,7 @@ pub(super) fn selector(selector: LabelSelector, field: &str, errors: &mut FieldE
         };
         let operator = match problem {
             Some(why) => invalid(errors, format!("{field}.matchLabels"), why),
-            None => Operator::In(vec![value.into()]),
+            None => Operator::Equals(value.into()),
         };
         requirements.push(Requirement { key: key.into(), operator });
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cluster::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
+use crate::cluster::{ClusterPolicy, ClusterPolicyKind, DomainName, EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
 
 /// An object of a kind the index keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     /// networking.k8s.io/v1 NetworkPolicy
     NetworkPolicy(Arc<NetworkPolicy>),
+    /// policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy, BaselineAdminNetworkPolicy, v1alpha2 ClusterNetworkPolicy
+    ClusterPolicy(Arc<ClusterPolicy>),
+    /// What is known of a name in the DNS.
+    DomainName(Arc<DomainName>),
 }
 
 impl Object {
@@ -34,6 +38,8 @@ impl Object {
             Object::Service(o) => (Kind::Service, Some(&o.namespace), &o.name),
             Object::EndpointSlice(o) => (Kind::EndpointSlice, Some(&o.namespace), &o.name),
             Object::NetworkPolicy(o) => (Kind::NetworkPolicy, Some(&o.namespace), &o.name),
+            Object::ClusterPolicy(o) => (Kind::of(o.kind), None, &o.name),
+            Object::DomainName(o) => (Kind::DomainName, None, &o.name),
         };
         ObjectKey { kind, namespace: namespace.cloned().unwrap_or_default(), name: name.clone() }
     }
@@ -55,7 +61,7 @@ macro_rules! object_from {
     )*};
 }
 
-object_from!(Namespace, Node, Pod, Service, EndpointSlice, NetworkPolicy);
+object_from!(Namespace, Node, Pod, Service, EndpointSlice, NetworkPolicy, ClusterPolicy, DomainName);
 
 /// Kinds of objects the index keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -72,6 +78,34 @@ pub enum Kind {
     EndpointSlice,
     /// networking.k8s.io/v1 NetworkPolicy
     NetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy
+    AdminNetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy
+    BaselineAdminNetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy
+    ClusterNetworkPolicy,
+    /// A name in the DNS; no kind of Kubernetes.
+    DomainName,
+}
+
+impl Kind {
+    fn of(kind: ClusterPolicyKind) -> Self {
+        match kind {
+            ClusterPolicyKind::AdminNetworkPolicy => Kind::AdminNetworkPolicy,
+            ClusterPolicyKind::BaselineAdminNetworkPolicy => Kind::BaselineAdminNetworkPolicy,
+            ClusterPolicyKind::ClusterNetworkPolicy => Kind::ClusterNetworkPolicy,
+        }
+    }
+
+    /// As a policy kind of the cluster's scope, if it is one.
+    pub fn cluster_policy(self) -> Option<ClusterPolicyKind> {
+        match self {
+            Kind::AdminNetworkPolicy => Some(ClusterPolicyKind::AdminNetworkPolicy),
+            Kind::BaselineAdminNetworkPolicy => Some(ClusterPolicyKind::BaselineAdminNetworkPolicy),
+            Kind::ClusterNetworkPolicy => Some(ClusterPolicyKind::ClusterNetworkPolicy),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -83,6 +117,10 @@ impl fmt::Display for Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Kind::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Kind::DomainName => "name",
         })
     }
 }
@@ -92,7 +130,7 @@ impl fmt::Display for Kind {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; empty for kinds that have none (Namespace, Node).
+    /// Its namespace; empty for kinds that have none (Namespace, Node, the cluster-scoped policies).
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
@@ -122,4 +160,6 @@ pub struct Counts {
     pub endpoint_slices: usize,
     /// NetworkPolicies.
     pub network_policies: usize,
+    /// AdminNetworkPolicies, BaselineAdminNetworkPolicies and ClusterNetworkPolicies.
+    pub cluster_policies: usize,
 }

@@ -51,7 +51,7 @@ fn a_new_policy_replaces_none() {
         policy("api-from-web-2", "{podSelector: {matchLabels: {app: gone}}, policyTypes: [Egress]}"),
     ];
     let found = fix(&index(&objects.concat()), "10.0.0.3", "10.0.0.1", 80);
-    assert_eq!(found.manifest["metadata"], json!({"name": "api-from-web-3", "namespace": "shop"}));
+    assert_eq!(found.manifest.to_json()["metadata"], json!({"name": "api-from-web-3", "namespace": "shop"}));
 }
 
 /// A replica stands for its workload both as caller and as called, and one that blocks treat differently for itself.
@@ -105,7 +105,7 @@ fn an_exception_is_not_removed() {
     let index = index(&[pod("api", "app: api", "10.0.0.1", None), policy("api", spec)].concat());
     let found = fix(&index, "192.0.2.7", "10.0.0.1", 80);
     assert_eq!(
-        found.manifest["spec"]["ingress"][0]["from"],
+        found.manifest.to_json()["spec"]["ingress"][0]["from"],
         json!([{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/28"]}}, {"ipBlock": {"cidr": "192.0.2.7/32"}}])
     );
 }
@@ -119,7 +119,7 @@ fn a_manifest_keeps_every_term() {
     let objects = [pod("api", "app: api", "10.0.0.1", None), pod("web", "app: web", "10.0.0.2", None), policy("api", spec)];
     let found = fix(&index(&objects.concat()), "10.0.0.2", "10.0.0.1", 80);
     assert_eq!(
-        found.manifest["spec"]["podSelector"],
+        found.manifest.to_json()["spec"]["podSelector"],
         json!({
             "matchLabels": {"app": "api"},
             "matchExpressions": [

@@ -33,7 +33,7 @@ fn blocks_and_pod_addresses_are_a_matter_of_profile() {
         ["ingress: an ipBlock matches the pod address 10.0.0.2; the API leaves that open, and some implementations do not"]
     );
 
-    let otherwise = explain(&connection, &index, &Profile { ip_block_matches_pods: false });
+    let otherwise = explain(&connection, &index, &Profile { ip_block_matches_pods: false, ..Profile::default() });
     assert_eq!(otherwise.verdict, Verdict::Deny);
     assert_eq!(
         otherwise.notes,

@@ -59,8 +59,9 @@ fn full() -> Denial {
     policy.resource_version = Some("41".into());
     policy.origin = origin();
     let port = PortMiss { index: 0, wants: "9090/TCP".into(), failed: conditions() };
-    let rule = RuleRef { policy: policy.clone(), direction: Direction::Ingress, index: 0, origin: origin() };
+    let rule = RuleRef { policy: policy.clone(), direction: Direction::Ingress, index: 0, name: None, action: None, origin: origin() };
     denial.explanation.ingress.admission = Admission::Denied {
+        by: None,
         isolating: vec![IsolatingPolicy {
             policy: policy.clone(),
             rules: vec![RuleMiss { index: 0, peers: vec![PeerMiss { index: 0, failed: conditions() }], ports: vec![port.clone()] }],

@@ -61,6 +61,10 @@ fn sentence(condition: &Condition) -> String {
             format!("podSelector wants {wants}, {pod} {}", has_label(&wants.key, has.as_deref()))
         }
         Condition::NotAPod { ip } => format!("{ip} is no pod, and selectors match pods only"),
+        Condition::NodeLabel { wants, node, has } => format!("nodes wants {wants}, node {node} {}", has_label(&wants.key, has.as_deref())),
+        Condition::NotANode { ip } => format!("{ip} is no node's address"),
+        Condition::OutsideNetworks { networks, ip } => format!("networks {} do not contain {ip}", networks.join(", ")),
+        Condition::NotTheName { names, ip } => format!("{ip} is not known as an address of {}", names.join(", ")),
         Condition::OutsideBlock { cidr, ip } => format!("ipBlock {cidr} does not contain {ip}"),
         Condition::Excepted { cidr, except, ip } => format!("ipBlock {cidr} excepts {except}, which contains {ip}"),
         Condition::Family { cidr, ip } => {

@@ -69,7 +69,7 @@ fn denying(explanation: &Explanation) -> Vec<Denying<'_>> {
 impl<'a> Denying<'a> {
     fn of(direction: &'a DirectionExplanation) -> Option<Self> {
         match &direction.admission {
-            Admission::Denied { isolating, nearest } => Some(Denying {
+            Admission::Denied { isolating, nearest, .. } => Some(Denying {
                 direction: direction.direction,
                 subject: direction.subject.as_deref().unwrap_or("the pod"),
                 isolating,
@@ -193,6 +193,9 @@ fn rule_name(near: &NearMiss, several: bool) -> String {
 
 fn remaining_sentence(remaining: &Remaining) -> String {
     match remaining {
+        Remaining::OtherEndpointsDenied { service, endpoints } => {
+            format!("other endpoints of Service {service} are denied too: {}", endpoints.join(", "))
+        }
         Remaining::ServiceWithoutEndpoints { service } => format!("Service {service} has no ready endpoint"),
         Remaining::DnsDenied { service } => {
             format!("its egress policies do not let it ask the cluster's DNS (Service {service}, port 53), so it cannot look up names")

@@ -64,6 +64,7 @@ fn both_directions_and_several_policies() {
     denial.diagnosis.class = Class::PolicyDenied(vec![Direction::Ingress, Direction::Egress]);
     let egress_policy = policy("web-egress");
     denial.explanation.egress.admission = Admission::Denied {
+        by: None,
         isolating: vec![
             IsolatingPolicy { policy: policy("default-deny-egress"), rules: vec![] },
             IsolatingPolicy {
@@ -108,7 +109,7 @@ fn many_rules_are_cut_and_counted() {
     let deny_all = policy("default-deny");
     let nearest = (0..5).map(|index| near(&deny_all, Direction::Ingress, index, vec![wants_frontend()], None)).collect();
     let isolating = vec![IsolatingPolicy { policy: deny_all.clone(), rules: vec![] }];
-    denial.explanation.ingress.admission = Admission::Denied { isolating, nearest };
+    denial.explanation.ingress.admission = Admission::Denied { by: None, isolating, nearest };
     let admits = ["a/a", "b/b", "c/c", "d/d", "e/e"];
     denial.explanation.fixes = vec![fix(Direction::Ingress, None, "new NetworkPolicy shop/allow-web-to-api", &admits)];
     denial.explanation.remaining = vec![Remaining::NoFix { direction: Direction::Egress, why: "the peer is not known".into() }];
@@ -130,7 +131,7 @@ fn a_policy_without_rules() {
     let mut denial = example();
     denial.who.service = None;
     denial.explanation.ingress.admission =
-        Admission::Denied { isolating: vec![IsolatingPolicy { policy: policy("default-deny"), rules: vec![] }], nearest: vec![] };
+        Admission::Denied { by: None, isolating: vec![IsolatingPolicy { policy: policy("default-deny"), rules: vec![] }], nearest: vec![] };
     denial.explanation.fixes = vec![fix(Direction::Ingress, None, "add ingress rule: from ipBlock 203.0.113.5/32", &["203.0.113.5/32"])];
     assert_snapshot!(block(&denial), @"
     14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP
