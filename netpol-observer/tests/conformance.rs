@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 mod queries;
 
-use queries::{Query, load_index};
+use queries::{Query, load_engine};
 use xtask::testing::{report, skipped};
 
 /// Policy kinds whose engine is still to come: cases that hold any are counted and left out.
@@ -71,11 +71,11 @@ fn run(case: &Path, tally: &mut Tally, differences: &mut Vec<String>) {
         tally.left_out += 1;
         return;
     }
-    let index = load_index(&manifests);
+    let engine = load_engine(&manifests);
     tally.cases += 1;
     for query in Query::read(&case.join("expect.jsonl")) {
         tally.queries += 1;
-        match query.check(&index) {
+        match query.check(&engine) {
             Ok(()) => tally.agree += 1,
             Err(difference) => differences.push(format!("{}: {difference}", case.display())),
         }

@@ -19,7 +19,7 @@ use super::time::{Since, parse_duration, parse_since};
 use super::{Colour, CommandError, OutputForm};
 use crate::cluster::{Index, manifests};
 use crate::pipeline::Pipeline;
-use crate::policy::Profile;
+use crate::policy::{Engine, Profile};
 use crate::serve::render::{Palette, Renderer};
 use crate::serve::{FoldOptions, Recent, Stream, StreamOptions};
 
@@ -157,7 +157,7 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
         fold: FoldOptions { interval: arguments.summary_interval, ..FoldOptions::default() },
     });
     let follow = Follow {
-        pipeline: Pipeline::new(Arc::new(index), Profile::default()),
+        pipeline: Pipeline::new(Arc::new(Engine::over(index, Profile::default()))),
         stream,
         recent: arguments.last.map(|last| Recent::new(usize::try_from(last).unwrap_or(usize::MAX))),
         recorder,

@@ -120,6 +120,23 @@ impl Index {
         }
     }
 
+    /// The object of this kind and name.
+    pub fn object(&self, key: &ObjectKey) -> Option<Object> {
+        let (namespace, name) = (&*key.namespace, &*key.name);
+        match key.kind {
+            Kind::Namespace => self.namespace(name).cloned().map(Object::Namespace),
+            Kind::Node => self.node(name).cloned().map(Object::Node),
+            Kind::Pod => self.pod(namespace, name).cloned().map(Object::Pod),
+            Kind::Service => self.service(namespace, name).cloned().map(Object::Service),
+            Kind::EndpointSlice => self.slices.get(namespace, name).cloned().map(Object::EndpointSlice),
+            Kind::NetworkPolicy => self.policy(namespace, name).cloned().map(Object::NetworkPolicy),
+            Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy | Kind::ClusterNetworkPolicy => {
+                self.cluster_policy(key.kind.cluster_policy()?, name).cloned().map(Object::ClusterPolicy)
+            }
+            Kind::DomainName => self.domain_name(name).cloned().map(Object::DomainName),
+        }
+    }
+
     /// A namespace that some object describes.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
         self.namespaces.get(name)
@@ -134,7 +151,7 @@ impl Index {
     pub fn namespace_labels(&self, name: &str) -> Cow<'_, Labels> {
         match self.namespaces.get(name) {
             Some(namespace) => Cow::Borrowed(&namespace.labels),
-            None => Cow::Owned(Labels::from([(NAMESPACE_NAME_LABEL.into(), name.into())])),
+            None => Cow::Owned(Namespace::undescribed(name)),
         }
     }
 
@@ -171,6 +188,11 @@ impl Index {
     /// The node with this address; the first by name if several claim it.
     pub fn node_at(&self, ip: IpAddr) -> Option<&Arc<Node>> {
         self.node_addresses.get(ip).first()
+    }
+
+    /// All nodes with this address, by name: an address should have one.
+    pub fn nodes_at(&self, ip: IpAddr) -> &[Arc<Node>] {
+        self.node_addresses.get(ip)
     }
 
     /// Whether the address lies in the pod range of any node.

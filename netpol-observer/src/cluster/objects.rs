@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::index::NAMESPACE_NAME_LABEL;
+
 use crate::flow::Protocol;
 
 /// Object labels (`metadata.labels`).
@@ -27,6 +29,13 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// `metadata.labels`, with `kubernetes.io/metadata.name` as the API server sets it.
     pub labels: Labels,
+}
+
+impl Namespace {
+    /// The labels of a namespace that nobody described: the one that the API server sets.
+    pub fn undescribed(name: &str) -> Labels {
+        Labels::from([(NAMESPACE_NAME_LABEL.into(), name.into())])
+    }
 }
 
 /// core/v1 Pod.

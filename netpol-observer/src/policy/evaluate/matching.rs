@@ -3,21 +3,18 @@
 //! The verdict and its explanation run through the same functions: they differ only in the [`Sink`] that takes the failed
 //! conditions, so that they cannot disagree.
 
-use crate::cluster::{Direction, Index, IpBlock, Peer, PolicyPort, PortNumber, Rule};
+use std::sync::Arc;
 
-use super::connection::{Case, End, Profile, Who};
-use super::explanation::Condition;
+use crate::cluster::{Direction, IpBlock, Peer, PolicyPort, PortNumber, Rule, Selector};
+use crate::flow::Protocol;
 
-/// What the engine looks at besides the connection.
-#[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) index: &'a Index,
-    pub(super) profile: &'a Profile,
-}
+use crate::policy::connection::{Case, End, Who};
+use crate::policy::explanation::Condition;
+use super::View;
 
 /// How a condition, peer, port or rule came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(in crate::policy) enum Match {
     Yes,
     No,
     Unknown(Unknown),
@@ -25,16 +22,18 @@ pub(super) enum Match {
 
 /// What is missing to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(in crate::policy) enum Unknown {
     /// A pod's address whose owner is not known.
     Owner,
     /// The packet does not show its port.
     Port,
+    /// The addresses of a name in a `domainNames` peer.
+    Name,
 }
 
 impl Match {
     /// Of alternatives, one is enough.
-    fn or(self, other: Match) -> Match {
+    pub(in crate::policy) fn or(self, other: Match) -> Match {
         match (self, other) {
             (Match::Yes, _) | (_, Match::Yes) => Match::Yes,
             (Match::Unknown(what), _) | (_, Match::Unknown(what)) => Match::Unknown(what),
@@ -43,7 +42,7 @@ impl Match {
     }
 
     /// Both are needed.
-    fn and(self, other: Match) -> Match {
+    pub(in crate::policy) fn and(self, other: Match) -> Match {
         match (self, other) {
             (Match::No, _) | (_, Match::No) => Match::No,
             (Match::Unknown(what), _) | (_, Match::Unknown(what)) => Match::Unknown(what),
@@ -53,18 +52,26 @@ impl Match {
 }
 
 /// Takes failed conditions.
-pub(super) trait Sink {
+pub(in crate::policy) trait Sink {
     /// Whether to go on after a failure, to find all of them.
     const ALL: bool;
     fn fail(&mut self, condition: impl FnOnce() -> Condition);
 }
 
 /// The verdict needs no reasons.
-pub(super) struct Ignore;
+pub(in crate::policy) struct Ignore;
 
 impl Sink for Ignore {
     const ALL: bool = false;
     fn fail(&mut self, _: impl FnOnce() -> Condition) {}
+}
+
+/// Which namespaces a selector of pods speaks of.
+#[derive(Clone, Copy)]
+pub(in crate::policy) enum Namespaces<'a> {
+    /// That of the policy.
+    Own(&'a str),
+    Selected(&'a Selector),
 }
 
 impl Sink for Vec<Condition> {
@@ -74,9 +81,9 @@ impl Sink for Vec<Condition> {
     }
 }
 
-impl Context<'_> {
+impl View<'_> {
     /// Whether a rule of a policy in `namespace` admits the connection.
-    pub(super) fn rule(&self, rule: &Rule, namespace: &str, direction: Direction, case: &Case<'_>) -> Match {
+    pub(in crate::policy) fn rule(&self, rule: &Rule, namespace: &str, direction: Direction, case: &Case<'_>) -> Match {
         let (_, peer) = case.sides(direction);
         let ports = self.ports(rule, case);
         if ports == Match::No {
@@ -86,7 +93,7 @@ impl Context<'_> {
     }
 
     /// Whether any peer of the rule matches.
-    pub(super) fn peers(&self, rule: &Rule, namespace: &str, end: &End<'_>) -> Match {
+    pub(in crate::policy) fn peers(&self, rule: &Rule, namespace: &str, end: &End<'_>) -> Match {
         if rule.peers.is_empty() {
             return Match::Yes;
         }
@@ -101,7 +108,7 @@ impl Context<'_> {
     }
 
     /// Whether any port of the rule matches.
-    pub(super) fn ports(&self, rule: &Rule, case: &Case<'_>) -> Match {
+    pub(in crate::policy) fn ports(&self, rule: &Rule, case: &Case<'_>) -> Match {
         if rule.ports.is_empty() {
             return Match::Yes;
         }
@@ -109,54 +116,11 @@ impl Context<'_> {
     }
 
     /// Whether a peer matches; `sink` takes every condition that fails.
-    pub(super) fn peer<S: Sink>(&self, peer: &Peer, namespace: &str, end: &End<'_>, sink: &mut S) -> Match {
+    pub(in crate::policy) fn peer<S: Sink>(&self, peer: &Peer, namespace: &str, end: &End<'_>, sink: &mut S) -> Match {
         match peer {
-            Peer::Pods { namespace: namespaces, pod: pods } => {
-                let pod = match end.who {
-                    Who::Pod(pod) => pod,
-                    Who::Unowned => return Match::Unknown(Unknown::Owner),
-                    Who::Node | Who::Special | Who::External => {
-                        sink.fail(|| Condition::NotAPod { ip: end.ip });
-                        return Match::No;
-                    }
-                };
-                let mut result = Match::Yes;
-                match namespaces {
-                    None if *pod.namespace == *namespace => {}
-                    None => {
-                        result = Match::No;
-                        sink.fail(|| Condition::SameNamespace { wants: namespace.into(), has: pod.namespace.clone() });
-                    }
-                    Some(selector) => {
-                        let labels = self.index.namespace_labels(&pod.namespace);
-                        for requirement in selector.failed(&labels) {
-                            result = Match::No;
-                            sink.fail(|| Condition::NamespaceLabel {
-                                wants: requirement.clone(),
-                                namespace: pod.namespace.clone(),
-                                has: labels.get(&requirement.key).cloned(),
-                            });
-                            if !S::ALL {
-                                break;
-                            }
-                        }
-                    }
-                }
-                if result == Match::No && !S::ALL {
-                    return result;
-                }
-                for requirement in pods.iter().flat_map(|selector| selector.failed(&pod.labels)) {
-                    result = Match::No;
-                    sink.fail(|| Condition::PodLabel {
-                        wants: requirement.clone(),
-                        pod: format!("{}/{}", pod.namespace, pod.name),
-                        has: pod.labels.get(&requirement.key).cloned(),
-                    });
-                    if !S::ALL {
-                        break;
-                    }
-                }
-                result
+            Peer::Pods { namespace: None, pod: pods } => self.pods(Namespaces::Own(namespace), pods.as_ref(), end, sink),
+            Peer::Pods { namespace: Some(namespaces), pod: pods } => {
+                self.pods(Namespaces::Selected(namespaces), pods.as_ref(), end, sink)
             }
             Peer::IpBlock(block) => self.block(block, end, sink),
             Peer::Invalid(why) => {
@@ -164,6 +128,55 @@ impl Context<'_> {
                 Match::No
             }
         }
+    }
+
+    /// Pods of the namespaces; never one in its node's network, which policies see as the node.
+    pub(in crate::policy) fn pods<S: Sink>(&self, namespaces: Namespaces<'_>, pods: Option<&Selector>, end: &End<'_>, sink: &mut S) -> Match {
+        let pod = match end.who {
+            Who::Pod(pod) => pod,
+            Who::Unowned => return Match::Unknown(Unknown::Owner),
+            Who::Node | Who::Special | Who::External => {
+                sink.fail(|| Condition::NotAPod { ip: end.ip });
+                return Match::No;
+            }
+        };
+        let mut result = Match::Yes;
+        match namespaces {
+            Namespaces::Own(namespace) if *pod.namespace == *namespace => {}
+            Namespaces::Own(namespace) => {
+                result = Match::No;
+                sink.fail(|| Condition::SameNamespace { wants: namespace.into(), has: pod.namespace.clone() });
+            }
+            Namespaces::Selected(selector) => {
+                let labels = self.index.namespace_labels(&pod.namespace);
+                for requirement in selector.failed(&labels) {
+                    result = Match::No;
+                    sink.fail(|| Condition::NamespaceLabel {
+                        wants: requirement.clone(),
+                        namespace: pod.namespace.clone(),
+                        has: labels.get(&requirement.key).cloned(),
+                    });
+                    if !S::ALL {
+                        break;
+                    }
+                }
+            }
+        }
+        if result == Match::No && !S::ALL {
+            return result;
+        }
+        for requirement in pods.into_iter().flat_map(|selector| selector.failed(&pod.labels)) {
+            result = Match::No;
+            sink.fail(|| Condition::PodLabel {
+                wants: requirement.clone(),
+                pod: format!("{}/{}", pod.namespace, pod.name),
+                has: pod.labels.get(&requirement.key).cloned(),
+            });
+            if !S::ALL {
+                break;
+            }
+        }
+        result
     }
 
     fn block<S: Sink>(&self, block: &IpBlock, end: &End<'_>, sink: &mut S) -> Match {
@@ -190,7 +203,7 @@ impl Context<'_> {
 
     /// Whether a port matches; `sink` takes every condition that fails. A named port is looked up on the destination, in
     /// both directions.
-    pub(super) fn port<S: Sink>(&self, wants: &PolicyPort, case: &Case<'_>, sink: &mut S) -> Match {
+    pub(in crate::policy) fn port<S: Sink>(&self, wants: &PolicyPort, case: &Case<'_>, sink: &mut S) -> Match {
         let mut result = Match::Yes;
         if wants.protocol != case.protocol {
             result = Match::No;
@@ -207,7 +220,7 @@ impl Context<'_> {
             }
             PortNumber::Number(port) => *port..=*port,
             PortNumber::Range(from, to) => *from..=*to,
-            PortNumber::Name(name) => return result.and(self.named_port(name, wants, case, sink)),
+            PortNumber::Name(name) => return result.and(self.named_port(name, wants.protocol, case, sink)),
         };
         let Some(has) = case.port else {
             // A protocol without ports has failed above already.
@@ -224,7 +237,7 @@ impl Context<'_> {
         result
     }
 
-    fn named_port<S: Sink>(&self, name: &std::sync::Arc<str>, wants: &PolicyPort, case: &Case<'_>, sink: &mut S) -> Match {
+    pub(in crate::policy) fn named_port<S: Sink>(&self, name: &Arc<str>, protocol: Protocol, case: &Case<'_>, sink: &mut S) -> Match {
         let pod = match case.destination.who {
             Who::Pod(pod) => pod,
             Who::Unowned => return Match::Unknown(Unknown::Owner),
@@ -233,7 +246,7 @@ impl Context<'_> {
                 return Match::No;
             }
         };
-        let named = || pod.ports.iter().filter(|port| port.protocol == wants.protocol && port.name.as_ref() == Some(name));
+        let named = || pod.ports.iter().filter(|port| port.protocol == protocol && port.name.as_ref() == Some(name));
         if named().next().is_none() {
             sink.fail(|| Condition::NamedPortMissing { name: name.clone(), pod: format!("{}/{}", pod.namespace, pod.name) });
             return Match::No;

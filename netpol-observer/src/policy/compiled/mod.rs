@@ -1,0 +1,250 @@
+//! What is worked out from the objects once instead of for every question.
+//!
+//! `space` sorts pods, nodes and addresses into ends that no rule can tell apart, `matchers` holds which ends each peer matches, `rows`
+//! says per identity, direction and port which ends are admitted. All of it is filled in when it is first asked for and forgotten as far
+//! as a changed object touches it. `evaluate` remains the definition: it judges a single connection and names the reasons; rows are the
+//! same walk over all ends at once.
+
+mod lookup;
+mod matchers;
+mod rows;
+mod rules;
+mod set;
+mod space;
+mod update;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::cluster::{ClusterPolicy, ClusterPolicyKind, Direction, Index, NetworkPolicy, Pod, Tier};
+use crate::flow::Protocol;
+use crate::identify::is_special;
+
+use super::connection::{BaselineScope, Profile};
+use super::evaluate::selects;
+use super::explanation::Verdict;
+
+pub(super) use matchers::{Matched, PeerKey};
+pub(super) use rows::Cell;
+pub(super) use space::{End, EndId, IdentityId};
+
+use matchers::{Matchers, World};
+use rows::{Computing, Row, TierRow, port_key};
+use rules::{Compiled as CompiledPolicy, slot};
+use space::{Place, Space};
+
+/// Maps of small keys; nobody outside chooses them in order to make them collide.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Tier rows that are kept; more are worked out again.
+const MAX_TIER_ROWS: usize = 1 << 14;
+
+/// The compiled side of an [`Engine`](super::Engine).
+#[derive(Debug, Default)]
+pub(super) struct Compiled {
+    space: Space,
+    matchers: Matchers,
+    network: Map<Arc<str>, BTreeMap<Arc<str>, Arc<CompiledPolicy<NetworkPolicy>>>>,
+    /// In the order in which they are asked.
+    cluster: BTreeMap<ClusterOrder, Arc<CompiledPolicy<ClusterPolicy>>>,
+    /// By identity.
+    subjects: Vec<Subject>,
+    tier_rows: Mutex<Map<TierKey, Arc<TierRow>>>,
+    next_serial: u32,
+    /// Policies that went or changed since everything was built: ranges and keys that only they asked for are still here.
+    outdated: usize,
+}
+
+/// Tier, priority, name, kind.
+type ClusterOrder = (Tier, u16, Arc<str>, ClusterPolicyKind);
+
+/// What the identities of a tier row have in common: the policies by serial, the direction, their named ports.
+type TierKey = (Tier, Box<[u32]>, Direction, Box<[space::NamedPort]>);
+
+/// What is known of an identity as the subject of policies.
+#[derive(Debug, Default)]
+struct Subject {
+    policies: OnceLock<Box<SubjectPolicies>>,
+    rows: [OnceLock<Arc<Row>>; 2],
+}
+
+/// The policies that select an identity.
+#[derive(Debug)]
+struct SubjectPolicies {
+    /// Those that isolate it for egress and for ingress, by name.
+    network: [Box<[Arc<CompiledPolicy<NetworkPolicy>>]>; 2],
+    /// By priority and name.
+    admin: Box<[Arc<CompiledPolicy<ClusterPolicy>>]>,
+    baseline: Box<[Arc<CompiledPolicy<ClusterPolicy>>]>,
+}
+
+/// One side of a connection, found by its address.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) end: EndId,
+    pub(super) identity: Option<IdentityId>,
+    pub(super) pod: Option<&'a Arc<Pod>>,
+    /// A pod's node, or the node itself.
+    node: Option<u32>,
+}
+
+impl At<'_> {
+    /// Whether it is a node.
+    pub(super) fn is_node(&self) -> bool {
+        self.pod.is_none() && self.node.is_some()
+    }
+}
+
+impl Compiled {
+    fn world<'a>(&'a self, index: &'a Index, profile: &'a Profile) -> World<'a> {
+        World { space: &self.space, index, profile }
+    }
+
+    /// Who is at an address, if that is as simple as one pod, one node or the outside.
+    pub(super) fn at(&self, ip: IpAddr, index: &Index) -> Option<At<'_>> {
+        let ip = ip.to_canonical();
+        match self.space.place(ip) {
+            Some(Place::Pod { pod, identity, end, node }) => {
+                Some(At { end: *end, identity: Some(*identity), pod: Some(pod), node: Some(*node) })
+            }
+            Some(Place::Node { end, node }) => Some(At { end: *end, identity: None, pod: None, node: Some(*node) }),
+            Some(Place::Special) => None,
+            None if is_special(ip) || index.in_pod_range(ip) => None,
+            None => Some(At { end: self.space.external(ip)?, identity: None, pod: None, node: None }),
+        }
+    }
+
+    /// The verdict for two sides and a port of TCP, UDP or SCTP.
+    pub(super) fn verdict(&self, index: &Index, profile: &Profile, sides: [At<'_>; 2], protocol: Protocol, port: u16) -> Option<Verdict> {
+        let key = port_key(protocol, port)?;
+        let [source, destination] = sides;
+        if let (Some(a), Some(b)) = (source.pod, destination.pod)
+            && Arc::ptr_eq(a, b)
+        {
+            return Some(Verdict::Allow);
+        }
+        let mut verdict = Verdict::Allow;
+        let comes_from_own_node = source.pod.is_none() && destination.pod.is_some() && source.node.is_some() && source.node == destination.node;
+        let directions = [(source, destination, Direction::Egress), (destination, source, Direction::Ingress)];
+        for (subject, peer, direction) in directions {
+            let Some(identity) = subject.identity else { continue };
+            if direction == Direction::Ingress && comes_from_own_node {
+                continue;
+            }
+            let cell = self.row(identity, direction, index, profile)?.get(key)?;
+            if cell.open.contains(peer.end) {
+                verdict = Verdict::Undecided;
+            } else if !cell.allow.contains(peer.end) {
+                return Some(Verdict::Deny);
+            }
+        }
+        Some(verdict)
+    }
+
+    /// What is admitted for an identity on a port.
+    pub(super) fn cell(&self, identity: IdentityId, direction: Direction, at: (Protocol, u16), index: &Index, profile: &Profile) -> Option<&Cell> {
+        self.row(identity, direction, index, profile)?.get(port_key(at.0, at.1)?)
+    }
+
+    fn row(&self, identity: IdentityId, direction: Direction, index: &Index, profile: &Profile) -> Option<&Row> {
+        let subject = self.subjects.get(identity as usize)?;
+        Some(subject.rows[slot(direction)].get_or_init(|| Arc::new(self.compute(identity, direction, index, profile))))
+    }
+
+    fn compute(&self, identity: IdentityId, direction: Direction, index: &Index, profile: &Profile) -> Row {
+        let ports = self.space.identity(identity).map(|identity| identity.ports.as_slice()).unwrap_or_default();
+        let computing = Computing { world: self.world(index, profile), matchers: &self.matchers, direction, ports };
+        let none = SubjectPolicies { network: [Box::default(), Box::default()], admin: Box::default(), baseline: Box::default() };
+        let policies = self.policies(identity, index).unwrap_or(&none);
+        let admin = self.cluster_row(Tier::Admin, &policies.admin, &computing);
+        let network = &policies.network[slot(direction)];
+        let serials = network.iter().map(|policy| policy.serial).collect();
+        let network = self.tier_row((Tier::NetworkPolicy, serials), &computing, &rows::Tier::Network(network));
+        let is_isolated = policies.network.iter().any(|policies| !policies.is_empty());
+        let is_beyond = profile.baseline == BaselineScope::PerPod && is_isolated;
+        let baseline = (!is_beyond).then(|| self.cluster_row(Tier::Baseline, &policies.baseline, &computing));
+        rows::through(&admin, &network, baseline.as_deref())
+    }
+
+    fn cluster_row(&self, tier: Tier, policies: &[Arc<CompiledPolicy<ClusterPolicy>>], computing: &Computing<'_>) -> Arc<TierRow> {
+        let serials = policies.iter().map(|policy| policy.serial).collect();
+        self.tier_row((tier, serials), computing, &rows::Tier::Cluster(policies))
+    }
+
+    /// What a tier says; worked out once for all identities under the same policies.
+    fn tier_row(&self, (tier, serials): (Tier, Box<[u32]>), computing: &Computing<'_>, policies: &rows::Tier<'_>) -> Arc<TierRow> {
+        // Named ports are those of the destination: of ingress, this identity.
+        let ports = if computing.direction == Direction::Ingress { computing.ports } else { &[] };
+        let key = (tier, serials, computing.direction, ports.into());
+        let mut known = self.tier_rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = known.get(&key) {
+            return row.clone();
+        }
+        let row = Arc::new(computing.tier(policies));
+        if known.len() >= MAX_TIER_ROWS {
+            known.clear();
+        }
+        known.insert(key, row.clone());
+        row
+    }
+
+    fn policies(&self, identity: IdentityId, index: &Index) -> Option<&SubjectPolicies> {
+        let subject = self.subjects.get(identity as usize)?;
+        let of = self.space.identity(identity)?;
+        Some(subject.policies.get_or_init(|| {
+            let here = self.network.get(&of.namespace);
+            let selecting = here.into_iter().flat_map(BTreeMap::values).filter(|policy| policy.source.pod_selector.matches(&of.labels));
+            let selecting: Vec<_> = selecting.collect();
+            let isolating = |direction| {
+                let isolating = selecting.iter().filter(|policy| policy.source.rules(direction).is_some());
+                isolating.map(|policy| Arc::clone(policy)).collect()
+            };
+            let namespace = index.namespace_labels(&of.namespace);
+            let of_tier = |tier| {
+                let tier = self.cluster.iter().filter(|((of, ..), _)| *of == tier).map(|(_, policy)| policy);
+                let selecting = tier.filter(|policy| selects(&policy.source.subject, &namespace, &of.labels));
+                selecting.cloned().collect()
+            };
+            Box::new(SubjectPolicies {
+                network: Direction::BOTH.map(isolating),
+                admin: of_tier(Tier::Admin),
+                baseline: of_tier(Tier::Baseline),
+            })
+        }))
+    }
+
+    /// The NetworkPolicies that isolate a pod, by name; none known for a pod that no address is kept of.
+    pub(super) fn isolating(&self, pod: &Pod, direction: Direction, index: &Index) -> Option<impl Iterator<Item = &NetworkPolicy>> {
+        let policies = self.policies(self.space.identity_of(pod)?, index)?;
+        Some(policies.network[slot(direction)].iter().map(|policy| &*policy.source))
+    }
+
+    /// The policies of a tier that have the pod among their subjects, in the order in which they are asked.
+    pub(super) fn cluster_policies(&self, pod: &Pod, tier: Tier, index: &Index) -> Option<impl Iterator<Item = &ClusterPolicy>> {
+        let policies = self.policies(self.space.identity_of(pod)?, index)?;
+        let of_tier = if tier == Tier::Admin { &policies.admin } else { &policies.baseline };
+        Some(of_tier.iter().map(|policy| &*policy.source))
+    }
+
+    /// The ends that a peer matches.
+    pub(super) fn matched(&self, key: &PeerKey, index: &Index, profile: &Profile) -> Matched {
+        self.matchers.find(key, self.world(index, profile))
+    }
+}
+
+impl Clone for Compiled {
+    fn clone(&self) -> Self {
+        Compiled {
+            space: self.space.clone(),
+            matchers: self.matchers.clone(),
+            network: self.network.clone(),
+            cluster: self.cluster.clone(),
+            // What was worked out is worked out again when it is asked for.
+            subjects: self.subjects.iter().map(|_| Subject::default()).collect(),
+            tier_rows: Mutex::default(),
+            next_serial: self.next_serial,
+            outdated: self.outdated,
+        }
+    }
+}
