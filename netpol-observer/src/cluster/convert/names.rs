@@ -54,3 +54,22 @@ fn is_dns_subdomain(name: &str) -> bool {
                 && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         })
 }
+
+/// The pattern of `domainNames` as published.
+pub(super) const DOMAIN_NAME_PATTERN: &str =
+    r"^(\*\.)?([a-zA-z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.)+[a-zA-z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.?$";
+
+/// Whether a text matches [`DOMAIN_NAME_PATTERN`]: two labels or more, perhaps after `*.`, perhaps with a final dot.
+pub(in crate::cluster) fn is_domain_name(name: &str) -> bool {
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    // The published range A-z takes in the six characters between the letters.
+    let is_first = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'z').contains(&byte);
+    let is_inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    let is_label = |label: &str| match label.as_bytes() {
+        [] => false,
+        [only] => is_first(*only),
+        [first, inner @ .., last] => is_first(*first) && inner.iter().all(is_inner) && last.is_ascii_alphanumeric(),
+    };
+    name.contains('.') && name.split('.').all(is_label)
+}

@@ -1,5 +1,6 @@
 //! Tests of the conversion, from JSON as the API has it.
 
+mod cluster_policies;
 mod objects;
 mod policies;
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1 as networking;
 
 use super::*;
-use crate::cluster::{IpBlock, NetworkPolicy, Operator, Peer, PolicyPort, PortNumber, Selector};
+use crate::cluster::{Cidr, IpBlock, NetworkPolicy, Operator, Peer, PolicyPort, PortNumber, Selector};
 
 fn policy(spec: Value) -> NetworkPolicy {
     let written: networking::NetworkPolicy = from(json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": spec}));
@@ -172,13 +172,14 @@ fn an_ip_block_may_have_host_bits_and_mapped_addresses() {
         assert_eq!(policy.invalid, [""; 0]);
         peers(&policy)[0].clone()
     };
-    let expected = |cidr: &str, except: &[&str]| {
-        let net = |text: &&str| text.parse().expect("a range");
-        Peer::IpBlock(IpBlock { cidr: net(&cidr), except: except.iter().map(net).collect() })
+    // A range and its text.
+    let expected = |cidr: (&str, &str), except: &[&str]| {
+        let range = |net: &str, text: &str| Cidr { net: net.parse().expect("a range"), text: text.into() };
+        Peer::IpBlock(IpBlock { cidr: range(cidr.0, cidr.1), except: except.iter().map(|text| range(text, text)).collect() })
     };
-    assert_eq!(block("10.1.2.3/8", &["10.9.9.9/16"]), expected("10.1.2.3/8", &["10.9.9.9/16"]));
-    assert_eq!(block("::ffff:10.0.0.0/104", &["10.1.0.0/16"]), expected("10.0.0.0/8", &["10.1.0.0/16"]));
-    assert_eq!(block("::/0", &["fd00::/8"]), expected("::/0", &["fd00::/8"]));
+    assert_eq!(block("10.1.2.3/8", &["10.9.9.9/16"]), expected(("10.1.2.3/8", "10.1.2.3/8"), &["10.9.9.9/16"]));
+    assert_eq!(block("::ffff:10.0.0.0/104", &["10.1.0.0/16"]), expected(("10.0.0.0/8", "::ffff:10.0.0.0/104"), &["10.1.0.0/16"]));
+    assert_eq!(block("::/0", &["fd00::/8"]), expected(("::/0", "::/0"), &["fd00::/8"]));
 }
 
 #[test]
