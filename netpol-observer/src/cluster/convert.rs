@@ -4,6 +4,7 @@
 //! part that matches nothing, so that files are judged as strictly as the cluster would and one bad field hides no other.
 
 mod cluster_policy;
+mod metadata;
 pub(super) mod names;
 mod policy;
 mod schema;
@@ -324,11 +325,11 @@ fn parse_cidr(text: &str) -> Option<IpNet> {
 }
 
 fn invalid_ip(text: &str) -> String {
-    format!("Invalid value: {text:?}: must be a valid IP address, such as 10.9.8.7 or 2001:db8::ffff")
+    format!("Invalid value: {text:?}: must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
 fn invalid_cidr(text: &str) -> String {
-    format!("Invalid value: {text:?}: must be a valid CIDR value, such as 10.9.8.0/24 or 2001:db8::/64")
+    format!("Invalid value: {text:?}: must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
 }
 
 /// A port from 1 to 65535.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::schema::{REQUIRED, at_most, at_most_long, exactly_one, part, too_few_items, unsupported, within};
-use super::{Effect, FieldErrors, annotations, labels, report, report_as, text};
+use super::{Effect, FieldErrors, annotations, labels, metadata, report, report_as, text};
 use crate::cluster::policy_api::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use crate::cluster::policy_api::v1alpha2::ClusterNetworkPolicy;
 use crate::cluster::policy_api::{self as api, EgressPeer};
@@ -128,11 +128,12 @@ impl ClusterPolicyKind {
     }
 }
 
-fn compile(kind: ClusterPolicyKind, metadata: ObjectMeta, spec: Option<Spec>, errors: &mut FieldErrors) -> ClusterPolicy {
+fn compile(kind: ClusterPolicyKind, meta: ObjectMeta, spec: Option<Spec>, errors: &mut FieldErrors) -> ClusterPolicy {
     let mut own = FieldErrors::new();
+    metadata::check(&meta, false, &mut own);
     // A policy that has no place among the others selects nothing.
     let mut misplaced = None;
-    let name = text(metadata.name);
+    let name = text(meta.name);
     if kind == ClusterPolicyKind::BaselineAdminNetworkPolicy && &*name != BASELINE_NAME {
         let why = format!(
             "Invalid value: {name:?}: Only one baseline admin network policy with metadata.name=\"default\" can be created in the cluster"
@@ -189,9 +190,9 @@ fn compile(kind: ClusterPolicyKind, metadata: ObjectMeta, spec: Option<Spec>, er
     ClusterPolicy {
         kind,
         name,
-        resource_version: metadata.resource_version.map(Arc::from),
-        labels: labels(metadata.labels),
-        annotations: annotations(metadata.annotations),
+        resource_version: meta.resource_version.map(Arc::from),
+        labels: labels(meta.labels),
+        annotations: annotations(meta.annotations),
         tier,
         priority,
         subject,

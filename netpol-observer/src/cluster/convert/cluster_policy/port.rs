@@ -103,7 +103,7 @@ fn named(name: String, field: &str, errors: &mut FieldErrors) -> Option<ClusterP
 fn protocol(written: Option<&str>, field: &str, errors: &mut FieldErrors) -> Option<Protocol> {
     let known = known_protocol(written);
     if known.is_none() {
-        let message = unsupported(written.unwrap_or_default(), &["SCTP", "TCP", "UDP"]);
+        let message = unsupported(written.unwrap_or_default(), &["TCP", "UDP", "SCTP"]);
         report(errors, format!("{field}.protocol"), message);
     }
     known
