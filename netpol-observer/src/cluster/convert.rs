@@ -3,8 +3,11 @@
 //! Nothing is refused here. What the API server would not have accepted is reported as a [`FieldError`] and left out, or kept as a
 //! part that matches nothing, so that files are judged as strictly as the cluster would and one bad field hides no other.
 
-mod names;
+mod cluster_policy;
+mod metadata;
+pub(super) mod names;
 mod policy;
+mod schema;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+pub use cluster_policy::{admin_network_policy, baseline_admin_network_policy, cluster_network_policy};
 pub use policy::network_policy;
 
 use super::index::NAMESPACE_NAME_LABEL;
@@ -38,6 +42,19 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong with it: `Invalid value: 70000: must be between 1 and 65535, inclusive`.
     pub message: String,
+    /// What becomes of it here.
+    pub effect: Effect,
+}
+
+/// What a part that the API server would have refused means here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is left out, or matches nothing.
+    MatchesNothing,
+    /// A part of a cluster-scoped rule: an Accept rule matches nothing by it, a Deny or Pass rule everything.
+    FailsClosed,
+    /// What was meant is plain: it counts as it is written.
+    AsWritten,
 }
 
 /// As the API server words it: `spec.ports[0].port: Invalid value: …`.
@@ -51,7 +68,11 @@ impl fmt::Display for FieldError {
 pub type FieldErrors = Vec<FieldError>;
 
 fn report(errors: &mut FieldErrors, field: impl Into<String>, message: impl Into<String>) {
-    errors.push(FieldError { field: field.into(), message: message.into() });
+    report_as(errors, field, message, Effect::MatchesNothing);
+}
+
+fn report_as(errors: &mut FieldErrors, field: impl Into<String>, message: impl Into<String>, effect: Effect) {
+    errors.push(FieldError { field: field.into(), message: message.into(), effect });
 }
 
 /// core/v1 Namespace, with the label the API server adds.
@@ -304,11 +325,11 @@ fn parse_cidr(text: &str) -> Option<IpNet> {
 }
 
 fn invalid_ip(text: &str) -> String {
-    format!("Invalid value: {text:?}: must be a valid IP address, such as 10.9.8.7 or 2001:db8::ffff")
+    format!("Invalid value: {text:?}: must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
 fn invalid_cidr(text: &str) -> String {
-    format!("Invalid value: {text:?}: must be a valid CIDR value, such as 10.9.8.0/24 or 2001:db8::/64")
+    format!("Invalid value: {text:?}: must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
 }
 
 /// A port from 1 to 65535.

@@ -27,6 +27,9 @@ use crate::flow::Protocol;
 /// Label that every namespace carries; its value is the namespace's name.
 pub(super) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// By kind and name.
+type ClusterPolicies = Arc<BTreeMap<(ClusterPolicyKind, Arc<str>), Arc<ClusterPolicy>>>;
+
 /// What is where, and which policies there are.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
@@ -36,7 +39,7 @@ pub struct Index {
     services: Namespaced<Service>,
     slices: Namespaced<EndpointSlice>,
     policies: Namespaced<NetworkPolicy>,
-    cluster_policies: Arc<BTreeMap<(ClusterPolicyKind, Arc<str>), Arc<ClusterPolicy>>>,
+    cluster_policies: ClusterPolicies,
     domain_names: Arc<BTreeMap<Arc<str>, Arc<DomainName>>>,
     pod_addresses: ByAddress<Pod>,
     node_addresses: ByAddress<Node>,

@@ -6,10 +6,12 @@
 
 mod cluster_policy;
 pub mod convert;
+pub mod domain_names;
 mod index;
 pub mod manifests;
 mod network_policy;
 mod objects;
+pub mod policy_api;
 mod selector;
 
 pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};
