@@ -6,7 +6,7 @@ use crate::cluster::{Index, Object, ObjectKey};
 use crate::flow::Protocol;
 use crate::identify::Identity;
 
-use super::compiled::{At, Compiled};
+use super::compiled::{At, Compiled, Reachability};
 use super::connection::{Connection, Profile};
 use super::evaluate::View;
 use super::explain;
@@ -90,6 +90,11 @@ impl Engine {
     /// Whether a new connection would be admitted, and why.
     pub fn explain(&self, connection: &Connection) -> Explanation {
         explain::explain(&self.view(), connection)
+    }
+
+    /// Who can reach whom on which ports, over the whole cluster.
+    pub fn reachability(&self) -> Reachability {
+        self.compiled.reachability(&self.index, &self.profile)
     }
 
     /// The verdict from the rows, where both sides are what the objects say of their addresses.

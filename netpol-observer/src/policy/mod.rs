@@ -18,6 +18,7 @@ mod fix;
 #[cfg(test)]
 mod tests;
 
+pub use compiled::{Group, GroupKind, PortRange, Reachability};
 pub use connection::{BaselineScope, Connection, OtherProtocols, Profile, TiedPriorities};
 pub use engine::Engine;
 pub use explanation::{

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use netpol_observer::flow::Protocol;
 use crate::queries::{Query, load_engine};
+use netpol_observer::flow::Protocol;
 
 const WEB: &str = "shop/web-6d4cf56db6-k2x9p";
 const WORKER: &str = "shop/worker-5b9c7d8f66-q8w2m";

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use netpol_observer::cluster::{Direction, Index, NetworkPolicy, Requirement, Rule, Selector, convert};
 use netpol_observer::flow::Protocol;
 use netpol_observer::identify::{Identity, party};
-use netpol_observer::policy::{
-    Admission, Connection, Engine, DirectionExplanation, Explanation, Fix, Profile, Remaining, Verdict,
-};
+use netpol_observer::policy::{Admission, Connection, DirectionExplanation, Engine, Explanation, Fix, Profile, Remaining, Verdict};
 use proptest::prelude::*;
 
 use clusters::{cluster, connection, policy, rule};

@@ -28,7 +28,12 @@ impl Compiled {
     }
 
     /// The ends that a peer matches.
-    pub(in crate::policy) fn ends_in<'a>(&'a self, key: &PeerKey, index: &Index, profile: &Profile) -> impl Iterator<Item = (EndId, &'a End)> {
+    pub(in crate::policy) fn ends_in<'a>(
+        &'a self,
+        key: &PeerKey,
+        index: &Index,
+        profile: &Profile,
+    ) -> impl Iterator<Item = (EndId, &'a End)> {
         let matched = self.matchers.find(key, self.world(index, profile));
         self.ends().filter(move |(id, _)| matched.yes.contains(*id))
     }

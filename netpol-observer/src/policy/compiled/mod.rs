@@ -7,6 +7,7 @@
 
 mod lookup;
 mod matchers;
+mod reach;
 mod rows;
 mod rules;
 mod set;
@@ -25,7 +26,8 @@ use super::connection::{BaselineScope, Profile};
 use super::evaluate::selects;
 use super::explanation::Verdict;
 
-pub(super) use matchers::{Matched, PeerKey};
+pub(super) use matchers::PeerKey;
+pub use reach::{Group, GroupKind, PortRange, Reachability};
 pub(super) use rows::Cell;
 pub(super) use space::{End, EndId, IdentityId};
 
@@ -125,7 +127,8 @@ impl Compiled {
             return Some(Verdict::Allow);
         }
         let mut verdict = Verdict::Allow;
-        let comes_from_own_node = source.pod.is_none() && destination.pod.is_some() && source.node.is_some() && source.node == destination.node;
+        let comes_from_own_node =
+            source.pod.is_none() && destination.pod.is_some() && source.node.is_some() && source.node == destination.node;
         let directions = [(source, destination, Direction::Egress), (destination, source, Direction::Ingress)];
         for (subject, peer, direction) in directions {
             let Some(identity) = subject.identity else { continue };
@@ -140,11 +143,6 @@ impl Compiled {
             }
         }
         Some(verdict)
-    }
-
-    /// What is admitted for an identity on a port.
-    pub(super) fn cell(&self, identity: IdentityId, direction: Direction, at: (Protocol, u16), index: &Index, profile: &Profile) -> Option<&Cell> {
-        self.row(identity, direction, index, profile)?.get(port_key(at.0, at.1)?)
     }
 
     fn row(&self, identity: IdentityId, direction: Direction, index: &Index, profile: &Profile) -> Option<&Row> {
@@ -225,11 +223,6 @@ impl Compiled {
         let policies = self.policies(self.space.identity_of(pod)?, index)?;
         let of_tier = if tier == Tier::Admin { &policies.admin } else { &policies.baseline };
         Some(of_tier.iter().map(|policy| &*policy.source))
-    }
-
-    /// The ends that a peer matches.
-    pub(super) fn matched(&self, key: &PeerKey, index: &Index, profile: &Profile) -> Matched {
-        self.matchers.find(key, self.world(index, profile))
     }
 }
 

@@ -208,7 +208,9 @@ impl<'a> Computing<'a> {
                 Wanted::Range(from, to) if (*from..=*to).contains(&key) => return AtPort::Yes,
                 Wanted::Range(..) => {}
                 Wanted::Name(name, of) if of.is_none_or(|of| of == protocol) => match self.direction {
-                    Direction::Ingress if self.ports.iter().any(|(known, of, number)| known == *name && (*of, *number) == (protocol, port)) => {
+                    Direction::Ingress
+                        if self.ports.iter().any(|(known, of, number)| known == *name && (*of, *number) == (protocol, port)) =>
+                    {
                         return AtPort::Yes;
                     }
                     Direction::Ingress => {}

@@ -57,7 +57,9 @@ pub(super) fn network_policy(source: &Arc<NetworkPolicy>, serial: u32, matchers:
         let rules = source.rules(direction).unwrap_or_default().iter();
         let compile = |peers: &Vec<Peer>| match peers.as_slice() {
             [] => Peers::Any,
-            peers => Peers::Of(peers.iter().filter_map(|peer| PeerKey::of(peer, &source.namespace)).map(|key| matchers.take(key)).collect()),
+            peers => {
+                Peers::Of(peers.iter().filter_map(|peer| PeerKey::of(peer, &source.namespace)).map(|key| matchers.take(key)).collect())
+            }
         };
         rules.map(|rule| &rule.peers).map(compile).collect()
     });

@@ -53,6 +53,20 @@ impl Bits {
         self.words.iter().all(|word| *word == 0)
     }
 
+    /// The ends that are in one of the sets and not in the other.
+    pub(super) fn differing(&self, other: &Bits) -> Vec<u32> {
+        let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(a, b)| a ^ b).collect();
+        ends_of(&words).collect()
+    }
+
+    /// Takes the end out where it is in, and in where it is not.
+    pub(super) fn flip(&mut self, end: u32) {
+        let (word, bit) = place(end);
+        if let Some(word) = self.words.get_mut(word) {
+            *word ^= bit;
+        }
+    }
+
     pub(super) fn or(&mut self, other: &Bits) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
     }
@@ -192,7 +206,9 @@ mod tests {
 
     #[test]
     fn packed_sets_hold_what_their_bits_hold() {
-        for (len, ends) in [(0, vec![]), (1, vec![0]), (64, (0..64).collect()), (65, vec![64]), (200, vec![3, 70, 199]), (200, (0..199).collect())] {
+        for (len, ends) in
+            [(0, vec![]), (1, vec![0]), (64, (0..64).collect()), (65, vec![64]), (200, vec![3, 70, 199]), (200, (0..199).collect())]
+        {
             let mut bits = Bits::none(len);
             ends.iter().for_each(|end| bits.insert(*end));
             let packed = bits.pack();

@@ -131,11 +131,6 @@ impl Space {
         self.classes.ranges.get(class as usize).copied().flatten()
     }
 
-    /// Whether the addresses of a class are IPv4.
-    pub(super) fn is_ipv4(&self, class: ClassId) -> bool {
-        self.range(class).map_or(class == Classes::IPV4, |range| range.addr().is_ipv4())
-    }
-
     /// The end of an address outside of the cluster.
     pub(super) fn external(&self, ip: IpAddr) -> Option<EndId> {
         self.end_ids.get(&(EndWho::External, self.classes.of(ip))).copied()

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::cluster::{Action, Cidr, ClusterPeer, ClusterPort, ClusterRule, Direction, DomainName, Index, Requirement, Selector};
 
+use super::View;
+use super::matching::{Ignore, Match, Namespaces, Sink, Unknown};
 use crate::policy::connection::{Case, End, Who};
 use crate::policy::explanation::Condition;
-use super::matching::{Ignore, Match, Namespaces, Sink, Unknown};
-use super::View;
 
 impl View<'_> {
     /// Whether a rule matches the connection.
@@ -108,8 +108,8 @@ fn closed<S: Sink>(why: &Arc<str>, action: Action, sink: &mut S) -> Match {
 pub(in crate::policy) fn known_names<'a>(wanted: &'a str, index: &'a Index) -> impl Iterator<Item = &'a DomainName> {
     let below = wanted.strip_prefix('*');
     let exact = index.domain_name(wanted).filter(|_| below.is_none());
-    let all = below.into_iter().flat_map(|suffix| {
-        index.domain_names().filter(move |known| known.name.len() > suffix.len() && known.name.ends_with(suffix))
-    });
+    let all = below
+        .into_iter()
+        .flat_map(|suffix| index.domain_names().filter(move |known| known.name.len() > suffix.len() && known.name.ends_with(suffix)));
     exact.into_iter().chain(all).map(|known| &**known)
 }

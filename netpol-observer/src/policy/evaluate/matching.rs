@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::cluster::{Direction, IpBlock, Peer, PolicyPort, PortNumber, Rule, Selector};
 use crate::flow::Protocol;
 
+use super::View;
 use crate::policy::connection::{Case, End, Who};
 use crate::policy::explanation::Condition;
-use super::View;
 
 /// How a condition, peer, port or rule came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +119,7 @@ impl View<'_> {
     pub(in crate::policy) fn peer<S: Sink>(&self, peer: &Peer, namespace: &str, end: &End<'_>, sink: &mut S) -> Match {
         match peer {
             Peer::Pods { namespace: None, pod: pods } => self.pods(Namespaces::Own(namespace), pods.as_ref(), end, sink),
-            Peer::Pods { namespace: Some(namespaces), pod: pods } => {
-                self.pods(Namespaces::Selected(namespaces), pods.as_ref(), end, sink)
-            }
+            Peer::Pods { namespace: Some(namespaces), pod: pods } => self.pods(Namespaces::Selected(namespaces), pods.as_ref(), end, sink),
             Peer::IpBlock(block) => self.block(block, end, sink),
             Peer::Invalid(why) => {
                 sink.fail(|| Condition::Invalid { why: why.clone() });
@@ -131,7 +129,13 @@ impl View<'_> {
     }
 
     /// Pods of the namespaces; never one in its node's network, which policies see as the node.
-    pub(in crate::policy) fn pods<S: Sink>(&self, namespaces: Namespaces<'_>, pods: Option<&Selector>, end: &End<'_>, sink: &mut S) -> Match {
+    pub(in crate::policy) fn pods<S: Sink>(
+        &self,
+        namespaces: Namespaces<'_>,
+        pods: Option<&Selector>,
+        end: &End<'_>,
+        sink: &mut S,
+    ) -> Match {
         let pod = match end.who {
             Who::Pod(pod) => pod,
             Who::Unowned => return Match::Unknown(Unknown::Owner),

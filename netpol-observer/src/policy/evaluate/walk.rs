@@ -7,9 +7,9 @@ use std::ops::{BitOr, BitOrAssign};
 
 use crate::cluster::{Action, ClusterPolicy, Direction, NetworkPolicy, Pod, Tier};
 
-use crate::policy::connection::{BaselineScope, Case, OtherProtocols, TiedPriorities, Who};
-use super::matching::{Match, Unknown};
 use super::View;
+use super::matching::{Match, Unknown};
+use crate::policy::connection::{BaselineScope, Case, OtherProtocols, TiedPriorities, Who};
 
 /// Outcome of one direction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -263,7 +263,12 @@ impl<'a> View<'a> {
     }
 
     /// What a policy of its own says: the first rule that certainly matches, and those before it that may.
-    fn cluster_rules(&self, policy: &'a ClusterPolicy, direction: Direction, case: &Case<'a>) -> (Possible, Option<RuleOf<'a>>, Option<Doubt>) {
+    fn cluster_rules(
+        &self,
+        policy: &'a ClusterPolicy,
+        direction: Direction,
+        case: &Case<'a>,
+    ) -> (Possible, Option<RuleOf<'a>>, Option<Doubt>) {
         let (mut possible, mut doubt) = (Possible::default(), None);
         for (index, rule) in policy.rules(direction).iter().enumerate() {
             match self.cluster_rule(rule, direction, case) {

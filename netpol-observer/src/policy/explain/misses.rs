@@ -3,9 +3,9 @@
 use crate::cluster::{ClusterPolicy, ClusterRule, Direction, NetworkPolicy, Rule};
 
 use crate::policy::connection::Case;
-use crate::policy::explanation::{IsolatingPolicy, PeerMiss, PolicyRef, PortMiss, RuleMiss};
-use crate::policy::evaluate::matching::Match;
 use crate::policy::evaluate::View;
+use crate::policy::evaluate::matching::Match;
+use crate::policy::explanation::{IsolatingPolicy, PeerMiss, PolicyRef, PortMiss, RuleMiss};
 
 /// The NetworkPolicies that isolate the pod, with why none of their rules admits the connection.
 pub(in crate::policy) fn isolating(view: &View<'_>, case: &Case<'_>, direction: Direction) -> Vec<IsolatingPolicy> {
@@ -40,7 +40,13 @@ fn rule_miss(view: &View<'_>, case: &Case<'_>, direction: Direction, policy: &Ne
 }
 
 /// Why a rule of the Admin or Baseline tier does not match.
-pub(in crate::policy) fn cluster_rule(view: &View<'_>, case: &Case<'_>, direction: Direction, at: (&ClusterPolicy, usize), rule: &ClusterRule) -> RuleMiss {
+pub(in crate::policy) fn cluster_rule(
+    view: &View<'_>,
+    case: &Case<'_>,
+    direction: Direction,
+    at: (&ClusterPolicy, usize),
+    rule: &ClusterRule,
+) -> RuleMiss {
     let (_, peer_end) = case.sides(direction);
     let mut miss = RuleMiss { index: at.1, origin: rule.origin.clone(), peers: Vec::new(), ports: Vec::new() };
     if view.cluster_peers(rule, &peer_end) == Match::No {

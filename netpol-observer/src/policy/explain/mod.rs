@@ -12,10 +12,10 @@ use crate::cluster::Direction;
 use crate::identify::{Identity, Party, party};
 
 use super::connection::{Case, Connection};
-use super::explanation::{Admission, DirectionExplanation, Explanation, Fix, Remaining, RuleRef, TierOutcome, TierStep, Verdict};
 use super::evaluate::matching::{Match, Unknown};
-use super::evaluate::{Changed, View};
 use super::evaluate::walk::{By, Doubt, Outcome, Possible, RuleOf, Said, Walk};
+use super::evaluate::{Changed, View};
+use super::explanation::{Admission, DirectionExplanation, Explanation, Fix, Remaining, RuleRef, TierOutcome, TierStep, Verdict};
 use super::fix;
 
 /// Whether a new connection would be admitted.

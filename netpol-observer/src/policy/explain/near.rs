@@ -2,10 +2,10 @@
 
 use crate::cluster::{Action, ClusterPolicy, Direction};
 
-use crate::policy::connection::Case;
-use crate::policy::explanation::{IsolatingPolicy, NearMiss, RuleMiss, RuleRef};
 use super::misses;
+use crate::policy::connection::Case;
 use crate::policy::evaluate::View;
+use crate::policy::explanation::{IsolatingPolicy, NearMiss, RuleMiss, RuleRef};
 
 /// Rules of the Admin and Baseline tier that are kept as near misses: a tier may hold thousands.
 const KEPT: usize = 16;

@@ -7,11 +7,11 @@ use crate::cluster::{Direction, Service};
 use crate::flow::Protocol;
 use crate::identify::{Party, ServiceCall, party};
 
-use crate::policy::connection::{Case, Connection};
 use super::{agreed, to_party, undecided};
-use crate::policy::explanation::{Explanation, Remaining, Verdict};
+use crate::policy::connection::{Case, Connection};
 use crate::policy::evaluate::View;
 use crate::policy::evaluate::walk::Outcome;
+use crate::policy::explanation::{Explanation, Remaining, Verdict};
 
 /// Name and namespace of the Service that nearly every cluster has its DNS behind, whatever serves it.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");

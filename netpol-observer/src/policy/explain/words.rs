@@ -45,7 +45,10 @@ pub(in crate::policy) fn doubt(doubt: Doubt, protocol: Protocol, sides: [&Party;
             "rules ask for domain names whose addresses are not known here, so it is open whether they match".to_owned()
         }
         Doubt::Tie(tier, priority) => {
-            format!("policies of priority {priority} in the {} tier decide differently, and the API leaves open which of them holds", tier_name(tier))
+            format!(
+                "policies of priority {priority} in the {} tier decide differently, and the API leaves open which of them holds",
+                tier_name(tier)
+            )
         }
         Doubt::Protocol if matches!(protocol, Protocol::Icmp | Protocol::Icmpv6) => {
             "policies isolate the pod, and what that means for ICMP is not defined by the API: implementations differ".to_owned()
@@ -88,18 +91,16 @@ pub(in crate::policy) fn notes(view: &View<'_>, case: &Case<'_>, direction: Dire
     }
     if !case.protocol.has_ports() {
         match outcome {
-            Outcome::Allowed(By::Profile) => notes.push(format!(
-                "{direction}: policies would deny it; the profile says that they do not speak of {}",
-                case.protocol
-            )),
+            Outcome::Allowed(By::Profile) => {
+                notes.push(format!("{direction}: policies would deny it; the profile says that they do not speak of {}", case.protocol))
+            }
             Outcome::Allowed(_) => notes.push(format!(
                 "{direction}: the rule is for every port and protocol; what policies mean for {} is not defined by the API",
                 case.protocol
             )),
-            Outcome::Denied(_) => notes.push(format!(
-                "{direction}: the profile says that policies deny {}; that is not defined by the API",
-                case.protocol
-            )),
+            Outcome::Denied(_) => {
+                notes.push(format!("{direction}: the profile says that policies deny {}; that is not defined by the API", case.protocol))
+            }
             _ => {}
         }
     }
@@ -143,7 +144,10 @@ fn ties(view: &View<'_>, case: &Case<'_>, direction: Direction, subject: &Pod, n
             {
                 let each: Vec<String> = said.iter().map(|(name, action)| format!("{name} says {action}")).collect();
                 let priority = tied.first().map_or(0, |policy| policy.priority);
-                notes.push(format!("{direction}: policies of priority {priority} disagree, and the API leaves open which holds: {}", each.join(", ")));
+                notes.push(format!(
+                    "{direction}: policies of priority {priority} disagree, and the API leaves open which holds: {}",
+                    each.join(", ")
+                ));
             }
         }
     }

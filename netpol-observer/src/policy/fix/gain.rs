@@ -45,7 +45,7 @@ pub(super) enum Breadth {
 const SHORT_RANGE: u16 = 1000;
 
 impl Opened {
-    pub(super) fn network(namespace: &Arc<str>, pods: &Selector, opens: &Rule, _is_new: bool) -> Self {
+    pub(super) fn network(namespace: &Arc<str>, pods: &Selector, opens: &Rule) -> Self {
         let keys = opens.peers.iter().filter_map(|peer: &Peer| PeerKey::of(peer, namespace));
         Opened {
             subjects: Subjects::Network(namespace.clone(), pods.clone()),
@@ -77,7 +77,6 @@ impl Opened {
 /// Counts and names whom changes admit.
 pub(super) struct Gain<'a> {
     task: &'a Task<'a>,
-    subject: Option<&'a Pod>,
 }
 
 /// A side of a newly admitted connection.
@@ -89,6 +88,16 @@ enum Named<'a> {
 }
 
 impl Named<'_> {
+    /// A range is more than the one address that called, and everybody is more than a range.
+    fn weight(self) -> usize {
+        match self {
+            Named::Workload(..) => 1,
+            Named::Block(cidr) if cidr.ends_with("/32") || cidr.ends_with("/128") => 1,
+            Named::Block(_) => 2,
+            Named::Anybody => 3,
+        }
+    }
+
     fn shown(self) -> String {
         match self {
             Named::Workload(namespace, workload) => format!("{namespace}/{}", workload.name),
@@ -100,7 +109,7 @@ impl Named<'_> {
 
 impl<'a> Gain<'a> {
     pub(super) fn new(task: &'a Task<'a>) -> Self {
-        Gain { task, subject: task.case.sides(task.direction).0.pod() }
+        Gain { task }
     }
 
     /// How many pairs of workloads the change newly admits; counting ends at `enough`.
@@ -108,12 +117,14 @@ impl<'a> Gain<'a> {
         if let Edit::Labels(relabelled) = &candidate.edit {
             return relabelled.gains(self.task, enough).len().max(1);
         }
-        let mut found = HashSet::new();
+        let (mut found, mut admitted) = (HashSet::new(), 0_usize);
         self.each(candidate, &mut |subject, peer| {
-            found.insert((subject, peer));
-            found.len() < enough
+            if found.insert((subject, peer)) {
+                admitted = admitted.saturating_add(peer.weight());
+            }
+            admitted < enough
         });
-        found.len().max(1)
+        admitted.max(1)
     }
 
     /// Who that is. The called one is always among them.
@@ -152,7 +163,7 @@ impl<'a> Gain<'a> {
                 if !cells.iter().any(|cell| gains(cell)) {
                     continue;
                 }
-                if matches!(changed, Changed::ClusterPolicy(_)) && !self.admits(changed, &subjects, pods, *end) {
+                if matches!(changed, Changed::ClusterPolicy(_)) && !self.admits(changed, &subjects, pods) {
                     continue;
                 }
                 for subject in &subjects {
@@ -174,7 +185,7 @@ impl<'a> Gain<'a> {
     }
 
     /// Whether the changed policy of the Admin or Baseline tier admits these: rules before it may decide otherwise.
-    fn admits(&self, changed: &Changed, subjects: &[&'a Arc<Pod>], peers: &[&'a Arc<Pod>], _end: u32) -> bool {
+    fn admits(&self, changed: &Changed, subjects: &[&'a Arc<Pod>], peers: &[&'a Arc<Pod>]) -> bool {
         let changed: Vec<Changed> = self.task.view.changed.iter().chain([changed]).cloned().collect();
         let view = View { changed: &changed, ..self.task.view };
         let Some(subject) = subjects.first() else { return false };
@@ -224,10 +235,7 @@ impl<'a> Gain<'a> {
         let compiled = self.task.view.compiled;
         if opened.any_peer {
             let anybody = |end: &End| matches!(end.pods.as_slice(), []) && compiled.is_external(end);
-            return compiled
-                .ends()
-                .map(|(id, end)| (id, end.pods.iter().collect(), anybody(end).then_some(Named::Anybody)))
-                .collect();
+            return compiled.ends().map(|(id, end)| (id, end.pods.iter().collect(), anybody(end).then_some(Named::Anybody))).collect();
         }
         let mut found = Vec::new();
         for key in &opened.peers {

@@ -11,7 +11,6 @@ use crate::policy::connection::{Case, End, Who};
 use crate::policy::evaluate::View;
 use crate::policy::explanation::{Condition, Manifest, NearMiss, PatchOperation};
 
-
 use super::gain::{Opened, Subjects};
 use super::{Candidate, Edit, Size, Task, patch::segment};
 
@@ -94,7 +93,8 @@ impl Relabelled {
             }
             for direction in Direction::BOTH {
                 let served = if direction == Direction::Egress { &pod.ports } else { &self.before.ports };
-                let asked = served.iter().map(|port| (port.protocol, port.port)).chain([(task.case.protocol, task.case.port.unwrap_or_default())]);
+                let asked =
+                    served.iter().map(|port| (port.protocol, port.port)).chain([(task.case.protocol, task.case.port.unwrap_or_default())]);
                 if asked.into_iter().any(|port| self.gains_with(view, pod, direction, port)) {
                     found.insert(match direction {
                         Direction::Egress => format!("{own} → {}", workload(pod)),
@@ -129,7 +129,8 @@ impl Relabelled {
 
     fn patch(&self) -> Vec<PatchOperation> {
         let labels = if self.before.workload.kind.as_ref() == "Pod" { "/metadata/labels" } else { "/spec/template/metadata/labels" };
-        let add = |(key, value): (&Arc<str>, &Arc<str>)| PatchOperation::Add { path: format!("{labels}/{}", segment(key)), value: json!(value) };
+        let add =
+            |(key, value): (&Arc<str>, &Arc<str>)| PatchOperation::Add { path: format!("{labels}/{}", segment(key)), value: json!(value) };
         self.added.iter().map(add).collect()
     }
 

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{
-    Action, Cidr, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Labels, NetworkPolicy, Operator, Peer, PolicyPort,
-    PortNumber, Rule, Selector, Subject, Tier,
+    Action, Cidr, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Labels, NetworkPolicy, Operator, Peer,
+    PolicyPort, PortNumber, Rule, Selector, Subject, Tier,
 };
 use crate::policy::explanation::Manifest;
 

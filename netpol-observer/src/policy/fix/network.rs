@@ -69,7 +69,7 @@ fn entry(task: &Task<'_>, miss: &NearMiss) -> Option<Candidate> {
     *rules_mut(&mut edited, direction).get_mut(at.index)? = changed;
     Some(Candidate {
         edits: Some(PolicyRef::of(&policy)),
-        opened: Opened::network(&edited.namespace, &edited.pod_selector, &opens, false),
+        opened: Opened::network(&edited.namespace, &edited.pod_selector, &opens),
         edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))),
         shown,
         patch: vec![test, add],
@@ -84,13 +84,18 @@ fn rule(task: &Task<'_>, policy: &Arc<NetworkPolicy>) -> Candidate {
     let (rule, shown) = task.other.rule(&policy.namespace);
     let rules = policy.rules(direction).unwrap_or_default();
     let selects = PatchOperation::Test { path: "/spec/podSelector".into(), value: manifest::selector(&policy.pod_selector) };
-    let patch = patch::add_to_list(&format!("/spec/{direction}"), rules.iter().map(|rule| manifest::rule(rule, list)), manifest::rule(&rule, list), selects);
+    let patch = patch::add_to_list(
+        &format!("/spec/{direction}"),
+        rules.iter().map(|rule| manifest::rule(rule, list)),
+        manifest::rule(&rule, list),
+        selects,
+    );
     let shown = format!("{direction} += {list} {shown}, ports {}", task.other.port);
     let mut edited = NetworkPolicy::clone(policy);
     rules_mut(&mut edited, direction).push(rule.clone());
     Candidate {
         edits: Some(PolicyRef::of(policy)),
-        opened: Opened::network(&edited.namespace, &edited.pod_selector, &rule, false),
+        opened: Opened::network(&edited.namespace, &edited.pod_selector, &rule),
         edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))),
         shown,
         patch,
@@ -122,7 +127,7 @@ fn new_policy(task: &Task<'_>, subject: &Pod) -> Option<Candidate> {
     rules_mut(&mut policy, direction).push(rule.clone());
     Some(Candidate {
         edits: None,
-        opened: Opened::network(&policy.namespace, &policy.pod_selector, &rule, true),
+        opened: Opened::network(&policy.namespace, &policy.pod_selector, &rule),
         edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(policy))),
         shown,
         patch: Vec::new(),

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::cluster::{
-    Cidr, ClusterPeer, ClusterPort, IpBlock, Labels, Operator, Peer, Pod, PolicyPort, Requirement, Rule, Selector,
-};
+use crate::cluster::{Cidr, ClusterPeer, ClusterPort, IpBlock, Labels, Operator, Peer, Pod, PolicyPort, Requirement, Rule, Selector};
 use crate::policy::connection::End;
 use crate::policy::evaluate::View;
 

@@ -5,7 +5,12 @@ use serde_json::Value;
 use crate::policy::explanation::PatchOperation;
 
 /// Appends to a list that may be absent. The `test` guards the last entry; where there is none, `otherwise`.
-pub(super) fn add_to_list(path: &str, current: impl ExactSizeIterator<Item = Value>, value: Value, otherwise: PatchOperation) -> Vec<PatchOperation> {
+pub(super) fn add_to_list(
+    path: &str,
+    current: impl ExactSizeIterator<Item = Value>,
+    value: Value,
+    otherwise: PatchOperation,
+) -> Vec<PatchOperation> {
     let len = current.len();
     match current.last() {
         Some(last) => vec![

@@ -64,7 +64,12 @@ fn full() -> Denial {
         by: None,
         isolating: vec![IsolatingPolicy {
             policy: policy.clone(),
-            rules: vec![RuleMiss { index: 0, origin: None, peers: vec![PeerMiss { index: 0, failed: conditions() }], ports: vec![port.clone()] }],
+            rules: vec![RuleMiss {
+                index: 0,
+                origin: None,
+                peers: vec![PeerMiss { index: 0, failed: conditions() }],
+                ports: vec![port.clone()],
+            }],
         }],
         nearest: vec![NearMiss { rule: rule.clone(), distance: 2, peer: conditions(), port: Some(port) }],
     };
