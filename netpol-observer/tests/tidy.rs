@@ -165,8 +165,8 @@ fn no_file_is_forgotten() {
     for package in ["netpol-observer", "netpol-observer-common", "netpol-observer-ebpf", "xtask"] {
         let package = root().join(package);
         open.extend([package.join("src/lib.rs"), package.join("src/main.rs"), package.join("build.rs")]);
-        if let Ok(tests) = fs::read_dir(package.join("tests")) {
-            for entry in tests.flatten() {
+        for targets in ["tests", "benches"] {
+            for entry in fs::read_dir(package.join(targets)).into_iter().flatten().flatten() {
                 open.extend([entry.path(), entry.path().join("main.rs")]);
             }
         }

@@ -31,6 +31,11 @@ enum Task {
         #[arg(long, value_name = "PROGRAM")]
         observer: Option<PathBuf>,
     },
+    /// Measures what the program costs; without a name: lists the benchmarks.
+    Bench {
+        #[command(subcommand)]
+        bench: Option<bench::Bench>,
+    },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
     /// What runs in the demo's pods.
@@ -55,6 +60,7 @@ fn main() -> Result<ExitCode> {
             let observer = observer.map_or_else(|| build(root, false), Ok)?;
             demo::run(DemoOptions { observer })?;
         }
+        Task::Bench { bench } => bench::run(root, bench)?,
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
@@ -62,6 +68,7 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+mod bench;
 mod test;
 
 fn cargo(root: &Path) -> Command {
