@@ -279,6 +279,13 @@ fn container_ports(written: Option<Vec<core::ContainerPort>>, container: &str, p
     }
 }
 
+/// A list without spare capacity. `collect` may keep the room of the larger items that a list is made from.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list: Vec<T> = items.collect();
+    list.shrink_to_fit();
+    list
+}
+
 fn text(text: Option<String>) -> Arc<str> {
     text.unwrap_or_default().into()
 }

@@ -6,6 +6,7 @@
 
 mod maps;
 mod object;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use object::{Counts, Kind, Object, ObjectKey};
 
 use maps::{ByAddress, Namespaced, Ranges};
+use share::Texts;
 
 use super::{
     ClusterPolicy, ClusterPolicyKind, DomainName, EndpointSlice, Labels, Namespace, NetworkPolicy, Node, Pod, PodPhase, Service,
@@ -46,6 +48,7 @@ pub struct Index {
     service_addresses: ByAddress<Service>,
     node_ports: Arc<HashMap<(u16, Protocol), Vec<NodePortHolder>>>,
     pod_ranges: Ranges,
+    texts: Texts,
 }
 
 /// A Service and the index of its port that has the node port. The API server hands out each only once; files may not.
@@ -64,7 +67,8 @@ impl Index {
             Object::EndpointSlice(slice) => {
                 self.slices.insert(&slice.namespace, &slice.name, slice.clone());
             }
-            Object::NetworkPolicy(policy) => {
+            Object::NetworkPolicy(mut policy) => {
+                self.texts.share_policy(&mut policy);
                 self.policies.insert(&policy.namespace, &policy.name, policy.clone());
             }
             Object::ClusterPolicy(policy) => {
@@ -305,7 +309,8 @@ impl Index {
         node.pod_cidrs.iter().for_each(|cidr| self.pod_ranges.remove(*cidr));
     }
 
-    fn apply_pod(&mut self, pod: Arc<Pod>) {
+    fn apply_pod(&mut self, mut pod: Arc<Pod>) {
+        self.texts.share_pod(&mut pod);
         if let Some(old) = self.pods.insert(&pod.namespace, &pod.name, pod.clone()) {
             self.pod_addresses.remove(&old, &old.ips);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::schema::{REQUIRED, at_most, at_most_long, exactly_one, part, too_few_items, unsupported, within};
-use super::{Effect, FieldErrors, annotations, labels, metadata, report, report_as, text};
+use super::{Effect, FieldErrors, annotations, exact, labels, metadata, report, report_as, text};
 use crate::cluster::policy_api::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use crate::cluster::policy_api::v1alpha2::ClusterNetworkPolicy;
 use crate::cluster::policy_api::{self as api, EgressPeer};
@@ -220,7 +220,7 @@ fn rules(written: Option<Vec<WrittenRule>>, kind: ClusterPolicyKind, direction: 
     let field = format!("spec.{direction}");
     let written = written.unwrap_or_default();
     at_most(written.len(), kind.max_items(), &field, Effect::AsWritten, errors);
-    written.into_iter().enumerate().map(|(i, written)| rule(written, kind, direction, &format!("{field}[{i}]"), errors)).collect()
+    exact(written.into_iter().enumerate().map(|(i, written)| rule(written, kind, direction, &format!("{field}[{i}]"), errors)))
 }
 
 fn rule(written: WrittenRule, kind: ClusterPolicyKind, direction: Direction, field: &str, errors: &mut FieldErrors) -> ClusterRule {
@@ -239,7 +239,7 @@ fn rule(written: WrittenRule, kind: ClusterPolicyKind, direction: Direction, fie
         Some(peers) => at_most(peers.len(), kind.max_items(), &peers_field, Effect::AsWritten, errors),
     }
     let peers = written.peers.unwrap_or_default().into_iter().enumerate();
-    let peers = peers.map(|(i, written)| peer(written, kind, action.as_ref().ok(), &format!("{peers_field}[{i}]"), errors)).collect();
+    let peers = exact(peers.map(|(i, written)| peer(written, kind, action.as_ref().ok(), &format!("{peers_field}[{i}]"), errors)));
 
     let ports_field = format!("{field}.{}", kind.ports_field());
     let mut ports = match written.ports {
@@ -252,7 +252,7 @@ fn rule(written: WrittenRule, kind: ClusterPolicyKind, direction: Direction, fie
         Some(written) => {
             at_most(written.len(), kind.max_items(), &ports_field, Effect::AsWritten, errors);
             let ports = written.into_iter().enumerate();
-            ports.map(|(i, written)| cluster_port(written, &format!("{ports_field}[{i}]"), errors)).collect()
+            exact(ports.map(|(i, written)| cluster_port(written, &format!("{ports_field}[{i}]"), errors)))
         }
     };
     if names_ports_of_addresses {

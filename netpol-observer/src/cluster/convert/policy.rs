@@ -11,7 +11,7 @@ use super::names::invalid_port_name;
 use super::schema::{REQUIRED, part, unsupported};
 use super::selector::selector;
 use super::{
-    Effect, FieldErrors, annotations, invalid_cidr, known_protocol, labels, metadata, namespace_of, parse_cidr, port_number, report,
+    Effect, FieldErrors, annotations, exact, invalid_cidr, known_protocol, labels, metadata, namespace_of, parse_cidr, port_number, report,
     report_as, text,
 };
 use crate::cluster::{Cidr, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
@@ -70,12 +70,12 @@ type WrittenRule = (Option<Vec<networking::NetworkPolicyPeer>>, Option<Vec<netwo
 fn rules(rules: Vec<WrittenRule>, field: &str, peers_field: &str, errors: &mut FieldErrors) -> Vec<Rule> {
     let compile = |(i, (peers, ports)): (usize, WrittenRule)| {
         let ports = ports.unwrap_or_default().into_iter().enumerate();
-        let ports = ports.map(|(j, port)| policy_port(port, &format!("{field}[{i}].ports[{j}]"), errors)).collect();
+        let ports = exact(ports.map(|(j, port)| policy_port(port, &format!("{field}[{i}].ports[{j}]"), errors)));
         let peers = peers.unwrap_or_default().into_iter().enumerate();
-        let peers = peers.map(|(j, written)| peer(written, &format!("{field}[{i}].{peers_field}[{j}]"), errors)).collect();
+        let peers = exact(peers.map(|(j, written)| peer(written, &format!("{field}[{i}].{peers_field}[{j}]"), errors)));
         Rule { peers, ports, origin: None }
     };
-    rules.into_iter().enumerate().map(compile).collect()
+    exact(rules.into_iter().enumerate().map(compile))
 }
 
 fn peer(peer: networking::NetworkPolicyPeer, field: &str, errors: &mut FieldErrors) -> Peer {

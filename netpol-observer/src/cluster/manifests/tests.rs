@@ -414,3 +414,38 @@ items:
         ]
     );
 }
+
+#[test]
+fn a_warning_says_what_becomes_of_the_part() {
+    let text = "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: a}
+spec:
+  tier: Adm1n
+  priority: 1001
+  subject: {namespaces: {}}
+  egress:
+  - action: Deny
+    to:
+    - networks: [10.0.0.0/40]
+";
+    let at = "ClusterNetworkPolicy a: spec";
+    assert_eq!(
+        warnings(text),
+        [
+            format!(
+                "-:6: {at}.tier: Unsupported value: \"Adm1n\": supported values: \"Admin\", \"Baseline\"\n    hint: the API server would \
+                 refuse the object; here this part matches nothing"
+            ),
+            format!(
+                "-:7: {at}.priority: Invalid value: 1001: spec.priority in body should be less than or equal to 1000\n    hint: the API \
+                 does not allow it; here it counts as it is written"
+            ),
+            format!(
+                "-:12: {at}.egress[0].to[0].networks[0]: Invalid value: \"10.0.0.0/40\": Invalid CIDR format provided\n    hint: the API \
+                 does not allow it; here an Accept rule matches nothing by it, a Deny or Pass rule everything"
+            ),
+        ]
+    );
+}
