@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use clusters::{cluster, connection, policy, rule};
 
-fn explain(connection: &Connection, index: &Index, profile: &Profile) -> netpol_observer::policy::Explanation {
+fn explain(connection: &Connection, index: &Index, profile: &Profile) -> Explanation {
     Engine::over(index.clone(), *profile).explain(connection)
 }
 
