@@ -1,10 +1,11 @@
 //! The engine: the objects, and what is worked out from them once instead of for every question.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cluster::{Index, Object, ObjectKey};
 use crate::flow::Protocol;
-use crate::identify::Identity;
+use crate::identify::{Identity, Party, party};
 
 use super::compiled::{At, Compiled, Reachability};
 use super::connection::{Connection, Profile};
@@ -72,7 +73,19 @@ impl Engine {
 
     /// Whether a new connection would be admitted.
     pub fn verdict(&self, connection: &Connection) -> Verdict {
-        self.short(connection).unwrap_or_else(|| explain::verdict(&self.view(), connection))
+        if let Some(verdict) = self.short(connection) {
+            return verdict;
+        }
+        match (&connection.destination.identity, &connection.service) {
+            (Identity::Service(_), Some(call)) => {
+                let of = |&(ip, port): &(IpAddr, u16)| {
+                    let backend = Connection { destination: party(ip, &self.index), port: Some(port), service: None, ..connection.clone() };
+                    self.short(&backend).unwrap_or_else(|| explain::verdict(&self.view(), &backend))
+                };
+                explain::agreed(call.backends.iter().map(of)).unwrap_or(Verdict::Undecided)
+            }
+            _ => explain::verdict(&self.view(), connection),
+        }
     }
 
     /// Whether a new connection between two addresses would be admitted; where a Service is called, over its endpoints.
@@ -99,10 +112,10 @@ impl Engine {
 
     /// The verdict from the rows, where both sides are what the objects say of their addresses.
     fn short(&self, connection: &Connection) -> Option<Verdict> {
-        let side = |party: &crate::identify::Party| -> Option<At<'_>> {
+        let side = |party: &Party| -> Option<At<'_>> {
             let at = self.compiled.at(party.ip, &self.index)?;
             let is_it = match (&party.identity, at.pod) {
-                (Identity::Pod(pod), Some(here)) => std::sync::Arc::ptr_eq(pod, here),
+                (Identity::Pod(pod), Some(here)) => Arc::ptr_eq(pod, here),
                 (Identity::Node(_), None) => at.is_node(),
                 (Identity::External, None) => !at.is_node(),
                 _ => false,

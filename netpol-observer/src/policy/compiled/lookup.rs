@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::rows::port_key;
+use super::rows::{PortKey, port_key};
 use super::space::{End, EndId, EndWho, IdentityId};
 use super::{Cell, Compiled, PeerKey};
 use crate::cluster::{Direction, Index, Pod, PolicyPort, PortNumber};
@@ -65,38 +65,47 @@ impl Compiled {
     }
 
     /// What is admitted for an identity on these ports; all ports where none is given.
-    pub(in crate::policy) fn cells(
-        &self,
+    pub(in crate::policy) fn cells<'a>(
+        &'a self,
         identity: IdentityId,
         direction: Direction,
         ports: &[PolicyPort],
         index: &Index,
         profile: &Profile,
-    ) -> Vec<&Cell> {
+    ) -> Vec<Cell<'a>> {
         let Some(row) = self.row(identity, direction, index, profile) else { return Vec::new() };
-        let between = |protocol: Protocol, from: u16, to: u16| {
-            let keys = port_key(protocol, from).zip(port_key(protocol, to));
-            keys.into_iter().flat_map(|(from, to)| row.between(from, to))
+        let single = |port: &PolicyPort| matches!(port.port, PortNumber::Number(_)).then_some(());
+        let mut keys: Vec<PortKey> = Vec::new();
+        // The starts of all intervals are needed for ranges only.
+        let starts = if !ports.is_empty() && ports.iter().all(|port| single(port).is_some()) { Vec::new() } else { row.starts() };
+        let mut between = |protocol: Protocol, from: u16, to: u16| {
+            let Some((from, to)) = port_key(protocol, from).zip(port_key(protocol, to)) else { return };
+            keys.push(from);
+            keys.extend(starts.iter().filter(|start| (from..=to).contains(*start)));
         };
-        if ports.is_empty() {
-            return row.cells.iter().collect();
-        }
-        let mut cells: Vec<&Cell> = Vec::new();
         for wanted in ports {
             match &wanted.port {
-                PortNumber::Any => cells.extend(between(wanted.protocol, 0, u16::MAX)),
-                PortNumber::Number(number) => cells.extend(between(wanted.protocol, *number, *number)),
-                PortNumber::Range(from, to) => cells.extend(between(wanted.protocol, *from, *to)),
+                PortNumber::Any => between(wanted.protocol, 0, u16::MAX),
+                PortNumber::Number(number) => between(wanted.protocol, *number, *number),
+                PortNumber::Range(from, to) => between(wanted.protocol, *from, *to),
                 PortNumber::Name(name) => {
                     for (protocol, number, _) in self.space.named(name).filter(|(protocol, ..)| *protocol == wanted.protocol) {
-                        cells.extend(between(protocol, number, number));
+                        between(protocol, number, number);
                     }
                 }
                 PortNumber::Invalid(_) => {}
             }
         }
-        cells.sort_by_key(|cell| std::ptr::from_ref(*cell));
-        cells.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        if ports.is_empty() {
+            keys.clone_from(&starts);
+        }
+        let computing = self.computing(identity, direction, index, profile);
+        let mut cells: Vec<Cell<'a>> = Vec::new();
+        for cell in keys.into_iter().filter_map(|key| computing.cell(row, key)) {
+            if !cells.iter().any(|known| known.is(&cell)) {
+                cells.push(cell);
+            }
+        }
         cells
     }
 }

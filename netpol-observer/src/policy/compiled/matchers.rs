@@ -204,7 +204,7 @@ fn pack(sorted: Vec<EndId>, len: usize) -> Set {
     sorted.iter().for_each(|end| bits.insert(*end));
     match bits.pack() {
         // Ends that are still to come need not match.
-        Set::All => Set::Many(bits.words().into()),
+        Set::All | Set::AllBut(_) => Set::Many(bits.words().into()),
         packed => packed,
     }
 }

@@ -22,7 +22,7 @@ use crate::cluster::{ClusterPolicy, ClusterPolicyKind, Direction, Index, Network
 use crate::flow::Protocol;
 use crate::identify::is_special;
 
-use super::connection::{BaselineScope, Profile};
+use super::connection::{BaselineScope, Case, Profile, Who};
 use super::evaluate::selects;
 use super::explanation::Verdict;
 
@@ -32,7 +32,7 @@ pub(super) use rows::Cell;
 pub(super) use space::{End, EndId, IdentityId};
 
 use matchers::{Matchers, World};
-use rows::{Computing, Row, TierRow, port_key};
+use rows::{Computing, PortKey, Row, TierRow, port_key};
 use rules::{Compiled as CompiledPolicy, slot};
 use space::{Place, Space};
 
@@ -68,17 +68,17 @@ type TierKey = (Tier, Box<[u32]>, Direction, Box<[space::NamedPort]>);
 #[derive(Debug, Default)]
 struct Subject {
     policies: OnceLock<Box<SubjectPolicies>>,
-    rows: [OnceLock<Arc<Row>>; 2],
+    rows: [OnceLock<Row>; 2],
 }
 
 /// The policies that select an identity.
 #[derive(Debug)]
 struct SubjectPolicies {
     /// Those that isolate it for egress and for ingress, by name.
-    network: [Box<[Arc<CompiledPolicy<NetworkPolicy>>]>; 2],
+    network: [Arc<[Arc<CompiledPolicy<NetworkPolicy>>]>; 2],
     /// By priority and name.
-    admin: Box<[Arc<CompiledPolicy<ClusterPolicy>>]>,
-    baseline: Box<[Arc<CompiledPolicy<ClusterPolicy>>]>,
+    admin: Arc<[Arc<CompiledPolicy<ClusterPolicy>>]>,
+    baseline: Arc<[Arc<CompiledPolicy<ClusterPolicy>>]>,
 }
 
 /// One side of a connection, found by its address.
@@ -135,43 +135,46 @@ impl Compiled {
             if direction == Direction::Ingress && comes_from_own_node {
                 continue;
             }
-            let cell = self.row(identity, direction, index, profile)?.get(key)?;
-            if cell.open.contains(peer.end) {
-                verdict = Verdict::Undecided;
-            } else if !cell.allow.contains(peer.end) {
-                return Some(Verdict::Deny);
+            match self.cell(identity, direction, key, index, profile)?.possible(peer.end) {
+                (true, false) => {}
+                (false, _) => return Some(Verdict::Deny),
+                (true, true) => verdict = Verdict::Undecided,
             }
         }
         Some(verdict)
     }
 
+    /// What the tiers say for an identity on a port.
+    fn cell<'a>(&'a self, identity: IdentityId, direction: Direction, key: PortKey, index: &Index, profile: &Profile) -> Option<Cell<'a>> {
+        self.computing(identity, direction, index, profile).cell(self.row(identity, direction, index, profile)?, key)
+    }
+
+    fn computing<'a>(&'a self, identity: IdentityId, direction: Direction, index: &'a Index, profile: &'a Profile) -> Computing<'a> {
+        let ports = self.space.identity(identity).map(|identity| identity.ports.as_slice()).unwrap_or_default();
+        Computing { world: self.world(index, profile), matchers: &self.matchers, direction, ports }
+    }
+
     fn row(&self, identity: IdentityId, direction: Direction, index: &Index, profile: &Profile) -> Option<&Row> {
         let subject = self.subjects.get(identity as usize)?;
-        Some(subject.rows[slot(direction)].get_or_init(|| Arc::new(self.compute(identity, direction, index, profile))))
-    }
-
-    fn compute(&self, identity: IdentityId, direction: Direction, index: &Index, profile: &Profile) -> Row {
-        let ports = self.space.identity(identity).map(|identity| identity.ports.as_slice()).unwrap_or_default();
-        let computing = Computing { world: self.world(index, profile), matchers: &self.matchers, direction, ports };
-        let none = SubjectPolicies { network: [Box::default(), Box::default()], admin: Box::default(), baseline: Box::default() };
-        let policies = self.policies(identity, index).unwrap_or(&none);
-        let admin = self.cluster_row(Tier::Admin, &policies.admin, &computing);
-        let network = &policies.network[slot(direction)];
-        let serials = network.iter().map(|policy| policy.serial).collect();
-        let network = self.tier_row((Tier::NetworkPolicy, serials), &computing, &rows::Tier::Network(network));
-        let is_isolated = policies.network.iter().any(|policies| !policies.is_empty());
-        let is_beyond = profile.baseline == BaselineScope::PerPod && is_isolated;
-        let baseline = (!is_beyond).then(|| self.cluster_row(Tier::Baseline, &policies.baseline, &computing));
-        rows::through(&admin, &network, baseline.as_deref())
-    }
-
-    fn cluster_row(&self, tier: Tier, policies: &[Arc<CompiledPolicy<ClusterPolicy>>], computing: &Computing<'_>) -> Arc<TierRow> {
-        let serials = policies.iter().map(|policy| policy.serial).collect();
-        self.tier_row((tier, serials), computing, &rows::Tier::Cluster(policies))
+        let policies = self.policies(identity, index)?;
+        Some(subject.rows[slot(direction)].get_or_init(|| {
+            let computing = self.computing(identity, direction, index, profile);
+            let is_isolated = policies.network.iter().any(|policies| !policies.is_empty());
+            let is_beyond = profile.baseline == BaselineScope::PerPod && is_isolated;
+            let network = &policies.network[slot(direction)];
+            let serials = network.iter().map(|policy| policy.serial).collect();
+            let network = self.tier_row((Tier::NetworkPolicy, serials), &computing, rows::Tier::Network(network.clone()));
+            let cluster = |tier, policies: &Arc<[Arc<CompiledPolicy<ClusterPolicy>>]>| {
+                let serials = policies.iter().map(|policy| policy.serial).collect();
+                self.tier_row((tier, serials), &computing, rows::Tier::Cluster(policies.clone()))
+            };
+            let baseline = (!is_beyond).then(|| cluster(Tier::Baseline, &policies.baseline));
+            Row::new(cluster(Tier::Admin, &policies.admin), network, baseline)
+        }))
     }
 
     /// What a tier says; worked out once for all identities under the same policies.
-    fn tier_row(&self, (tier, serials): (Tier, Box<[u32]>), computing: &Computing<'_>, policies: &rows::Tier<'_>) -> Arc<TierRow> {
+    fn tier_row(&self, (tier, serials): (Tier, Box<[u32]>), computing: &Computing<'_>, policies: rows::Tier) -> Arc<TierRow> {
         // Named ports are those of the destination: of ingress, this identity.
         let ports = if computing.direction == Direction::Ingress { computing.ports } else { &[] };
         let key = (tier, serials, computing.direction, ports.into());
@@ -212,15 +215,48 @@ impl Compiled {
         }))
     }
 
+    /// What policies see of a pod, if any of its addresses is kept.
+    fn identity_of(&self, pod: &Pod) -> Option<IdentityId> {
+        let ip = pod.ips.first().map(IpAddr::to_canonical);
+        match ip.and_then(|ip| self.space.place(ip)) {
+            Some(Place::Pod { pod: here, identity, .. }) if std::ptr::eq(&**here, pod) => Some(*identity),
+            _ => self.space.identity_of(pod),
+        }
+    }
+
+    /// Whether a tier of cluster-scoped policies certainly has no rule that matches, as far as that is known without looking at rules.
+    pub(super) fn is_silent(&self, tier: Tier, case: &Case<'_>, direction: Direction, index: &Index, profile: &Profile) -> bool {
+        let (own, other) = case.sides(direction);
+        let quick = || {
+            let identity = self.identity_of(own.pod()?)?;
+            let at = self.at(other.ip, index)?;
+            let is_it = match (other.who, at.pod) {
+                (Who::Pod(pod), Some(here)) => std::ptr::eq(&**here, pod),
+                (Who::Node, None) => at.is_node(),
+                (Who::External, None) => !at.is_node(),
+                _ => false,
+            };
+            let key = port_key(case.protocol, case.port?)?;
+            is_it.then(|| self.cell(identity, direction, key, index, profile))?.map(|cell| cell.is_silent(tier, at.end))
+        };
+        quick().unwrap_or(false)
+    }
+
+    /// How many policies of a tier with rules for the direction select a pod.
+    pub(super) fn tier_size(&self, pod: &Pod, tier: Tier, direction: Direction, index: &Index) -> usize {
+        let policies = self.cluster_policies(pod, tier, index).into_iter().flatten();
+        policies.filter(|policy| !policy.rules(direction).is_empty()).count()
+    }
+
     /// The NetworkPolicies that isolate a pod, by name; none known for a pod that no address is kept of.
     pub(super) fn isolating(&self, pod: &Pod, direction: Direction, index: &Index) -> Option<impl Iterator<Item = &NetworkPolicy>> {
-        let policies = self.policies(self.space.identity_of(pod)?, index)?;
+        let policies = self.policies(self.identity_of(pod)?, index)?;
         Some(policies.network[slot(direction)].iter().map(|policy| &*policy.source))
     }
 
     /// The policies of a tier that have the pod among their subjects, in the order in which they are asked.
     pub(super) fn cluster_policies(&self, pod: &Pod, tier: Tier, index: &Index) -> Option<impl Iterator<Item = &ClusterPolicy>> {
-        let policies = self.policies(self.space.identity_of(pod)?, index)?;
+        let policies = self.policies(self.identity_of(pod)?, index)?;
         let of_tier = if tier == Tier::Admin { &policies.admin } else { &policies.baseline };
         Some(of_tier.iter().map(|policy| &*policy.source))
     }

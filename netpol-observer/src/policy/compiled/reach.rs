@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Compiled;
-use super::rows::{Cell, PortKey, Row, port_key, port_of};
+use super::rows::{Cell, Computing, PortKey, Row, TierRow, port_key, port_of};
 use super::set::{Bits, Set};
 use super::space::{EndId, EndWho};
 use crate::cluster::{Direction, Index, Pod};
@@ -121,7 +121,7 @@ fn range(from: PortKey, end: PortKey) -> PortRange {
 /// An end with its rows; nodes and the outside have none and are admitted.
 struct Member<'a> {
     end: EndId,
-    rows: [Option<&'a Row>; 2],
+    rows: [Option<(&'a Row, Computing<'a>)>; 2],
 }
 
 impl Compiled {
@@ -140,7 +140,10 @@ impl Compiled {
                 EndWho::Pod(identity) => Some(*identity),
                 EndWho::Node(_) | EndWho::External => None,
             };
-            let rows = Direction::BOTH.map(|direction| self.row(identity?, direction, index, profile));
+            let rows = Direction::BOTH.map(|direction| {
+                let row = self.row(identity?, direction, index, profile)?;
+                Some((row, self.computing(identity?, direction, index, profile)))
+            });
             members.push(Member { end: id, rows });
             groups.push(Group { kind, pods: end.pods.clone() });
         }
@@ -152,19 +155,11 @@ impl Compiled {
 
 /// Every port at which something begins to differ for somebody; each protocol begins one.
 fn starts(members: &[Member<'_>]) -> Vec<PortKey> {
+    let mut tiers: Vec<&Arc<TierRow>> = members.iter().flat_map(|member| &member.rows).flatten().flat_map(|(row, _)| row.tiers()).collect();
+    tiers.sort_unstable_by_key(|tier| Arc::as_ptr(tier));
+    tiers.dedup_by(|a, b| Arc::ptr_eq(a, b));
     let mut starts: Vec<PortKey> = vec![0, 1 << 16, 2 << 16];
-    let mut seen: Vec<*const Row> = Vec::new();
-    for row in members.iter().flat_map(|member| member.rows).flatten() {
-        seen.push(row);
-    }
-    seen.sort_unstable();
-    seen.dedup();
-    for row in members.iter().flat_map(|member| member.rows).flatten() {
-        if let Ok(at) = seen.binary_search(&std::ptr::from_ref(row)) {
-            seen.remove(at);
-            starts.extend(row.starts.iter());
-        }
-    }
+    starts.extend(tiers.into_iter().flat_map(|tier| tier.starts()));
     starts.sort_unstable();
     starts.dedup();
     starts
@@ -178,9 +173,9 @@ struct Sweep<'a> {
     /// Per destination: the sources whose egress admits it.
     leaving: Vec<Bits>,
     /// Per source: its egress cell of the port before.
-    egress: Vec<Option<&'a Cell>>,
+    egress: Vec<Option<Cell<'a>>>,
     /// Per destination: its ingress cell of the port before, and the sources in it by position.
-    ingress: Vec<(Option<&'a Cell>, Bits)>,
+    ingress: Vec<(Option<Cell<'a>>, Bits)>,
 }
 
 impl<'a> Sweep<'a> {
@@ -229,19 +224,16 @@ impl<'a> Sweep<'a> {
 
     /// What sources may leave for.
     fn leave(&mut self, start: PortKey, is_changed: &mut [bool]) {
+        let ends = self.position.len();
         for (from, member) in (0_u32..).zip(self.members) {
-            let cell = member.rows[0].and_then(|row| row.get(start));
             let Some(before) = self.egress.get_mut(from as usize) else { continue };
             let is_first = start == 0;
-            if !is_first && is_same(*before, cell) {
+            let cell = member.rows[0].as_ref().and_then(|(row, computing)| computing.cell(row, start));
+            if !is_first && is_same(before.as_ref(), cell.as_ref()) {
                 continue;
             }
-            let ends = self.position.len();
-            let admitted = |cell: Option<&Cell>, has_row: bool| {
-                if has_row { cell.map_or_else(|| Bits::none(ends), |cell| cell.allow.bits(ends)) } else { Bits::all(ends) }
-            };
-            let now = admitted(cell, member.rows[0].is_some());
-            let then = if is_first { Bits::none(ends) } else { admitted(*before, member.rows[0].is_some()) };
+            let now = member.admitted(0, cell.as_ref(), ends);
+            let then = if is_first { Bits::none(ends) } else { member.admitted(0, before.as_ref(), ends) };
             for end in now.differing(&then) {
                 let Some(to) = self.position.get(end as usize).copied().flatten() else { continue };
                 if let (Some(leaving), Some(changed)) = (self.leaving.get_mut(to as usize), is_changed.get_mut(to as usize)) {
@@ -255,34 +247,38 @@ impl<'a> Sweep<'a> {
 
     /// Whom destinations let in.
     fn arrive(&mut self, start: PortKey, is_changed: &mut [bool]) {
-        let count = self.members.len();
+        let (count, ends) = (self.members.len(), self.position.len());
         for ((member, slot), changed) in self.members.iter().zip(&mut self.ingress).zip(is_changed) {
-            let cell = member.rows[1].and_then(|row| row.get(start));
-            if start != 0 && is_same(slot.0, cell) {
+            let cell = member.rows[1].as_ref().and_then(|(row, computing)| computing.cell(row, start));
+            if start != 0 && is_same(slot.0.as_ref(), cell.as_ref()) {
                 continue;
             }
-            let sources = match (member.rows[1], cell) {
-                (None, _) | (_, Some(Cell { allow: Set::All, .. })) => Bits::all(count),
-                (Some(_), None) => Bits::none(count),
-                (Some(_), Some(cell)) => {
-                    let mut sources = Bits::none(count);
-                    for end in cell.allow.bits(self.position.len()).iter() {
-                        if let Some(from) = self.position.get(end as usize).copied().flatten() {
-                            sources.insert(from);
-                        }
-                    }
-                    sources
+            let mut sources = Bits::none(count);
+            for end in member.admitted(1, cell.as_ref(), ends).iter() {
+                if let Some(from) = self.position.get(end as usize).copied().flatten() {
+                    sources.insert(from);
                 }
-            };
+            }
             *slot = (cell, sources);
             *changed = true;
         }
     }
 }
 
-fn is_same(a: Option<&Cell>, b: Option<&Cell>) -> bool {
+impl Member<'_> {
+    /// The ends that are admitted; all where no policy speaks of the member.
+    fn admitted(&self, direction: usize, cell: Option<&Cell<'_>>, ends: usize) -> Bits {
+        match (self.rows.get(direction), cell) {
+            (Some(Some(_)), Some(cell)) => cell.admitted(ends),
+            (Some(Some(_)), None) => Bits::none(ends),
+            _ => Bits::all(ends),
+        }
+    }
+}
+
+fn is_same(a: Option<&Cell<'_>>, b: Option<&Cell<'_>>) -> bool {
     match (a, b) {
-        (Some(a), Some(b)) => std::ptr::eq(a, b),
+        (Some(a), Some(b)) => a.is(b),
         (None, None) => true,
         _ => false,
     }

@@ -1,15 +1,15 @@
-//! Rows: for one identity and direction, which ends are admitted on which ports, through all tiers.
+//! Rows: for one identity and direction, what each tier says of every end, by ports.
 //!
 //! The same walk as `evaluate::walk`, over all ends at once. What a tier says depends on the policies that select the identity only, so
 //! that identities under the same policies share it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::matchers::{Matchers, World};
 use super::rules::{Compiled, Peers};
 use super::set::{Bits, Set};
 use super::space::{EndId, NamedPort};
-use crate::cluster::{Action, ClusterPolicy, ClusterPort, Direction, NetworkPolicy, PolicyPort, PortNumber};
+use crate::cluster::{Action, ClusterPolicy, ClusterPort, Direction, NetworkPolicy, PolicyPort, PortNumber, Tier as OfTier};
 use crate::flow::Protocol;
 use crate::policy::connection::TiedPriorities;
 
@@ -46,52 +46,51 @@ impl<T> ByPort<T> {
         self.cell(interval)
     }
 
-    /// The entries of the intervals that have a key in `from..=to`.
-    pub(super) fn between(&self, from: PortKey, to: PortKey) -> impl Iterator<Item = &T> {
-        let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
-        let end = self.starts.partition_point(|start| *start <= to);
-        (first..end).filter_map(|interval| self.cell(interval))
-    }
-
-    fn index(&self, key: PortKey) -> Option<u16> {
-        let interval = self.starts.partition_point(|start| *start <= key).checked_sub(1)?;
-        self.at.get(interval).copied()
-    }
-
     /// The entry of an interval.
     pub(super) fn cell(&self, interval: usize) -> Option<&T> {
         self.cells.get(usize::from(*self.at.get(interval)?))
     }
 }
 
-/// What is admitted on the ports of an interval.
+/// For one identity and direction: what each tier says.
 #[derive(Clone, Debug)]
-pub(in crate::policy) struct Cell {
-    /// Ends that are certainly admitted.
-    pub(in crate::policy) allow: Set,
-    /// Ends of which that cannot be decided.
-    pub(in crate::policy) open: Set,
-    /// Ends that are certainly denied because NetworkPolicies isolate the pod.
-    pub(in crate::policy) isolated: Set,
+pub(super) struct Row {
+    admin: Arc<TierRow>,
+    network: Arc<TierRow>,
+    /// Absent where the profile ends it for the pod.
+    baseline: Option<Arc<TierRow>>,
 }
 
-pub(super) type Row = ByPort<Cell>;
+/// What the tiers say on one port.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::policy) struct Cell<'a> {
+    admin: &'a TierCell,
+    network: &'a TierCell,
+    baseline: Option<&'a TierCell>,
+}
 
-/// What one tier says of each end: the sets may overlap where it is not certain.
-#[derive(Clone, Debug)]
+/// What one tier says of each end on some ports: the sets overlap where it is not certain.
+#[derive(Clone, Debug, Default)]
 pub(super) struct TierCell {
-    accept: Bits,
-    deny: Bits,
-    /// Goes on to the next tier: by a Pass rule, or because no rule matches.
-    rest: Bits,
+    accept: Set,
+    deny: Set,
+    pass: Set,
+    /// No rule matches, and no NetworkPolicy isolates.
+    silent: Set,
 }
 
-pub(super) type TierRow = ByPort<TierCell>;
+/// What one tier says, by ports. Cells are worked out when they are first asked for.
+#[derive(Debug)]
+pub(super) struct TierRow {
+    policies: Tier,
+    ports: ByPort<(Vec<AtPort>, OnceLock<TierCell>)>,
+}
 
 /// The policies of a tier that select an identity.
-pub(super) enum Tier<'a> {
-    Network(&'a [Arc<Compiled<NetworkPolicy>>]),
-    Cluster(&'a [Arc<Compiled<ClusterPolicy>>]),
+#[derive(Clone, Debug)]
+pub(super) enum Tier {
+    Network(Arc<[Arc<Compiled<NetworkPolicy>>]>),
+    Cluster(Arc<[Arc<Compiled<ClusterPolicy>>]>),
 }
 
 /// How a rule's ports compare with one key.
@@ -130,12 +129,9 @@ enum Wanted<'a> {
 }
 
 impl<'a> Computing<'a> {
-    /// What a tier says.
-    pub(super) fn tier(&self, tier: &Tier<'_>) -> TierRow {
-        let rules: Vec<Vec<Rule<'_>>> = match tier {
-            Tier::Network(policies) => policies.iter().map(|policy| self.network_rules(policy)).collect(),
-            Tier::Cluster(policies) => policies.iter().map(|policy| cluster_rules(policy, self.direction)).collect(),
-        };
+    /// Where on the ports a tier may differ.
+    pub(super) fn tier(&self, policies: Tier) -> TierRow {
+        let rules = self.rules(&policies);
         let mut starts = vec![0];
         for wanted in rules.iter().flatten().flat_map(|rule| &rule.ports) {
             self.bounds(wanted, &mut starts);
@@ -143,18 +139,38 @@ impl<'a> Computing<'a> {
         starts.sort_unstable();
         starts.dedup();
         starts.retain(|start| *start < PORTS * 3);
-        let (mut cells, mut at): (Vec<(Vec<AtPort>, TierCell)>, Vec<u16>) = (Vec::new(), Vec::new());
+        let (mut cells, mut at): (Vec<(Vec<AtPort>, OnceLock<TierCell>)>, Vec<u16>) = (Vec::new(), Vec::new());
         for start in &starts {
             let signature: Vec<AtPort> = rules.iter().flatten().map(|rule| self.at_port(rule, *start)).collect();
             let known = cells.iter().position(|(of, _)| *of == signature);
             let cell = known.unwrap_or_else(|| {
-                let cell = self.tier_cell(tier, &rules, &signature);
-                cells.push((signature, cell));
+                cells.push((signature, OnceLock::new()));
                 cells.len() - 1
             });
             at.push(u16::try_from(cell).unwrap_or(u16::MAX));
         }
-        ByPort { starts: starts.into(), at: at.into(), cells: cells.into_iter().map(|(_, cell)| cell).collect() }
+        drop(rules);
+        TierRow { policies, ports: ByPort { starts: starts.into(), at: at.into(), cells: cells.into() } }
+    }
+
+    /// What the tiers say on a port.
+    pub(super) fn cell<'r>(&self, row: &'r Row, key: PortKey) -> Option<Cell<'r>> {
+        let of = |row: &'r TierRow| {
+            let (signature, cell) = row.ports.get(key)?;
+            Some(cell.get_or_init(|| self.tier_cell(&row.policies, &self.rules(&row.policies), signature)))
+        };
+        let baseline = match &row.baseline {
+            Some(row) => Some(of(row)?),
+            None => None,
+        };
+        Some(Cell { admin: of(&row.admin)?, network: of(&row.network)?, baseline })
+    }
+
+    fn rules<'p>(&self, policies: &'p Tier) -> Vec<Vec<Rule<'p>>> {
+        match policies {
+            Tier::Network(policies) => policies.iter().map(|policy| self.network_rules(policy)).collect(),
+            Tier::Cluster(policies) => policies.iter().map(|policy| cluster_rules(policy, self.direction)).collect(),
+        }
     }
 
     fn network_rules<'p>(&self, policy: &'p Compiled<NetworkPolicy>) -> Vec<Rule<'p>> {
@@ -227,74 +243,60 @@ impl<'a> Computing<'a> {
         if ends.is_empty() { AtPort::No } else { AtPort::For(ends) }
     }
 
-    fn tier_cell(&self, tier: &Tier<'_>, rules: &[Vec<Rule<'_>>], signature: &[AtPort]) -> TierCell {
+    fn tier_cell(&self, tier: &Tier, rules: &[Vec<Rule<'_>>], signature: &[AtPort]) -> TierCell {
         let len = self.world.space.len();
-        let mut cell = TierCell { accept: Bits::none(len), deny: Bits::none(len), rest: Bits::all(len) };
+        let none = || Bits::none(len);
         let mut signature = signature.iter();
         match tier {
-            Tier::Network([]) => {}
+            Tier::Network(policies) if policies.is_empty() => TierCell { silent: Set::All, ..TierCell::default() },
             Tier::Network(_) => {
                 // Isolated: what no rule certainly admits may be denied.
-                let mut may = Bits::none(len);
+                let (mut accept, mut may) = (none(), none());
                 for rule in rules.iter().flatten() {
                     let Some(at) = signature.next() else { break };
                     self.matched(rule, at, |yes, maybe| {
-                        cell.accept.or_set(yes);
+                        accept.or_set(yes);
                         may.or_set(maybe);
                     });
                 }
-                cell.deny = Bits::all(len);
-                cell.deny.minus(&cell.accept);
-                cell.accept.or(&may);
-                cell.rest = Bits::none(len);
+                let mut deny = Bits::all(len);
+                deny.minus(&accept);
+                accept.or(&may);
+                TierCell { accept: accept.pack(), deny: deny.pack(), ..TierCell::default() }
             }
             Tier::Cluster(policies) => {
+                let (mut accept, mut deny, mut pass) = (none(), none(), none());
                 let mut live = Bits::all(len);
-                let mut passed = Bits::none(len);
                 let by_name = self.world.profile.tied_priorities == TiedPriorities::ByName;
                 let mut of_policy = rules.iter();
                 for tied in policies.chunk_by(|a, b| !by_name && a.source.priority == b.source.priority) {
-                    let before = live.clone();
-                    let mut silent = Bits::none(len);
+                    // What one of those with the same priority decides is decided: only what all leave goes on.
+                    let mut left_by_all = live.clone();
                     for _ in tied {
-                        let mut left = before.clone();
+                        let mut left = live.clone();
                         for rule in of_policy.next().into_iter().flatten() {
                             let Some(at) = signature.next() else { break };
                             self.matched(rule, at, |yes, maybe| {
                                 let target = match rule.action {
-                                    Action::Accept => &mut cell.accept,
-                                    Action::Deny => &mut cell.deny,
-                                    Action::Pass => &mut passed,
+                                    Action::Accept => &mut accept,
+                                    Action::Deny => &mut deny,
+                                    Action::Pass => &mut pass,
                                 };
                                 target.or_both(&left, yes);
                                 target.or_both(&left, maybe);
                             });
                             self.matched(rule, at, |yes, _| left.minus_set(yes));
                         }
-                        if tied.len() == 1 {
-                            silent = left;
-                        } else {
-                            // What one of them decides is decided: only what all leave goes on.
-                            let mut decided = before.clone();
-                            decided.minus(&left);
-                            silent.or(&decided);
-                        }
+                        left_by_all.and(&left);
                     }
-                    if tied.len() > 1 {
-                        let mut left = before;
-                        left.minus(&silent);
-                        silent = left;
-                    }
-                    live = silent;
+                    live = left_by_all;
                     if live.is_empty() {
                         break;
                     }
                 }
-                live.or(&passed);
-                cell.rest = live;
+                TierCell { accept: accept.pack(), deny: deny.pack(), pass: pass.pack(), silent: live.pack() }
             }
         }
-        cell
     }
 
     /// Hands over the ends that a rule matches at this port, a set after the other.
@@ -349,50 +351,88 @@ fn wanted(port: &PolicyPort) -> Option<Wanted<'_>> {
     }
 }
 
-/// The tiers one after the other. `baseline` is absent where the profile ends it for the pod.
-pub(super) fn through(admin: &TierRow, network: &TierRow, baseline: Option<&TierRow>) -> Row {
-    let mut starts: Vec<PortKey> = admin.starts.iter().chain(&network.starts).copied().collect();
-    starts.extend(baseline.into_iter().flat_map(|row| &row.starts));
-    starts.sort_unstable();
-    starts.dedup();
-    let (mut cells, mut at): (Vec<([u16; 3], Cell)>, Vec<u16>) = (Vec::new(), Vec::new());
-    for start in &starts {
-        let of = |row: &TierRow| row.index(*start).unwrap_or(u16::MAX);
-        let signature = [of(admin), of(network), baseline.map_or(u16::MAX, of)];
-        let known = cells.iter().position(|(of, _)| *of == signature);
-        let cell = known.unwrap_or_else(|| {
-            let cell = combined(admin.get(*start), network.get(*start), baseline.and_then(|row| row.get(*start)));
-            cells.push((signature, cell));
-            cells.len() - 1
-        });
-        at.push(u16::try_from(cell).unwrap_or(u16::MAX));
+impl Row {
+    pub(super) fn new(admin: Arc<TierRow>, network: Arc<TierRow>, baseline: Option<Arc<TierRow>>) -> Self {
+        Row { admin, network, baseline }
     }
-    ByPort { starts: starts.into(), at: at.into(), cells: cells.into_iter().map(|(_, cell)| cell).collect() }
+
+    /// First keys of the intervals within which nothing differs.
+    pub(super) fn starts(&self) -> Vec<PortKey> {
+        let tiers = [Some(&self.admin), Some(&self.network), self.baseline.as_ref()];
+        let mut starts: Vec<PortKey> = tiers.into_iter().flatten().flat_map(|row| &row.ports.starts).copied().collect();
+        starts.sort_unstable();
+        starts.dedup();
+        starts
+    }
+
+    /// What is shared with all other rows of the same policies.
+    pub(super) fn tiers(&self) -> impl Iterator<Item = &Arc<TierRow>> {
+        [&self.admin, &self.network].into_iter().chain(&self.baseline)
+    }
 }
 
-fn combined(admin: Option<&TierCell>, network: Option<&TierCell>, baseline: Option<&TierCell>) -> Cell {
-    let (Some(admin), Some(network)) = (admin, network) else {
-        return Cell { allow: Set::None, open: Set::All, isolated: Set::None };
-    };
-    let (mut accept, mut deny) = (admin.accept.clone(), admin.deny.clone());
-    let mut live = admin.rest.clone();
-    let within = |set: &Bits, live: &Bits| {
-        let mut both = set.clone();
-        both.and(live);
-        both
-    };
-    accept.or(&within(&network.accept, &live));
-    let mut isolated = within(&network.deny, &live);
-    deny.or(&isolated);
-    live.and(&network.rest);
-    if let Some(baseline) = baseline {
-        accept.or(&within(&baseline.accept, &live));
-        deny.or(&within(&baseline.deny, &live));
-        live.and(&baseline.rest);
+impl TierRow {
+    pub(super) fn starts(&self) -> &[PortKey] {
+        &self.ports.starts
     }
-    accept.or(&live);
-    let open = within(&accept, &deny);
-    accept.minus(&open);
-    isolated.minus(&open);
-    Cell { allow: accept.pack(), open: open.pack(), isolated: isolated.pack() }
+}
+
+impl Cell<'_> {
+    /// Whether an end may be admitted, and whether it may be denied.
+    pub(in crate::policy) fn possible(&self, end: EndId) -> (bool, bool) {
+        let (mut may_pass, mut may_fail) = (false, false);
+        for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
+            may_pass |= tier.accept.contains(end);
+            may_fail |= tier.deny.contains(end);
+            if !(tier.silent.contains(end) || tier.pass.contains(end)) {
+                return (may_pass, may_fail);
+            }
+        }
+        // What no tier decides is admitted.
+        (true, may_fail)
+    }
+
+    /// Whether an end is certainly denied because NetworkPolicies isolate the pod.
+    pub(in crate::policy) fn isolates(&self, end: EndId) -> bool {
+        let reached = self.admin.silent.contains(end) || self.admin.pass.contains(end);
+        reached && self.network.deny.contains(end) && self.possible(end) == (false, true)
+    }
+
+    /// Whether a tier of cluster-scoped policies certainly has no rule that matches.
+    pub(in crate::policy) fn is_silent(&self, tier: OfTier, end: EndId) -> bool {
+        let tier = match tier {
+            OfTier::Admin => Some(self.admin),
+            OfTier::Baseline => self.baseline,
+            OfTier::NetworkPolicy => None,
+        };
+        tier.is_some_and(|tier| {
+            tier.silent.contains(end) && !tier.accept.contains(end) && !tier.deny.contains(end) && !tier.pass.contains(end)
+        })
+    }
+
+    /// The ends that are certainly admitted, of the first `len`.
+    pub(super) fn admitted(&self, len: usize) -> Bits {
+        let (mut accept, mut deny) = (Bits::none(len), Bits::none(len));
+        let mut live = Bits::all(len);
+        for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
+            accept.or_both(&live, &tier.accept);
+            deny.or_both(&live, &tier.deny);
+            let mut rest = tier.silent.bits(len);
+            rest.or_set(&tier.pass);
+            live.and(&rest);
+        }
+        accept.or(&live);
+        accept.minus(&deny);
+        accept
+    }
+
+    /// Whether it says the same because it is the same.
+    pub(super) fn is(&self, other: &Cell<'_>) -> bool {
+        let baseline = match (self.baseline, other.baseline) {
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        baseline && std::ptr::eq(self.admin, other.admin) && std::ptr::eq(self.network, other.network)
+    }
 }

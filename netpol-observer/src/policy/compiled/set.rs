@@ -18,6 +18,8 @@ pub(in crate::policy) enum Set {
     All,
     /// Sorted.
     Few(Box<[u32]>),
+    /// Every end but these, which are sorted; those still to come included.
+    AllBut(Box<[u32]>),
     /// One bit per end.
     Many(Box<[u64]>),
 }
@@ -46,6 +48,13 @@ impl Bits {
         let (word, bit) = place(end);
         if let Some(word) = self.words.get_mut(word) {
             *word |= bit;
+        }
+    }
+
+    pub(super) fn remove(&mut self, end: u32) {
+        let (word, bit) = place(end);
+        if let Some(word) = self.words.get_mut(word) {
+            *word &= !bit;
         }
     }
 
@@ -84,6 +93,11 @@ impl Bits {
             Set::None => {}
             Set::All => *self = Bits::all(self.len),
             Set::Few(few) => few.iter().for_each(|end| self.insert(*end)),
+            Set::AllBut(few) => {
+                let kept: Vec<u32> = few.iter().copied().filter(|end| !self.contains(*end)).collect();
+                *self = Bits::all(self.len);
+                kept.into_iter().for_each(|end| self.remove(end));
+            }
             Set::Many(words) => self.words.iter_mut().zip(words).for_each(|(word, other)| *word |= other),
         }
     }
@@ -93,12 +107,12 @@ impl Bits {
             Set::None => {}
             Set::All => self.words.fill(0),
             Set::Few(few) => {
-                for end in few {
-                    let (word, bit) = place(*end);
-                    if let Some(word) = self.words.get_mut(word) {
-                        *word &= !bit;
-                    }
-                }
+                few.iter().for_each(|end| self.remove(*end));
+            }
+            Set::AllBut(few) => {
+                let kept: Vec<u32> = few.iter().copied().filter(|end| self.contains(*end)).collect();
+                self.words.fill(0);
+                kept.into_iter().for_each(|end| self.insert(end));
             }
             Set::Many(words) => self.words.iter_mut().zip(words).for_each(|(word, other)| *word &= !other),
         }
@@ -113,6 +127,11 @@ impl Bits {
                 for end in few.iter().filter(|end| a.contains(**end)) {
                     self.insert(*end);
                 }
+            }
+            Set::AllBut(_) => {
+                let mut both = a.clone();
+                both.and(&b.bits(a.len));
+                self.or(&both);
             }
             Set::Many(words) => {
                 for ((word, a), b) in self.words.iter_mut().zip(&a.words).zip(words) {
@@ -143,6 +162,11 @@ impl Bits {
             _ if count == self.len => Set::All,
             // Two ends take the room of one word; a few are found faster than a bit is fetched.
             _ if count <= self.words.len() => Set::Few(self.iter().collect()),
+            _ if self.len - count <= self.words.len() => {
+                let mut others = Bits::all(self.len);
+                others.minus(self);
+                Set::AllBut(others.iter().collect())
+            }
             _ => Set::Many(self.words.as_slice().into()),
         }
     }
@@ -154,6 +178,7 @@ impl Set {
             Set::None => false,
             Set::All => true,
             Set::Few(few) => few.binary_search(&end).is_ok(),
+            Set::AllBut(few) => few.binary_search(&end).is_err(),
             Set::Many(words) => {
                 let (word, bit) = place(end);
                 words.get(word).is_some_and(|word| word & bit != 0)
@@ -176,7 +201,7 @@ impl Set {
         bits.insert(end);
         // Not `All`: the next end is not in it.
         match bits.pack() {
-            Set::All => Set::Many(bits.words.into()),
+            Set::All | Set::AllBut(_) => Set::Many(bits.words.into()),
             packed => packed,
         }
     }

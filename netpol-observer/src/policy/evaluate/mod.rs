@@ -60,9 +60,16 @@ impl<'a> View<'a> {
             Some(policies) => policies.collect(),
             None => {
                 let all = self.index.cluster_policies().map(|policy| &**policy);
-                all.filter(|policy| policy.tier == tier && self.is_subject(&policy.subject, pod)).collect()
+                let mut found: Vec<&ClusterPolicy> =
+                    all.filter(|policy| policy.tier == tier && self.is_subject(&policy.subject, pod)).collect();
+                in_order(&mut found);
+                found
             }
         };
+        if !self.changes_cluster_policies() {
+            // They are kept in their order.
+            return found;
+        }
         for changed in self.changed {
             if let Changed::ClusterPolicy(policy) = changed {
                 found.retain(|other| (other.kind, &other.name) != (policy.kind, &policy.name));
@@ -71,9 +78,12 @@ impl<'a> View<'a> {
                 }
             }
         }
-        // Lower priority numbers go first; names make the order a definite one.
-        found.sort_by(|a, b| (a.priority, &a.name, a.kind).cmp(&(b.priority, &b.name, b.kind)));
+        in_order(&mut found);
         found
+    }
+
+    pub(in crate::policy) fn changes_cluster_policies(&self) -> bool {
+        self.changed.iter().any(|changed| matches!(changed, Changed::ClusterPolicy(_)))
     }
 
     pub(in crate::policy) fn is_subject(&self, subject: &Subject, pod: &Pod) -> bool {
@@ -85,6 +95,11 @@ impl<'a> View<'a> {
         self.index.policies().any(|policy| policy.rules(direction).is_some())
             || self.index.cluster_policies().any(|policy| !policy.rules(direction).is_empty())
     }
+}
+
+/// Lower priority numbers go first; names make the order a definite one.
+fn in_order(policies: &mut [&ClusterPolicy]) {
+    policies.sort_by(|a, b| (a.priority, &a.name, a.kind).cmp(&(b.priority, &b.name, b.kind)));
 }
 
 /// Whether a pod with these labels, in a namespace with those, is a subject.

@@ -236,6 +236,10 @@ impl<'a> View<'a> {
         if tier == Tier::Baseline && self.is_beyond_baseline(subject) {
             return said;
         }
+        if !self.changes_cluster_policies() && self.compiled.is_silent(tier, case, direction, self.index, self.profile) {
+            said.policies = self.compiled.tier_size(subject, tier, direction, self.index);
+            return said;
+        }
         let by_name = self.profile.tied_priorities == TiedPriorities::ByName;
         let mut rest = self.cluster_policies(subject, tier).into_iter().filter(|policy| !policy.rules(direction).is_empty()).peekable();
         while let Some(first) = rest.next() {

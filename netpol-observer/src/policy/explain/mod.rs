@@ -109,7 +109,10 @@ pub(in crate::policy) fn to_party(view: &View<'_>, connection: &Connection, dest
         notes.push("a pod calling itself through its Service: whether policies apply depends on the CNI plugin".to_owned());
     }
     let (fixes, remaining) = fixes(view, &cases, [&egress, &ingress]);
-    let verdict = view.verdict(connection, destination, port);
+    let verdict = match cases.as_slice() {
+        [_] => combine([admits(&egress.admission), admits(&ingress.admission)]),
+        _ => view.verdict(connection, destination, port),
+    };
     // One policy may isolate both sides, or the same side in both directions.
     let mut told = BTreeSet::new();
     notes.retain(|note| told.insert(note.clone()));
@@ -162,6 +165,14 @@ fn step(said: &Said<'_>, case: &Case<'_>, direction: Direction, sides: [&Party; 
         }
     };
     TierStep { tier: said.tier, outcome }
+}
+
+fn admits(admission: &Admission) -> Option<bool> {
+    match admission {
+        Admission::NotSubject { .. } | Admission::NotIsolated | Admission::Allowed { .. } => Some(true),
+        Admission::Denied { .. } => Some(false),
+        Admission::Undecided { .. } => None,
+    }
 }
 
 fn admission(view: &View<'_>, case: &Case<'_>, direction: Direction, outcome: Outcome<'_>, sides: [&Party; 2]) -> Admission {

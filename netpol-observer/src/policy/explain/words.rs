@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{Action, ClusterPolicy, Direction, NetworkPolicy, Operator, Pod, Subject, Tier};
+use crate::cluster::{Action, ClusterPolicy, Direction, NetworkPolicy, Operator, Peer, Pod, Subject, Tier};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party};
 
-use crate::policy::connection::{Case, Profile};
+use crate::policy::connection::{Case, Profile, Who};
 use crate::policy::evaluate::View;
 use crate::policy::evaluate::matching::Unknown;
 use crate::policy::evaluate::walk::{By, Doubt, Exempt, Outcome, Walk};
@@ -64,15 +64,8 @@ pub(in crate::policy) fn notes(view: &View<'_>, case: &Case<'_>, direction: Dire
     left_out(view, subject, direction, &mut notes);
     ties(view, case, direction, subject, &mut notes);
     let outcome = walk.outcome;
-    let other_profile = Profile { ip_block_matches_pods: !view.profile.ip_block_matches_pods, ..*view.profile };
-    let otherwise = View { profile: &other_profile, ..*view }.judge(case, direction);
-    if outcome.admits().is_some() && outcome.admits() != otherwise.admits() {
-        let (_, peer) = case.sides(direction);
-        let (does, others) = if view.profile.ip_block_matches_pods { ("matches", "do not") } else { ("does not match", "do") };
-        notes.push(format!(
-            "{direction}: an ipBlock {does} the pod address {}; the API leaves that open, and some implementations {others}",
-            peer.ip
-        ));
+    if asks_for_blocks(view, case, direction, subject) {
+        note_on_blocks(view, case, direction, outcome, &mut notes);
     }
     let by_baseline = walk.tiers().any(|said| said.tier == Tier::Baseline && said.by.is_some());
     let other = if direction == Direction::Egress { Direction::Ingress } else { Direction::Egress };
@@ -105,6 +98,30 @@ pub(in crate::policy) fn notes(view: &View<'_>, case: &Case<'_>, direction: Dire
         }
     }
     notes
+}
+
+/// Whether a block of a NetworkPolicy may meet the address of a pod: whether it matches is left open by the API.
+fn asks_for_blocks(view: &View<'_>, case: &Case<'_>, direction: Direction, subject: &Pod) -> bool {
+    let is_block = |peer: &Peer| matches!(peer, Peer::IpBlock(_));
+    matches!(case.sides(direction).1.who, Who::Pod(_) | Who::Unowned)
+        && view
+            .isolating(subject, direction)
+            .into_iter()
+            .any(|policy| policy.rules(direction).unwrap_or_default().iter().any(|rule| rule.peers.iter().any(is_block)))
+}
+
+/// Says where the other reading of blocks would decide otherwise.
+fn note_on_blocks(view: &View<'_>, case: &Case<'_>, direction: Direction, outcome: Outcome<'_>, notes: &mut Vec<String>) {
+    let other_profile = Profile { ip_block_matches_pods: !view.profile.ip_block_matches_pods, ..*view.profile };
+    let otherwise = View { profile: &other_profile, ..*view }.judge(case, direction);
+    if outcome.admits().is_some() && outcome.admits() != otherwise.admits() {
+        let (_, peer) = case.sides(direction);
+        let (does, others) = if view.profile.ip_block_matches_pods { ("matches", "do not") } else { ("does not match", "do") };
+        notes.push(format!(
+            "{direction}: an ipBlock {does} the pod address {}; the API leaves that open, and some implementations {others}",
+            peer.ip
+        ));
+    }
 }
 
 /// Policies of which the engine left something out because the API server would refuse it.

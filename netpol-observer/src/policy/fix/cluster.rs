@@ -80,7 +80,7 @@ fn exception(task: &Task<'_>, policy: &Arc<ClusterPolicy>, index: usize, action:
         opened,
         edit: Edit::Policy(Changed::ClusterPolicy(Arc::new(edited))),
         shown,
-        patch: patch::insert_before(&format!("/spec/{direction}"), index, denies, value),
+        patch: Box::new(move || patch::insert_before(&format!("/spec/{direction}"), index, denies, value)),
         size: Size::Rule,
     })
 }
@@ -133,7 +133,7 @@ fn own_policy(task: &Task<'_>, policy: &ClusterPolicy, subject: &Pod, action: Ac
         opened,
         edit: Edit::Policy(Changed::ClusterPolicy(Arc::new(new))),
         shown,
-        patch: Vec::new(),
+        patch: Box::new(Vec::new),
         size: Size::Policy,
     })
 }

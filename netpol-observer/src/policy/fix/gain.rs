@@ -156,11 +156,11 @@ impl<'a> Gain<'a> {
         for (identity, subjects) in self.subjects(opened) {
             let cells = self.cells(identity, &opened.ports);
             for (end, pods, named) in &peers {
-                let gains = |cell: &&Cell| match changed {
-                    Changed::NetworkPolicy(_) => cell.isolated.contains(*end),
-                    Changed::ClusterPolicy(_) => !cell.allow.contains(*end) && !cell.open.contains(*end),
+                let gains = |cell: &Cell<'_>| match changed {
+                    Changed::NetworkPolicy(_) => cell.isolates(*end),
+                    Changed::ClusterPolicy(_) => !cell.possible(*end).0,
                 };
-                if !cells.iter().any(|cell| gains(cell)) {
+                if !cells.iter().any(gains) {
                     continue;
                 }
                 if matches!(changed, Changed::ClusterPolicy(_)) && !self.admits(changed, &subjects, pods) {
@@ -281,7 +281,7 @@ impl<'a> Gain<'a> {
     }
 
     /// What is admitted today on the ports that the change opens.
-    fn cells(&self, identity: IdentityId, ports: &[PolicyPort]) -> Vec<&'a Cell> {
+    fn cells(&self, identity: IdentityId, ports: &[PolicyPort]) -> Vec<Cell<'a>> {
         let view = &self.task.view;
         view.compiled.cells(identity, self.task.direction, ports, view.index, view.profile)
     }

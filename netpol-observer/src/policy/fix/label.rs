@@ -14,6 +14,10 @@ use crate::policy::explanation::{Condition, Manifest, NearMiss, PatchOperation};
 use super::gain::{Opened, Subjects};
 use super::{Candidate, Edit, Size, Task, patch::segment};
 
+/// A label is weighed only where every change to a policy admits more workloads than this: who else looks at labels is a question to the
+/// whole cluster.
+pub(super) const WORTH_IT: usize = 4;
+
 /// A pod as it would be with more labels; it stands for its workload.
 #[derive(Clone)]
 pub(super) struct Relabelled {
@@ -33,7 +37,8 @@ pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl 
         after.labels.extend(added.iter().map(|(key, value)| (key.clone(), value.clone())));
         let relabelled = Relabelled { before: pod.clone(), after: Arc::new(after), added };
         let shown = relabelled.shown();
-        let patch = relabelled.patch();
+        let of = relabelled.clone();
+        let patch = Box::new(move || of.patch());
         let opened = Opened { subjects: Subjects::Relabelled, peers: Vec::new(), any_peer: false, ports: vec![task.other.port.clone()] };
         if !take(Candidate { edit: Edit::Labels(relabelled), edits: None, shown, patch, opened, size: Size::Label }) {
             return;

@@ -41,7 +41,8 @@ struct Candidate {
     edits: Option<PolicyRef>,
     /// In one line.
     shown: String,
-    patch: Vec<PatchOperation>,
+    /// Written when it is the one.
+    patch: Box<dyn FnOnce() -> Vec<PatchOperation>>,
     /// What it opens.
     opened: Opened,
     size: Size,
@@ -94,7 +95,7 @@ pub(super) fn smallest(
         Some(rule) => cluster::candidates(&task, rule, &mut |candidate| search.take(candidate)),
         None => network::candidates(&task, nearest, &mut |candidate| search.take(candidate)),
     }
-    if search.best.as_ref().is_none_or(|best| best.cost.admitted > 1) {
+    if search.best.as_ref().is_none_or(|best| best.cost.admitted > label::WORTH_IT) {
         label::candidates(&task, nearest, &mut |candidate| search.take(candidate));
     }
     let Some(best) = search.best else {
@@ -107,7 +108,7 @@ pub(super) fn smallest(
         Edit::Policy(Changed::ClusterPolicy(policy)) => (Manifest::ClusterPolicy(policy.clone()), Some(Changed::ClusterPolicy(policy))),
         Edit::Labels(relabelled) => (relabelled.manifest(), None),
     };
-    Ok((Fix { direction, policy: edits, change: shown, manifest, patch, newly_admits }, changed))
+    Ok((Fix { direction, policy: edits, change: shown, manifest, patch: patch(), newly_admits }, changed))
 }
 
 /// What a change costs; less is better.

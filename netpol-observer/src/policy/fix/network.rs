@@ -46,25 +46,30 @@ fn entry(task: &Task<'_>, miss: &NearMiss) -> Option<Candidate> {
     let port_fits = task.view.ports(rule, &task.case) == Match::Yes;
     let (list, path) = (task.peers_field(), format!("/spec/{direction}/{}", at.index));
     let (mut changed, mut opens) = (rule.clone(), rule.clone());
-    let (shown, add) = match (peer_fits, port_fits) {
+    let shown = match (peer_fits, port_fits) {
         (false, true) => {
             let (new, shown) = task.other.peer(&policy.namespace);
-            let value = manifest::peer(&new).unwrap_or_default();
             changed.peers.push(new.clone());
             opens.peers = vec![new];
-            (format!("{direction}[{}].{list} += {shown}", at.index), PatchOperation::Add { path: format!("{path}/{list}/-"), value })
+            format!("{direction}[{}].{list} += {shown}", at.index)
         }
         (true, false) => {
             let port = task.other.port.clone();
-            let value = manifest::port(&port).unwrap_or_default();
             changed.ports.push(port.clone());
             opens.ports = vec![port];
-            let shown = format!("{direction}[{}].ports += {}", at.index, task.other.port);
-            (shown, PatchOperation::Add { path: format!("{path}/ports/-"), value })
+            format!("{direction}[{}].ports += {}", at.index, task.other.port)
         }
         _ => return None,
     };
-    let test = PatchOperation::Test { path, value: manifest::rule(rule, list) };
+    let (before, after) = (rule.clone(), changed.clone());
+    let patch = move || {
+        let add = if peer_fits {
+            PatchOperation::Add { path: format!("{path}/ports/-"), value: after.ports.last().and_then(manifest::port).unwrap_or_default() }
+        } else {
+            PatchOperation::Add { path: format!("{path}/{list}/-"), value: after.peers.last().and_then(manifest::peer).unwrap_or_default() }
+        };
+        vec![PatchOperation::Test { path, value: manifest::rule(&before, list) }, add]
+    };
     let mut edited = NetworkPolicy::clone(&policy);
     *rules_mut(&mut edited, direction).get_mut(at.index)? = changed;
     Some(Candidate {
@@ -72,7 +77,7 @@ fn entry(task: &Task<'_>, miss: &NearMiss) -> Option<Candidate> {
         opened: Opened::network(&edited.namespace, &edited.pod_selector, &opens),
         edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))),
         shown,
-        patch: vec![test, add],
+        patch: Box::new(patch),
         size: Size::Entry,
     })
 }
@@ -82,14 +87,17 @@ fn rule(task: &Task<'_>, policy: &Arc<NetworkPolicy>) -> Candidate {
     let direction = task.direction;
     let list = task.peers_field();
     let (rule, shown) = task.other.rule(&policy.namespace);
-    let rules = policy.rules(direction).unwrap_or_default();
-    let selects = PatchOperation::Test { path: "/spec/podSelector".into(), value: manifest::selector(&policy.pod_selector) };
-    let patch = patch::add_to_list(
-        &format!("/spec/{direction}"),
-        rules.iter().map(|rule| manifest::rule(rule, list)),
-        manifest::rule(&rule, list),
-        selects,
-    );
+    let (before, added) = (policy.clone(), rule.clone());
+    let patch = move || {
+        let rules = before.rules(direction).unwrap_or_default().iter();
+        let selects = PatchOperation::Test { path: "/spec/podSelector".into(), value: manifest::selector(&before.pod_selector) };
+        patch::add_to_list(
+            &format!("/spec/{direction}"),
+            rules.map(|rule| manifest::rule(rule, list)),
+            manifest::rule(&added, list),
+            selects,
+        )
+    };
     let shown = format!("{direction} += {list} {shown}, ports {}", task.other.port);
     let mut edited = NetworkPolicy::clone(policy);
     rules_mut(&mut edited, direction).push(rule.clone());
@@ -98,7 +106,7 @@ fn rule(task: &Task<'_>, policy: &Arc<NetworkPolicy>) -> Candidate {
         opened: Opened::network(&edited.namespace, &edited.pod_selector, &rule),
         edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))),
         shown,
-        patch,
+        patch: Box::new(patch),
         size: Size::Rule,
     }
 }
@@ -130,7 +138,7 @@ fn new_policy(task: &Task<'_>, subject: &Pod) -> Option<Candidate> {
         opened: Opened::network(&policy.namespace, &policy.pod_selector, &rule),
         edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(policy))),
         shown,
-        patch: Vec::new(),
+        patch: Box::new(Vec::new),
         size: Size::Policy,
     })
 }
