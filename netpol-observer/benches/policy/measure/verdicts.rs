@@ -112,7 +112,9 @@ fn remembered(bench: &mut Bench<'_>, engine: &Engine, flows: &[Flow]) {
     let connections: Vec<Connection> = sample.iter().map(|flow| flow.connection(engine.index())).collect();
     // An engine that is slow at it must not hold up the run.
     let begin = Instant::now();
-    connections.iter().for_each(|connection| drop(black_box(engine.verdict(connection))));
+    connections.iter().for_each(|connection| {
+        black_box(engine.verdict(connection));
+    });
     let once = begin.elapsed().as_secs_f64() / connections.len().max(1) as f64;
     let again = ((bench.budget.as_secs_f64() / REMEMBERED as f64 / once.max(1e-9)) as u32).clamp(10, AGAIN);
     let time = |ask: &dyn Fn() -> Verdict| {
