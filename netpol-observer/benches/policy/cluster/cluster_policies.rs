@@ -65,7 +65,7 @@ fn allow_monitoring(n: usize, teams: &[&str], random: &mut Random) -> Value {
 }
 
 fn no_metadata(n: usize, _: &[&str], random: &mut Random) -> Value {
-    let private = format!("198.51.{}.0/20", random.below(7) * 16);
+    let private = format!("198.51.{}.0/18", random.pick(&[0, 64]));
     v1alpha1(
         "AdminNetworkPolicy",
         &format!("no-metadata-{n}"),
@@ -89,6 +89,8 @@ fn stages_apart(n: usize, _: &[&str], random: &mut Random) -> Value {
                 {"tcp": {"destinationPort": {"number": 5432}}}, {"tcp": {"destinationPort": {"range": {"start": 6379, "end": 6380}}}},
                 {"destinationNamedPort": "amqp"},
             ]},
+            {"name": "legacy", "action": "Deny", "to": [{"pods": {
+                "namespaceSelector": {}, "podSelector": {"matchLabels": {"legacy": "true"}}}}]},
         ]}),
     )
 }
