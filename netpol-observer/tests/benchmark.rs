@@ -8,8 +8,11 @@ mod flows;
 #[path = "../benches/policy/scan.rs"]
 mod scan;
 
+use netpol_observer::cluster::Object;
 use netpol_observer::cluster::manifests::{Loaded, load};
 use netpol_observer::policy::{Engine, Profile, Verdict};
+
+use xtask::testing::skipped;
 
 use cluster::{Manifests, SHAPES, generate};
 use flows::Flows;
@@ -74,4 +77,27 @@ fn the_engine_agrees_with_the_scan_and_both_admit_and_deny() {
     }
     let share = admitted * 100 / flows.len();
     assert!((30..=70).contains(&share), "{share} % admitted");
+}
+
+/// The tiers above and below the NetworkPolicies decide some of the connections, or nothing of them would be measured.
+#[test]
+fn cluster_scoped_policies_matter() {
+    let engine = engine(1);
+    let with = engine.index();
+    let mut without = with.clone();
+    for policy in with.cluster_policies() {
+        without.delete(&Object::from(policy.clone()).key());
+    }
+    if with.counts().cluster_policies == 0 {
+        skipped("cluster_scoped_policies_matter", "manifests of these kinds are not read yet");
+        return;
+    }
+    let flows = Flows::new(with, 1).draw(10_000);
+    let [with, without] = [with, &without].map(|index| {
+        let scan = Scan::new(index);
+        flows.iter().map(|flow| scan.verdict(&flow.connection(index), Through::Namespace)).collect::<Vec<_>>()
+    });
+    let changed = |from, to| with.iter().zip(&without).filter(|(with, without)| (**without, **with) == (from, to)).count();
+    assert!(changed(Verdict::Allow, Verdict::Deny) >= 40, "{} denied by them", changed(Verdict::Allow, Verdict::Deny));
+    assert!(changed(Verdict::Deny, Verdict::Allow) >= 10, "{} admitted by them", changed(Verdict::Deny, Verdict::Allow));
 }

@@ -111,7 +111,8 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
 }
 
 impl Unit {
-    fn show(self, value: f64) -> String {
+    /// As people read it.
+    pub(crate) fn show(self, value: f64) -> String {
         let scaled = |value: f64, step: f64, names: &[&str]| {
             let mut value = value;
             let mut names = names.iter();
@@ -172,7 +173,7 @@ impl Cluster {
             "{:.0} % of the connections are admitted; {} verdicts held against the scan, {} differ",
             self.admitted_percent, self.checked, self.disagreements
         )?;
-        let (name, figure, high, aim, scan) = ("", "median", "p99/max", "aim", "without");
+        let (name, figure, high, aim, scan) = ("", "median", "p99/worst", "aim", "without");
         writeln!(text, "\n  {name:<42} {figure:>10} {high:>10} {aim:>10}        {scan:>10} {:>8}", "ratio")?;
         for figure in &self.figures {
             let show = |value: Option<f64>| value.map(|value| figure.unit.show(value)).unwrap_or_default();

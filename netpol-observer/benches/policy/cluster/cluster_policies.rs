@@ -3,20 +3,20 @@
 
 use serde_json::{Value, json};
 
-use super::plan::TEAMS;
+use super::plan::Plan;
 use super::random::Random;
 
 /// Makes a policy from what names and orders it.
-type Template = fn(usize, &mut Random) -> Value;
+type Template = fn(usize, &[&str], &mut Random) -> Value;
 
 /// In turn, after the baseline.
 const TEMPLATES: [Template; 8] =
     [allow_monitoring, no_metadata, stages_apart, protect_nodes, teams_apart, delegate, baseline_data, admin_ports];
 
-pub(super) fn cluster_policies(wanted: usize, random: &mut Random) -> Vec<Value> {
+pub(super) fn cluster_policies(plan: &Plan, wanted: usize, random: &mut Random) -> Vec<Value> {
     let mut policies = vec![baseline()];
     for n in 1..wanted {
-        policies.push(TEMPLATES[(n - 1) % TEMPLATES.len()](n, random));
+        policies.push(TEMPLATES[(n - 1) % TEMPLATES.len()](n, plan.teams(), random));
     }
     policies
 }
@@ -49,7 +49,7 @@ fn baseline() -> Value {
     )
 }
 
-fn allow_monitoring(n: usize, random: &mut Random) -> Value {
+fn allow_monitoring(n: usize, teams: &[&str], random: &mut Random) -> Value {
     let prometheus = json!({"pods": {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
@@ -58,14 +58,14 @@ fn allow_monitoring(n: usize, random: &mut Random) -> Value {
     v1alpha1(
         "AdminNetworkPolicy",
         &name,
-        json!({"priority": n, "subject": {"namespaces": team(random.pick(&TEAMS))}, "ingress": [
+        json!({"priority": n, "subject": {"namespaces": team(random.pick(teams))}, "ingress": [
             {"name": "metrics", "action": "Allow", "from": [prometheus], "ports": [{"namedPort": "metrics"}]},
         ]}),
     )
 }
 
-fn no_metadata(n: usize, random: &mut Random) -> Value {
-    let private = format!("198.51.{}.0/24", random.below(100));
+fn no_metadata(n: usize, _: &[&str], random: &mut Random) -> Value {
+    let private = format!("198.51.{}.0/18", random.pick(&[0, 64]));
     v1alpha1(
         "AdminNetworkPolicy",
         &format!("no-metadata-{n}"),
@@ -79,7 +79,7 @@ fn no_metadata(n: usize, random: &mut Random) -> Value {
 }
 
 /// No way from one stage's data users into another's data stores.
-fn stages_apart(n: usize, random: &mut Random) -> Value {
+fn stages_apart(n: usize, _: &[&str], random: &mut Random) -> Value {
     let (from, to) = random.pick(&[("dev", "prod"), ("staging", "prod"), ("dev", "staging")]);
     let data = json!({"pods": {"namespaceSelector": stage(to), "podSelector": {"matchLabels": {"tier": "data"}}}});
     v1alpha2(
@@ -89,16 +89,18 @@ fn stages_apart(n: usize, random: &mut Random) -> Value {
                 {"tcp": {"destinationPort": {"number": 5432}}}, {"tcp": {"destinationPort": {"range": {"start": 6379, "end": 6380}}}},
                 {"destinationNamedPort": "amqp"},
             ]},
+            {"name": "legacy", "action": "Deny", "to": [{"pods": {
+                "namespaceSelector": {}, "podSelector": {"matchLabels": {"legacy": "true"}}}}]},
         ]}),
     )
 }
 
 /// The API server and the DNS port of nodes, and nothing else of them.
-fn protect_nodes(n: usize, random: &mut Random) -> Value {
+fn protect_nodes(n: usize, _: &[&str], random: &mut Random) -> Value {
     let control_plane = json!({"nodes": {"matchLabels": {"node-role": "control-plane"}}});
     v1alpha2(
         &format!("protect-nodes-{n}"),
-        json!({"tier": "Admin", "priority": n, "subject": {"namespaces": team(random.pick(&TEAMS))}, "egress": [
+        json!({"tier": "Admin", "priority": n, "subject": {"namespaces": stage(random.pick(&["prod", "staging"]))}, "egress": [
             {"name": "api-server", "action": "Accept", "to": [control_plane], "protocols": [{"tcp": {"destinationPort": {"number": 6443}}}]},
             {"name": "dns", "action": "Pass", "to": [{"nodes": {}}], "protocols": [{"udp": {"destinationPort": {"number": 53}}}]},
             {"name": "no-nodes", "action": "Deny", "to": [{"nodes": {}}]},
@@ -107,8 +109,8 @@ fn protect_nodes(n: usize, random: &mut Random) -> Value {
 }
 
 /// One team's pods that are not labelled away may not be called by another team.
-fn teams_apart(n: usize, random: &mut Random) -> Value {
-    let (mine, theirs) = (random.pick(&TEAMS), random.pick(&TEAMS));
+fn teams_apart(n: usize, teams: &[&str], random: &mut Random) -> Value {
+    let (mine, theirs) = (random.pick(teams), random.pick(teams));
     let subject = json!({"pods": {"namespaceSelector": team(mine), "podSelector": {"matchExpressions": [
         {"key": "tier", "operator": "In", "values": ["backend", "data"]}, {"key": "legacy", "operator": "DoesNotExist"},
     ]}}});
@@ -123,14 +125,14 @@ fn teams_apart(n: usize, random: &mut Random) -> Value {
 }
 
 /// What comes from ingress controllers is left to the teams, and DNS is everyone's.
-fn delegate(n: usize, random: &mut Random) -> Value {
+fn delegate(n: usize, teams: &[&str], random: &mut Random) -> Value {
     let dns = json!({"pods": {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     }});
     v1alpha2(
         &format!("delegate-{n}"),
-        json!({"tier": "Admin", "priority": n, "subject": {"namespaces": team(random.pick(&TEAMS))},
+        json!({"tier": "Admin", "priority": n, "subject": {"namespaces": team(random.pick(teams))},
             "ingress": [{"name": "edge", "action": "Pass",
                 "from": [{"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]}],
             "egress": [{"name": "dns", "action": "Accept", "to": [dns], "protocols": [
@@ -141,8 +143,8 @@ fn delegate(n: usize, random: &mut Random) -> Value {
 }
 
 /// Without policies of its own a data store takes calls from its team only.
-fn baseline_data(n: usize, random: &mut Random) -> Value {
-    let mine = random.pick(&TEAMS);
+fn baseline_data(n: usize, teams: &[&str], random: &mut Random) -> Value {
+    let mine = random.pick(teams);
     let subject = json!({"pods": {"namespaceSelector": team(mine), "podSelector": {"matchLabels": {"tier": "data"}}}});
     v1alpha2(
         &format!("baseline-data-{n}"),
@@ -155,10 +157,10 @@ fn baseline_data(n: usize, random: &mut Random) -> Value {
 }
 
 /// Shells and debuggers are nobody's.
-fn admin_ports(n: usize, random: &mut Random) -> Value {
+fn admin_ports(n: usize, _: &[&str], random: &mut Random) -> Value {
     v1alpha2(
         &format!("admin-ports-{n}"),
-        json!({"tier": "Admin", "priority": n, "subject": {"namespaces": team(random.pick(&TEAMS))}, "ingress": [
+        json!({"tier": "Admin", "priority": n, "subject": {"namespaces": stage(random.pick(&["prod", "dev"]))}, "ingress": [
             {"name": "shells", "action": "Deny", "from": [{"namespaces": {}}], "protocols": [
                 {"tcp": {"destinationPort": {"number": 22}}}, {"tcp": {"destinationPort": {"range": {"start": 2345, "end": 2346}}}},
             ]},

@@ -75,7 +75,7 @@ pub(crate) fn generate(shape: &Shape, seed: u64) -> Manifests {
         ("pods.yaml", documents(objects::pods(&plan, &mut random))),
         ("services.yaml", documents(objects::services(&plan))),
         ("networkpolicies.yaml", documents(policies::network_policies(&plan, shape.policies - shape.cluster_policies(), &mut random))),
-        ("clusterpolicies.yaml", documents(cluster_policies::cluster_policies(shape.cluster_policies(), &mut random))),
+        ("clusterpolicies.yaml", documents(cluster_policies::cluster_policies(&plan, shape.cluster_policies(), &mut random))),
     ];
     Manifests { files }
 }

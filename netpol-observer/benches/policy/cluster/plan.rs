@@ -97,6 +97,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// The teams that have a namespace.
+    pub(super) fn teams(&self) -> &'static [&'static str] {
+        let namespaces = self.namespaces.iter().filter(|namespace| !namespace.is_system).count();
+        &TEAMS[..namespaces.min(TEAMS.len())]
+    }
+
     pub(super) fn new(shape: &Shape, random: &mut Random) -> Self {
         let nodes = shape.nodes();
         let mut namespaces = system(nodes);
@@ -114,7 +120,7 @@ impl Plan {
 
 fn of_a_team(i: usize, quota: usize, random: &mut Random) -> Namespace {
     let team = TEAMS[i % TEAMS.len()];
-    let stage = STAGES[(i / TEAMS.len()) % STAGES.len()];
+    let stage = STAGES[(i + i / TEAMS.len()) % STAGES.len()];
     let name = format!("{team}-{stage}-{i}");
     let labels = vec![("team", team.to_owned()), ("stage", stage.to_owned()), ("pod-security.kubernetes.io/enforce", "baseline".into())];
     let mut workloads = Vec::new();

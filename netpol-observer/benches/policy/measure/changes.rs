@@ -115,12 +115,13 @@ fn label_changed(bench: &Bench<'_>, scan: &Scan<'_>, flow: &Flow, before: Verdic
 fn policy_opened(bench: &Bench<'_>, _: &Scan<'_>, flow: &Flow, before: Verdict) -> Option<Change> {
     let connection = flow.connection(&bench.index);
     let pod = connection.destination.identity.pod().filter(|_| before == Verdict::Deny)?;
-    let mut isolating =
-        bench.index.policies_in(&pod.namespace).filter(|policy| policy.ingress.is_some() && policy.pod_selector.matches(&pod.labels));
-    let policy = isolating.next()?;
+    let isolates = |policy: &&Arc<NetworkPolicy>| policy.ingress.is_some() && policy.pod_selector.matches(&pod.labels);
+    let isolating: Vec<&Arc<NetworkPolicy>> = bench.index.policies_in(&pod.namespace).filter(isolates).collect();
+    // Each time another one, so that not all changes are of the first by name.
+    let policy = isolating.get(usize::from(flow.port) % isolating.len().max(1))?;
     let everybody = Rule { peers: Vec::new(), ports: Vec::new(), origin: None };
     let opened = NetworkPolicy { ingress: Some(vec![everybody]), ..NetworkPolicy::clone(policy) };
-    turned(bench, flow, before, policy.clone().into(), opened.into())
+    turned(bench, flow, before, Arc::clone(policy).into(), opened.into())
 }
 
 /// A policy of the Admin tier denies its pods all calls from pods.

@@ -29,7 +29,7 @@ pub(super) fn measure(manifests: &Path, seed: u64, shape: &Shape) -> Result<Vec<
     let per_pod = (after - before) / shape.pods as f64;
     Ok(vec![
         peak,
-        Figure::new("memory afterwards", Unit::Bytes, after, format!("{before:.0} B of it before loading")),
+        Figure::new("memory afterwards", Unit::Bytes, after, format!("{} of it before loading", Unit::Bytes.show(before))),
         Figure::new("memory per pod", Unit::Bytes, per_pod, "policies and the rest included"),
     ])
 }

@@ -102,8 +102,8 @@ fn checked(loaded: Loaded) -> Result<Vec<Object>, Failure> {
     if let Some(warning) = loaded.warnings.first() {
         return Err(format!("the generated manifests are not clean: {warning:?}").into());
     }
-    for (kind, count) in &loaded.skipped {
-        eprintln!("bench policy: {count} objects of {kind} were skipped: the kind is not read");
+    if !loaded.skipped.is_empty() {
+        return Err(format!("kinds of the generated objects are not read: {:?}", loaded.skipped).into());
     }
     Ok(loaded.objects)
 }
