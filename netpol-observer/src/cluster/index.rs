@@ -27,7 +27,7 @@ use super::{
 use crate::flow::Protocol;
 
 /// Label that every namespace carries; its value is the namespace's name.
-pub(super) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// By kind and name.
 type ClusterPolicies = Arc<BTreeMap<(ClusterPolicyKind, Arc<str>), Arc<ClusterPolicy>>>;

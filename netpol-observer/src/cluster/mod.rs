@@ -15,7 +15,7 @@ pub mod policy_api;
 mod selector;
 
 pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};
-pub use index::{Counts, Index, Kind, Object, ObjectKey};
+pub use index::{Counts, Index, Kind, NAMESPACE_NAME_LABEL, Object, ObjectKey};
 pub use network_policy::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
     Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort,

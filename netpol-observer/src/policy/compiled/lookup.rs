@@ -4,16 +4,37 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::rows::{PortKey, port_key};
-use super::space::{End, EndId, EndWho, IdentityId};
+use super::space::{End, EndId, EndWho, IdentityId, WorkloadId};
 use super::{Cell, Compiled, PeerKey};
-use crate::cluster::{Direction, Index, Pod, PolicyPort, PortNumber};
+use crate::cluster::{Direction, Index, Pod, PolicyPort, PortNumber, Selector};
 use crate::flow::Protocol;
 use crate::policy::connection::Profile;
 
+/// Pods of one workload at an end.
+#[derive(Clone, Copy)]
+pub(in crate::policy) struct Of<'a> {
+    pub(in crate::policy) workload: WorkloadId,
+    /// One of them.
+    pub(in crate::policy) pod: &'a Arc<Pod>,
+    /// Whether there are others.
+    pub(in crate::policy) has_more: bool,
+}
+
+/// Adds the wanted pods of an end, those of one workload once.
+pub(in crate::policy) fn gather<'a>(end: &'a End, mut is_wanted: impl FnMut(&Pod) -> bool, found: &mut Vec<Of<'a>>) {
+    for (pod, workload) in end.pods.iter().zip(&end.workloads).filter(|(pod, _)| is_wanted(pod)) {
+        match found.iter_mut().find(|of| of.workload == *workload) {
+            // A pod with several addresses may be at several ends.
+            Some(of) => of.has_more |= !Arc::ptr_eq(of.pod, pod),
+            None => found.push(Of { workload: *workload, pod, has_more: false }),
+        }
+    }
+}
+
 impl Compiled {
-    /// Namespaces that have pods.
-    pub(in crate::policy) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.space.namespaces()
+    /// Namespaces that have pods and match.
+    pub(in crate::policy) fn namespaces(&self, selector: &Selector, index: &Index) -> Vec<&Arc<str>> {
+        self.space.namespaces_matching(selector, index)
     }
 
     /// All ends.
@@ -21,10 +42,31 @@ impl Compiled {
         (0..).zip(&self.space.ends)
     }
 
-    /// The ends of a namespace's pods.
-    pub(in crate::policy) fn ends_of_namespace(&self, namespace: &str) -> impl Iterator<Item = (EndId, &End)> {
-        let ends = self.space.identities_in(namespace).iter().flat_map(|identity| self.space.ends_of(*identity));
-        ends.filter_map(|id| Some((*id, self.space.end(*id)?)))
+    /// Hands over the ends of a namespace's pods that match, with those pods.
+    pub(in crate::policy) fn ends_matching<'a>(
+        &'a self,
+        namespace: &str,
+        pods: Option<&Selector>,
+        mut take: impl FnMut(EndId, Vec<Of<'a>>),
+    ) {
+        let sees = pods.is_none_or(|pods| self.space.sees(pods));
+        for identity in self.space.identities_in(namespace) {
+            if sees && !self.identity_matches(*identity, pods) {
+                continue;
+            }
+            for id in self.space.ends_of(*identity) {
+                let Some(end) = self.space.end(*id) else { continue };
+                let mut workloads = Vec::new();
+                gather(end, |pod| sees || pods.is_none_or(|pods| pods.matches(&pod.labels)), &mut workloads);
+                if !workloads.is_empty() {
+                    take(*id, workloads);
+                }
+            }
+        }
+    }
+
+    fn identity_matches(&self, identity: IdentityId, pods: Option<&Selector>) -> bool {
+        self.space.identity(identity).is_some_and(|of| pods.is_none_or(|pods| pods.matches(&of.labels)))
     }
 
     /// The ends that a peer matches.
@@ -48,17 +90,20 @@ impl Compiled {
         matches!(end.who, EndWho::External)
     }
 
-    /// The pods of a namespace that are wanted, by identity.
-    pub(in crate::policy) fn pods_in(&self, namespace: &str, mut is_wanted: impl FnMut(&Pod) -> bool) -> Vec<(IdentityId, Vec<&Arc<Pod>>)> {
+    /// The pods of a namespace that match, by identity and workload.
+    pub(in crate::policy) fn pods_in(&self, namespace: &str, pods: Option<&Selector>) -> Vec<(IdentityId, Vec<Of<'_>>)> {
+        let sees = pods.is_none_or(|pods| self.space.sees(pods));
         let mut found = Vec::new();
         for identity in self.space.identities_in(namespace) {
-            let ends = self.space.ends_of(*identity).iter().filter_map(|end| self.space.end(*end));
-            let mut pods: Vec<&Arc<Pod>> = ends.flat_map(|end| &end.pods).filter(|pod| is_wanted(pod)).collect();
-            // A pod with several addresses may be at several ends.
-            pods.sort_by_key(|pod| Arc::as_ptr(pod));
-            pods.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            if !pods.is_empty() {
-                found.push((*identity, pods));
+            if sees && !self.identity_matches(*identity, pods) {
+                continue;
+            }
+            let mut workloads = Vec::new();
+            for end in self.space.ends_of(*identity).iter().filter_map(|end| self.space.end(*end)) {
+                gather(end, |pod| sees || pods.is_none_or(|pods| pods.matches(&pod.labels)), &mut workloads);
+            }
+            if !workloads.is_empty() {
+                found.push((*identity, workloads));
             }
         }
         found

@@ -174,7 +174,7 @@ fn matched(key: &PeerKey, world: World<'_>) -> Matched {
     match key {
         PeerKey::Own(namespace, pods) => in_namespace(namespace, pods.as_ref(), &mut yes),
         PeerKey::Pods(namespaces, pods) => {
-            for namespace in space.namespaces().filter(|namespace| namespaces.matches(&world.index.namespace_labels(namespace))) {
+            for namespace in space.namespaces_matching(namespaces, world.index) {
                 in_namespace(namespace, pods.as_ref(), &mut yes);
             }
         }

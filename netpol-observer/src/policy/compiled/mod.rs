@@ -26,6 +26,7 @@ use super::connection::{BaselineScope, Case, Profile, Who};
 use super::evaluate::selects;
 use super::explanation::Verdict;
 
+pub(super) use lookup::{Of, gather};
 pub(super) use matchers::PeerKey;
 pub use reach::{Group, GroupKind, PortRange, Reachability};
 pub(super) use rows::Cell;

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Map;
-use crate::cluster::{Index, Labels, Node, Pod, PodPhase};
+use crate::cluster::{Index, Labels, NAMESPACE_NAME_LABEL, Node, Operator, Pod, PodPhase, Selector, Workload};
 use crate::flow::Protocol;
 
 pub(in crate::policy) type EndId = u32;
 pub(in crate::policy) type IdentityId = u32;
 pub(super) type ClassId = u32;
+pub(in crate::policy) type WorkloadId = u32;
 
 /// A named container port: name, protocol, number.
 pub(super) type NamedPort = (Arc<str>, Protocol, u16);
@@ -47,6 +48,8 @@ pub(in crate::policy) struct End {
     pub(super) class: ClassId,
     /// The pods at it; a pod with several addresses may be at several.
     pub(in crate::policy) pods: Vec<Arc<Pod>>,
+    /// The workload of each of the pods.
+    pub(in crate::policy) workloads: Vec<WorkloadId>,
 }
 
 /// What is at an address.
@@ -83,6 +86,9 @@ pub(super) struct Space {
     classes: Classes,
     places: Map<IpAddr, Place>,
     node_numbers: Map<Arc<str>, u32>,
+    /// By namespace.
+    workload_ids: Map<Arc<str>, Map<Workload, WorkloadId>>,
+    workloads: WorkloadId,
     /// Which ends have a port of this name, by protocol and number.
     named: Map<Arc<str>, BTreeMap<(Protocol, u16), Vec<EndId>>>,
 }
@@ -101,8 +107,22 @@ impl Space {
         self.namespaces.get(namespace).map(Vec::as_slice).unwrap_or_default()
     }
 
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.namespaces.keys()
+    /// Whether identities hold all that a selector asks for.
+    pub(super) fn sees(&self, pods: &Selector) -> bool {
+        pods.requirements.iter().all(|requirement| self.asked.pod_keys.contains(&requirement.key))
+    }
+
+    /// Namespaces that have pods and match. Most selectors name one.
+    pub(super) fn namespaces_matching(&self, selector: &Selector, index: &Index) -> Vec<&Arc<str>> {
+        let name = selector.requirements.iter().find_map(|requirement| match &requirement.operator {
+            Operator::Equals(name) if *requirement.key == *NAMESPACE_NAME_LABEL => Some(name),
+            _ => None,
+        });
+        let is_match = |namespace: &&Arc<str>| selector.matches(&index.namespace_labels(namespace));
+        match name {
+            Some(name) => self.namespaces.get_key_value(name).map(|(name, _)| name).filter(is_match).into_iter().collect(),
+            None => self.namespaces.keys().filter(is_match).collect(),
+        }
     }
 
     pub(super) fn ends_of(&self, identity: IdentityId) -> &[EndId] {
@@ -160,10 +180,12 @@ impl Space {
         }
         let before = self.len();
         let identity = self.intern(self.project(pod));
+        let workload = self.workload(pod);
         for class in self.classes_of(pod) {
             let end = self.intern_end(EndWho::Pod(identity), class);
             if let Some(end) = self.ends.get_mut(end as usize) {
                 end.pods.push(pod.clone());
+                end.workloads.push(workload);
             }
         }
         self.len() > before
@@ -174,9 +196,22 @@ impl Space {
         let Some(identity) = self.identity_of(pod).filter(|_| holds_addresses(pod)) else { return };
         for end in self.ends_of.get(identity as usize).into_iter().flatten() {
             if let Some(end) = self.ends.get_mut(*end as usize) {
-                end.pods.retain(|at| !Arc::ptr_eq(at, pod));
+                if let Some(at) = end.pods.iter().position(|at| Arc::ptr_eq(at, pod)) {
+                    end.pods.swap_remove(at);
+                    end.workloads.swap_remove(at);
+                }
             }
         }
+    }
+
+    fn workload(&mut self, pod: &Pod) -> WorkloadId {
+        let known = self.workload_ids.entry(pod.namespace.clone()).or_default();
+        if let Some(id) = known.get(&pod.workload) {
+            return *id;
+        }
+        self.workloads += 1;
+        known.insert(pod.workload.clone(), self.workloads);
+        self.workloads
     }
 
     /// Classes of the pod's addresses. One without any stands where no range speaks of it.
@@ -275,7 +310,7 @@ impl Space {
                 self.named.entry(name.clone()).or_default().entry((*protocol, *number)).or_default().push(id);
             }
         }
-        self.ends.push(End { who: key.0.clone(), class, pods: Vec::new() });
+        self.ends.push(End { who: key.0.clone(), class, pods: Vec::new(), workloads: Vec::new() });
         self.end_ids.insert(key, id);
         id
     }

@@ -9,14 +9,14 @@ use crate::policy::explanation::{PolicyRef, RuleRef};
 
 use super::gain::Opened;
 use super::network::free_name;
-use super::{Candidate, Edit, Size, Task, manifest, other, patch};
+use super::{Candidate, Change, Edit, Size, Task, Written, manifest, other, patch};
 
 /// Rules that a policy may have in one direction: in v1alpha1, and in v1alpha2.
 const MAX_RULES: usize = 100;
 const MAX_RULES_V1ALPHA2: usize = 25;
 
 /// Proposes changes for as long as others may be better. Pass goes before Accept: it leaves the last word to the NetworkPolicies.
-pub(super) fn candidates(task: &Task<'_>, rule: &RuleRef, take: &mut impl FnMut(Candidate) -> bool) {
+pub(super) fn candidates<'a>(task: &'a Task<'a>, rule: &RuleRef, take: &mut impl FnMut(Candidate<'a>) -> bool) {
     let Some(subject) = task.case.sides(task.direction).0.pod() else { return };
     let Some(policy) = denying(task, rule).filter(|policy| policy.invalid.is_empty()) else { return };
     let actions: &[Action] = match policy.kind {
@@ -56,7 +56,7 @@ fn excepting(task: &Task<'_>, action: Action) -> (ClusterRule, String) {
 }
 
 /// A rule before the one that denies.
-fn exception(task: &Task<'_>, policy: &Arc<ClusterPolicy>, index: usize, action: Action) -> Option<Candidate> {
+fn exception(task: &Task<'_>, policy: &Arc<ClusterPolicy>, index: usize, action: Action) -> Option<Candidate<'static>> {
     let direction = task.direction;
     let rules = policy.rules(direction);
     let most = if policy.kind == ClusterPolicyKind::ClusterNetworkPolicy { MAX_RULES_V1ALPHA2 } else { MAX_RULES };
@@ -75,18 +75,16 @@ fn exception(task: &Task<'_>, policy: &Arc<ClusterPolicy>, index: usize, action:
     let mut edited = ClusterPolicy::clone(policy);
     let opened = Opened::cluster(&edited.subject, rule.peers.first()?, task.other.port.clone());
     rules_mut(&mut edited, direction).insert(index, rule);
-    Some(Candidate {
-        edits: Some(PolicyRef::of_cluster(policy)),
-        opened,
+    let change = Change {
         edit: Edit::Policy(Changed::ClusterPolicy(Arc::new(edited))),
         shown,
         patch: Box::new(move || patch::insert_before(&format!("/spec/{direction}"), index, denies, value)),
-        size: Size::Rule,
-    })
+    };
+    Some(Candidate { edits: Some(PolicyRef::of_cluster(policy)), opened, size: Size::Rule, change: Written::Now(change) })
 }
 
 /// A policy for the pod's workload alone, with a priority of its own before the one that denies.
-fn own_policy(task: &Task<'_>, policy: &ClusterPolicy, subject: &Pod, action: Action) -> Option<Candidate> {
+fn own_policy(task: &Task<'_>, policy: &ClusterPolicy, subject: &Pod, action: Action) -> Option<Candidate<'static>> {
     // There is one BaselineAdminNetworkPolicy only.
     if policy.kind == ClusterPolicyKind::BaselineAdminNetworkPolicy {
         return None;
@@ -128,14 +126,8 @@ fn own_policy(task: &Task<'_>, policy: &ClusterPolicy, subject: &Pod, action: Ac
     };
     let opened = Opened::cluster(&new.subject, rule.peers.first()?, task.other.port.clone());
     rules_mut(&mut new, direction).push(rule);
-    Some(Candidate {
-        edits: None,
-        opened,
-        edit: Edit::Policy(Changed::ClusterPolicy(Arc::new(new))),
-        shown,
-        patch: Box::new(Vec::new),
-        size: Size::Policy,
-    })
+    let change = Change { edit: Edit::Policy(Changed::ClusterPolicy(Arc::new(new))), shown, patch: Box::new(Vec::new) };
+    Some(Candidate { edits: None, opened, size: Size::Policy, change: Written::Now(change) })
 }
 
 fn rules_mut(policy: &mut ClusterPolicy, direction: Direction) -> &mut Vec<ClusterRule> {

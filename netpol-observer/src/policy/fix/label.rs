@@ -12,7 +12,7 @@ use crate::policy::evaluate::View;
 use crate::policy::explanation::{Condition, Manifest, NearMiss, PatchOperation};
 
 use super::gain::{Opened, Subjects};
-use super::{Candidate, Edit, Size, Task, patch::segment};
+use super::{Candidate, Change, Edit, Size, Task, Written, patch::segment};
 
 /// A label is weighed only where every change to a policy admits more workloads than this: who else looks at labels is a question to the
 /// whole cluster.
@@ -27,7 +27,7 @@ pub(super) struct Relabelled {
 }
 
 /// Proposes the labels that the nearest rules miss and nothing else.
-pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl FnMut(Candidate) -> bool) {
+pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl FnMut(Candidate<'static>) -> bool) {
     let Some(pod) = task.case.sides(task.direction).1.pod() else { return };
     let Some(pod) = task.view.index.pod(&pod.namespace, &pod.name).cloned() else { return };
     let mut tried = BTreeSet::new();
@@ -40,7 +40,8 @@ pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl 
         let of = relabelled.clone();
         let patch = Box::new(move || of.patch());
         let opened = Opened { subjects: Subjects::Relabelled, peers: Vec::new(), any_peer: false, ports: vec![task.other.port.clone()] };
-        if !take(Candidate { edit: Edit::Labels(relabelled), edits: None, shown, patch, opened, size: Size::Label }) {
+        let change = Change { edit: Edit::Labels(relabelled), shown, patch };
+        if !take(Candidate { edits: None, opened, size: Size::Label, change: Written::Now(change) }) {
             return;
         }
     }

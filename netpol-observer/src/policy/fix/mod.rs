@@ -35,17 +35,27 @@ struct Task<'a> {
 }
 
 /// A change, not yet proved.
-struct Candidate {
-    edit: Edit,
-    /// The policy is edited, not new.
+struct Candidate<'a> {
+    /// The policy that is edited; none where it is new.
     edits: Option<PolicyRef>,
+    /// What it opens.
+    opened: Opened,
+    size: Size,
+    change: Written<'a>,
+}
+
+/// The change itself. Most are never written: others cost less.
+enum Written<'a> {
+    Now(Change),
+    Later(Box<dyn FnOnce() -> Option<Change> + 'a>),
+}
+
+struct Change {
+    edit: Edit,
     /// In one line.
     shown: String,
     /// Written when it is the one.
     patch: Box<dyn FnOnce() -> Vec<PatchOperation>>,
-    /// What it opens.
-    opened: Opened,
-    size: Size,
 }
 
 /// How large an edit is.
@@ -101,8 +111,8 @@ pub(super) fn smallest(
     let Some(best) = search.best else {
         return Err("no single change to a policy admits it".to_owned());
     };
-    let newly_admits = search.gain.names(&best.candidate);
-    let Candidate { edit, edits, shown, patch, .. } = best.candidate;
+    let newly_admits = search.gain.names(&best.opened, &best.change.edit);
+    let Best { edits, change: Change { edit, shown, patch }, .. } = best;
     let (manifest, changed) = match edit {
         Edit::Policy(Changed::NetworkPolicy(policy)) => (Manifest::NetworkPolicy(policy.clone()), Some(Changed::NetworkPolicy(policy))),
         Edit::Policy(Changed::ClusterPolicy(policy)) => (Manifest::ClusterPolicy(policy.clone()), Some(Changed::ClusterPolicy(policy))),
@@ -121,7 +131,9 @@ struct Cost {
 
 struct Best {
     cost: Cost,
-    candidate: Candidate,
+    edits: Option<PolicyRef>,
+    opened: Opened,
+    change: Change,
 }
 
 /// Keeps the best of the candidates that are proved.
@@ -133,18 +145,32 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Takes a candidate. Returns whether any larger one could still be better.
-    fn take(&mut self, candidate: Candidate) -> bool {
-        let (ports, size) = (candidate.opened.breadth(), candidate.size);
-        // A change admits at least who was called.
-        let least = Cost { admitted: 1, ports, size };
-        if self.best.as_ref().is_some_and(|best| best.cost <= least) || !self.task.is_proved(&candidate.edit) {
-            return self.may_improve();
-        }
+    fn take(&mut self, candidate: Candidate<'_>) -> bool {
+        let Candidate { edits, opened, size, change } = candidate;
+        let ports = opened.breadth();
         let enough = self.best.as_ref().map_or(usize::MAX, |best| best.cost.admitted.saturating_add(1));
-        let admitted = self.gain.count(&candidate, enough);
-        let cost = Cost { admitted, ports, size };
-        if self.best.as_ref().is_none_or(|best| cost < best.cost) {
-            self.best = Some(Best { cost, candidate });
+        let is_better = |admitted| {
+            let cost = Cost { admitted, ports, size };
+            self.best.as_ref().is_none_or(|best| cost < best.cost).then_some(cost)
+        };
+        // A change admits at least who was called.
+        let proved = || {
+            is_better(1)?;
+            match change {
+                Written::Now(change) => {
+                    let is_proved = self.task.is_proved(&change.edit);
+                    let cost = is_proved.then(|| self.gain.count(&opened, Some(&change.edit), enough)).and_then(is_better)?;
+                    Some((cost, change))
+                }
+                Written::Later(write) => {
+                    let cost = is_better(self.gain.count(&opened, None, enough))?;
+                    let change = write()?;
+                    self.task.is_proved(&change.edit).then_some((cost, change))
+                }
+            }
+        };
+        if let Some((cost, change)) = proved() {
+            self.best = Some(Best { cost, edits, opened, change });
         }
         self.may_improve()
     }

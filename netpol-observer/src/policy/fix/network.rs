@@ -8,112 +8,95 @@ use crate::policy::evaluate::{Changed, View};
 use crate::policy::explanation::{NearMiss, PatchOperation, PolicyRef};
 
 use super::gain::Opened;
-use super::{Candidate, Edit, Size, Task, manifest, other, patch};
+use super::{Candidate, Change, Edit, Size, Task, Written, manifest, other, patch};
 
 /// Longest `metadata.name`: a DNS subdomain (RFC 1123).
 const MAX_NAME: usize = 253;
 
-/// Proposes changes, the smallest first, for as long as larger ones may be better.
-pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl FnMut(Candidate) -> bool) {
-    for miss in nearest {
-        if let Some(candidate) = entry(task, miss)
-            && !take(candidate)
-        {
-            return;
-        }
-    }
+/// Proposes changes for as long as others may be better. A policy of its own goes first: it is the largest edit and admits the fewest, so
+/// that most others need not be looked at for long.
+pub(super) fn candidates<'a>(task: &'a Task<'a>, nearest: &'a [NearMiss], take: &mut impl FnMut(Candidate<'a>) -> bool) {
     let Some(subject) = task.case.sides(task.direction).0.pod() else { return };
-    for policy in task.view.isolating(subject, task.direction) {
-        let editable = task.network_policy(&policy.namespace, &policy.name).filter(|policy| is_editable(policy));
-        if let Some(policy) = editable
-            && !take(rule(task, &policy))
-        {
-            return;
-        }
-    }
     if let Some(candidate) = new_policy(task, subject) {
         take(candidate);
+    }
+    for candidate in nearest.iter().filter_map(|miss| entry(task, miss)) {
+        take(candidate);
+    }
+    for policy in task.view.isolating(subject, task.direction) {
+        if let Some(policy) = task.network_policy(&policy.namespace, &policy.name).filter(|policy| is_editable(policy)) {
+            take(rule(task, policy));
+        }
     }
 }
 
 /// An entry added to a list of a rule that misses one side only.
-fn entry(task: &Task<'_>, miss: &NearMiss) -> Option<Candidate> {
+fn entry<'a>(task: &'a Task<'a>, miss: &'a NearMiss) -> Option<Candidate<'a>> {
     let (direction, at) = (task.direction, &miss.rule);
     let policy = task.network_policy(&at.policy.namespace, &at.policy.name).filter(|policy| is_editable(policy))?;
     let rule = policy.rules(direction)?.get(at.index)?;
     let (_, peer) = task.case.sides(direction);
     let peer_fits = task.view.peers(rule, &policy.namespace, &peer) == Match::Yes;
     let port_fits = task.view.ports(rule, &task.case) == Match::Yes;
-    let (list, path) = (task.peers_field(), format!("/spec/{direction}/{}", at.index));
-    let (mut changed, mut opens) = (rule.clone(), rule.clone());
+    let mut opens = Rule { peers: Vec::new(), ports: Vec::new(), origin: None };
     let shown = match (peer_fits, port_fits) {
         (false, true) => {
             let (new, shown) = task.other.peer(&policy.namespace);
-            changed.peers.push(new.clone());
             opens.peers = vec![new];
-            format!("{direction}[{}].{list} += {shown}", at.index)
+            opens.ports.clone_from(&rule.ports);
+            format!("{direction}[{}].{} += {shown}", at.index, task.peers_field())
         }
         (true, false) => {
-            let port = task.other.port.clone();
-            changed.ports.push(port.clone());
-            opens.ports = vec![port];
+            opens.peers.clone_from(&rule.peers);
+            opens.ports = vec![task.other.port.clone()];
             format!("{direction}[{}].ports += {}", at.index, task.other.port)
         }
         _ => return None,
     };
-    let (before, after) = (rule.clone(), changed.clone());
-    let patch = move || {
-        let add = if peer_fits {
-            PatchOperation::Add { path: format!("{path}/ports/-"), value: after.ports.last().and_then(manifest::port).unwrap_or_default() }
+    let opened = Opened::network(&policy.namespace, &policy.pod_selector, &opens);
+    let edits = Some(PolicyRef::of(&policy));
+    let write = move || {
+        let mut edited = NetworkPolicy::clone(&policy);
+        let before = edited.rules(direction)?.get(at.index)?.clone();
+        let changed = rules_mut(&mut edited, direction).get_mut(at.index)?;
+        let (path, list) = (format!("/spec/{direction}/{}", at.index), task.peers_field());
+        let (field, value) = if peer_fits {
+            changed.ports.extend(opens.ports.iter().cloned());
+            (format!("{path}/ports/-"), opens.ports.first().and_then(manifest::port)?)
         } else {
-            PatchOperation::Add { path: format!("{path}/{list}/-"), value: after.peers.last().and_then(manifest::peer).unwrap_or_default() }
+            changed.peers.extend(opens.peers.iter().cloned());
+            (format!("{path}/{list}/-"), opens.peers.first().and_then(manifest::peer)?)
         };
-        vec![PatchOperation::Test { path, value: manifest::rule(&before, list) }, add]
+        let patch =
+            move || vec![PatchOperation::Test { path, value: manifest::rule(&before, list) }, PatchOperation::Add { path: field, value }];
+        Some(Change { edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))), shown, patch: Box::new(patch) })
     };
-    let mut edited = NetworkPolicy::clone(&policy);
-    *rules_mut(&mut edited, direction).get_mut(at.index)? = changed;
-    Some(Candidate {
-        edits: Some(PolicyRef::of(&policy)),
-        opened: Opened::network(&edited.namespace, &edited.pod_selector, &opens),
-        edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))),
-        shown,
-        patch: Box::new(patch),
-        size: Size::Entry,
-    })
+    Some(Candidate { edits, opened, size: Size::Entry, change: Written::Later(Box::new(write)) })
 }
 
 /// A rule added to a policy that isolates the pod.
-fn rule(task: &Task<'_>, policy: &Arc<NetworkPolicy>) -> Candidate {
-    let direction = task.direction;
-    let list = task.peers_field();
+fn rule<'a>(task: &'a Task<'a>, policy: Arc<NetworkPolicy>) -> Candidate<'a> {
     let (rule, shown) = task.other.rule(&policy.namespace);
-    let (before, added) = (policy.clone(), rule.clone());
-    let patch = move || {
-        let rules = before.rules(direction).unwrap_or_default().iter();
-        let selects = PatchOperation::Test { path: "/spec/podSelector".into(), value: manifest::selector(&before.pod_selector) };
-        patch::add_to_list(
-            &format!("/spec/{direction}"),
-            rules.map(|rule| manifest::rule(rule, list)),
-            manifest::rule(&added, list),
-            selects,
-        )
+    let opened = Opened::network(&policy.namespace, &policy.pod_selector, &rule);
+    let edits = Some(PolicyRef::of(&policy));
+    let write = move || {
+        let (direction, list) = (task.direction, task.peers_field());
+        let shown = format!("{direction} += {list} {shown}, ports {}", task.other.port);
+        let mut edited = NetworkPolicy::clone(&policy);
+        rules_mut(&mut edited, direction).push(rule.clone());
+        let patch = move || {
+            let rules = policy.rules(direction).unwrap_or_default().iter().map(|rule| manifest::rule(rule, list));
+            let selects = PatchOperation::Test { path: "/spec/podSelector".into(), value: manifest::selector(&policy.pod_selector) };
+            patch::add_to_list(&format!("/spec/{direction}"), rules, manifest::rule(&rule, list), selects)
+        };
+        Some(Change { edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))), shown, patch: Box::new(patch) })
     };
-    let shown = format!("{direction} += {list} {shown}, ports {}", task.other.port);
-    let mut edited = NetworkPolicy::clone(policy);
-    rules_mut(&mut edited, direction).push(rule.clone());
-    Candidate {
-        edits: Some(PolicyRef::of(policy)),
-        opened: Opened::network(&edited.namespace, &edited.pod_selector, &rule),
-        edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(edited))),
-        shown,
-        patch: Box::new(patch),
-        size: Size::Rule,
-    }
+    Candidate { edits, opened, size: Size::Rule, change: Written::Later(Box::new(write)) }
 }
 
 /// A policy of its own for this connection; none where it would isolate a pod that no policy isolates now, and so deny what
 /// is admitted today.
-fn new_policy(task: &Task<'_>, subject: &Pod) -> Option<Candidate> {
+fn new_policy<'a>(task: &'a Task<'a>, subject: &'a Pod) -> Option<Candidate<'a>> {
     let (view, direction) = (&task.view, task.direction);
     let pod_selector = other::selector_of(subject, view);
     let is_isolated = |pod: &Pod| !view.isolating(pod, direction).is_empty();
@@ -122,25 +105,26 @@ fn new_policy(task: &Task<'_>, subject: &Pod) -> Option<Candidate> {
         return None;
     }
     let (rule, shown) = task.other.rule(&subject.namespace);
-    let peer = task.case.sides(direction).1.pod().map_or("external", |pod| &pod.workload.name);
-    let word = match direction {
-        Direction::Ingress => "from",
-        Direction::Egress => "to",
+    let opened = Opened::network(&subject.namespace, &pod_selector, &rule);
+    let write = move || {
+        let peer = task.case.sides(direction).1.pod().map_or("external", |pod| &pod.workload.name);
+        let word = match direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
+        };
+        let name = unused_name(&task.view, &subject.namespace, &format!("{}-{word}-{peer}", subject.workload.name));
+        let shown = format!(
+            "new NetworkPolicy {}/{name} for {pod_selector}: {direction} {} {shown}, ports {}",
+            subject.namespace,
+            task.peers_field(),
+            task.other.port
+        );
+        let mut policy =
+            NetworkPolicy { namespace: subject.namespace.clone(), name: name.into(), pod_selector, ..NetworkPolicy::default() };
+        rules_mut(&mut policy, direction).push(rule);
+        Some(Change { edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(policy))), shown, patch: Box::new(Vec::new) })
     };
-    let name = unused_name(view, &subject.namespace, &format!("{}-{word}-{peer}", subject.workload.name));
-    let list = task.peers_field();
-    let shown =
-        format!("new NetworkPolicy {}/{name} for {pod_selector}: {direction} {list} {shown}, ports {}", subject.namespace, task.other.port);
-    let mut policy = NetworkPolicy { namespace: subject.namespace.clone(), name: name.into(), pod_selector, ..NetworkPolicy::default() };
-    rules_mut(&mut policy, direction).push(rule.clone());
-    Some(Candidate {
-        edits: None,
-        opened: Opened::network(&policy.namespace, &policy.pod_selector, &rule),
-        edit: Edit::Policy(Changed::NetworkPolicy(Arc::new(policy))),
-        shown,
-        patch: Box::new(Vec::new),
-        size: Size::Policy,
-    })
+    Some(Candidate { edits: None, opened, size: Size::Policy, change: Written::Later(Box::new(write)) })
 }
 
 /// A name that no policy of the namespace has: applying the manifest must not replace one.

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::cluster::{Cidr, ClusterPeer, ClusterPort, IpBlock, Labels, Operator, Peer, Pod, PolicyPort, Requirement, Rule, Selector};
+use crate::cluster::{
+    Cidr, ClusterPeer, ClusterPort, IpBlock, Labels, NAMESPACE_NAME_LABEL, Operator, Peer, Pod, PolicyPort, Requirement, Rule, Selector,
+};
 use crate::policy::connection::End;
 use crate::policy::evaluate::View;
 
 use super::labels;
-
-/// Label that every namespace carries.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// The peer to admit, and the port it calls or is called on.
 pub(super) struct Other {
@@ -76,7 +75,7 @@ impl Other {
 
 /// The namespace of this name.
 pub(super) fn named(namespace: &Arc<str>) -> Selector {
-    Selector { requirements: vec![Requirement { key: NAMESPACE_NAME.into(), operator: Operator::Equals(namespace.clone()) }] }
+    Selector { requirements: vec![Requirement { key: NAMESPACE_NAME_LABEL.into(), operator: Operator::Equals(namespace.clone()) }] }
 }
 
 /// A selector of a pod's own labels.
