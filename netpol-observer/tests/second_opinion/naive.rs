@@ -122,6 +122,20 @@ pub(crate) fn opinion(world: &World, call: &Call, profile: &Profile) -> Opinion 
     Opinion { verdict, decided_by }
 }
 
+/// What may come of one direction of a call to somebody definite.
+pub(crate) fn admits(world: &World, call: &Call, direction: &str, profile: &Profile) -> BTreeSet<bool> {
+    let (source, destination) = (call.source.to_canonical(), call.destination.to_canonical());
+    let mut possible = BTreeSet::new();
+    for source_side in sides(world, source) {
+        for destination_side in sides(world, destination) {
+            let (source, destination) = ((source, source_side), (destination, destination_side));
+            let case = Case { source, destination, protocol: call.protocol, port: call.port };
+            possible.extend(one_direction(world, &case, direction, profile, &mut BTreeSet::new()));
+        }
+    }
+    possible
+}
+
 /// All that an address may be.
 fn sides(world: &World, ip: IpAddr) -> Vec<Side<'_>> {
     let pods: Vec<_> = world.of_kind("Pod").filter(|pod| holds(pod, ip)).map(Side::Pod).collect();

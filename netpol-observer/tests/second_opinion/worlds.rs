@@ -145,6 +145,11 @@ pub(crate) fn pod(random: &mut Random, number: usize) -> Value {
     }
     let home = random.pick(&HOMES);
     let mut metadata = json!({"name": format!("p{number}"), "namespace": home, "labels": labels(random)});
+    if random.chance(40) {
+        let owner = random.pick(&["StatefulSet", "ReplicaSet"]);
+        let name = if owner == "ReplicaSet" { "deploy-6d4cf56db6" } else { "set" };
+        metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": owner, "name": name, "uid": "1", "controller": true}]);
+    }
     if random.chance(5) {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
