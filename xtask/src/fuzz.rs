@@ -24,7 +24,8 @@ const COMPILER_PACKAGE: &str = "g++";
 
 /// Coverage as libFuzzer wants it: a counter per edge, the table of program counters, and what comparisons compare.
 const INSTRUMENTATION: &[&str] = &[
-    "--cfg=fuzzing",
+    "--cfg",
+    "fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",

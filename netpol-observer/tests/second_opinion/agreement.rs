@@ -155,7 +155,7 @@ fn inconsistency(explained: &DirectionExplanation) -> Option<String> {
         // Where no rule admits it the profile does.
         (Admission::Allowed { by }, Some(TierOutcome::Deny { .. })) => by.is_empty(),
         (Admission::Denied { .. }, Some(TierOutcome::Accept { .. })) => false,
-        (Admission::Denied { by, isolating, .. }, _) => by.is_some() != !isolating.is_empty(),
+        (Admission::Denied { by, isolating, .. }, _) => by.is_some() == isolating.is_empty(),
         _ => true,
     };
     (!fits).then(|| format!("{} contradicts itself", explained.direction))

@@ -104,8 +104,13 @@ pub(crate) fn node(random: &mut Random, number: usize) -> Value {
 }
 
 fn labels(random: &mut Random) -> Value {
-    let pairs = KEYS.iter().filter_map(|key| random.chance(70).then(|| ((*key).to_owned(), json!(random.pick(&VALUES)))));
-    Value::Object(pairs.collect())
+    let mut labels = serde_json::Map::new();
+    for key in KEYS {
+        if random.chance(70) {
+            labels.insert(key.to_owned(), json!(random.pick(&VALUES)));
+        }
+    }
+    Value::Object(labels)
 }
 
 pub(crate) fn pod(random: &mut Random, number: usize) -> Value {
