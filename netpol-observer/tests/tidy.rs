@@ -171,6 +171,10 @@ fn no_file_is_forgotten() {
             }
         }
     }
+    // Every file of the fuzz crate that its manifest names is a target.
+    let fuzz = root().join("netpol-observer/fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    open.extend(manifest.lines().filter_map(|line| Some(fuzz.join(line.strip_prefix("path = \"")?.strip_suffix('"')?))));
     while let Some(path) = open.pop() {
         if !path.is_file() || path.extension().is_none_or(|extension| extension != "rs") || !reached.insert(path.clone()) {
             continue;

@@ -36,6 +36,15 @@ enum Task {
         #[command(subcommand)]
         bench: Option<bench::Bench>,
     },
+    /// Feeds the parsers and the engine inputs that libFuzzer makes up. Needs a C++ compiler, which it installs on Debian.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// Only this one.
+        #[arg(value_parser = fuzz::TARGETS)]
+        target: Option<String>,
+    },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
     /// What runs in the demo's pods.
@@ -61,6 +70,7 @@ fn main() -> Result<ExitCode> {
             demo::run(DemoOptions { observer })?;
         }
         Task::Bench { bench } => bench::run(root, bench)?,
+        Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
@@ -69,6 +79,7 @@ fn main() -> Result<ExitCode> {
 }
 
 mod bench;
+mod fuzz;
 mod test;
 
 fn cargo(root: &Path) -> Command {
