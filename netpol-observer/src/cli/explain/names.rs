@@ -1,0 +1,29 @@
+//! `--domain-names`
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::cli::CommandError;
+use crate::cluster::DomainName;
+
+/// Reads the file.
+pub(super) fn read(path: &Path) -> Result<Vec<DomainName>, CommandError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        CommandError::failure(format!("--domain-names {}: {error}", path.display()))
+            .hint("it must be a JSON object of names with lists of addresses, such as {\"api.example.com\": [\"203.0.113.7\"]}")
+    };
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" { io::stdin().read_to_string(&mut text).map(drop) } else { fs::read_to_string(path).map(|found| text = found) };
+    read.map_err(|error| failed(&error))?;
+    parse(&text).map_err(|error| failed(&error))
+}
+
+/// The one place where the file is understood.
+fn parse(json: &str) -> Result<Vec<DomainName>, serde_json::Error> {
+    let names: BTreeMap<String, Vec<IpAddr>> = serde_json::from_str(json)?;
+    let canonical = |name: String| name.trim_end_matches('.').to_ascii_lowercase().into();
+    Ok(names.into_iter().map(|(name, addresses)| DomainName { name: canonical(name), addresses }).collect())
+}
