@@ -15,7 +15,11 @@ const NOT_READY_SHOWN: usize = 5;
 /// The whole answer, with its last newline.
 pub fn answer(answer: &Answer, palette: Palette) -> String {
     let mut text = Text::new(palette);
-    verdict(&mut text, answer.verdict);
+    if answer.verdict == Verdict::Undecided && problem(answer).is_some() {
+        text.styled(palette.dropped, "FAILS");
+    } else {
+        verdict(&mut text, answer.verdict);
+    }
     text.put(&format!(" {} → {}", answer.from, called(answer)));
     text.newline();
     let several = answer.chain.len() > 1;
@@ -28,12 +32,28 @@ pub fn answer(answer: &Answer, palette: Palette) -> String {
         }
         write_step(&mut text, link, several);
     }
+    if several {
+        text.end_block();
+    }
+    if answer.verdict == Verdict::Undecided && problem(answer).is_some() {
+        text.label("note");
+        text.put("no call can work, whatever the policies say, and there is no pod whose policies could be asked");
+        text.newline();
+    }
     for note in &answer.notes {
         text.label("note");
         text.put(note);
         text.newline();
     }
     text.finish()
+}
+
+/// What keeps a Service from being called at all.
+fn problem(answer: &Answer) -> Option<&str> {
+    answer.chain.iter().find_map(|link| match &link.step {
+        Step::Service(service) => service.problem.as_deref(),
+        _ => None,
+    })
 }
 
 fn called(answer: &Answer) -> String {
@@ -103,7 +123,8 @@ fn summary(text: &mut Text, link: &Link) {
 
 fn service_words(service: &ServiceLink) -> String {
     if let Some(problem) = &service.problem {
-        return problem.clone();
+        // The title names the Service already.
+        return problem.strip_prefix("Service ").unwrap_or(problem).to_owned();
     }
     let port = match (service.port, &service.port_name) {
         (Some(port), Some(name)) => format!(" port {port} ({name})"),
