@@ -63,7 +63,7 @@ pub(super) struct ExplainArgs {
     queries: Option<PathBuf>,
 
     /// With --queries: answer with the verdict alone, which is faster.
-    #[arg(long, requires = "queries", help_heading = "Question")]
+    #[arg(long, help_heading = "Question")]
     no_explanation: bool,
 
     /// Take the addresses of names outside the cluster from this file: a JSON object such as {"api.example.com": ["203.0.113.7"]}.
@@ -150,6 +150,9 @@ fn answer_all(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, Comma
 impl ExplainArgs {
     /// What `clap` cannot say of the arguments.
     fn check(&self) -> Result<(), CommandError> {
+        if self.no_explanation && self.queries.is_none() {
+            return Err(CommandError::usage("--no-explanation is about --queries").hint("leave it out, or ask with --queries FILE"));
+        }
         let is_stdin = |path: &&PathBuf| path.as_os_str() == "-";
         let readers = self.manifests.iter().chain(&self.queries).chain(&self.domain_names).filter(is_stdin).count();
         if readers > 1 {
@@ -179,7 +182,10 @@ impl ExplainArgs {
             if let (Some(port), Some(asked)) = (port, self.protocol)
                 && port.protocol.is_some_and(|protocol| protocol != asked)
             {
-                return Err(error(format!("--port {}/{protocol} and --protocol {asked} contradict each other", port.port), "leave one of them out"));
+                return Err(error(
+                    format!("--port {}/{protocol} and --protocol {asked} contradict each other", port.port),
+                    "leave one of them out",
+                ));
             }
             match question.called_port() {
                 Some(_) if !protocol.has_ports() => {

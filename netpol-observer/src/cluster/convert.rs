@@ -24,7 +24,8 @@ pub use policy::network_policy;
 
 use super::index::NAMESPACE_NAME_LABEL;
 use super::{
-    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Pod, PodPhase, Service, ServiceDns, ServicePort, SlicePort, TargetPort, Workload,
+    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Pod, PodPhase, Service, ServiceDns, ServicePort, SlicePort, TargetPort,
+    Workload,
 };
 use crate::flow::Protocol;
 

@@ -1,12 +1,12 @@
 //! A question → the engine's answers.
 
+use super::Question;
 use super::answer::{Answer, Link, Path, Step};
 use super::error::QuestionError;
 use super::find::Member;
 use super::group::{Connections, common};
 use super::plan::{DNS, Plan, plan};
 use super::service::called;
-use super::Question;
 use crate::cluster::{Direction, Index, PortNumber};
 use crate::flow::Protocol;
 use crate::identify::Identity;

@@ -15,9 +15,10 @@ pub(super) fn close<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -
         if begins { Some(0) } else { Some(strsim::osa_distance(typed, name)).filter(|distance| *distance < far) }
     };
     let distinct: BTreeSet<&str> = names.into_iter().collect();
-    let mut found: Vec<_> = distinct.into_iter().filter_map(|name| Some((distance(name)?, name))).collect();
+    let mut found: Vec<_> =
+        distinct.into_iter().filter_map(|name| Some((distance(name)?, name.len().abs_diff(typed.len()), name))).collect();
     found.sort_unstable();
-    found.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
+    found.into_iter().take(SUGGESTED).map(|(_, _, name)| name).collect()
 }
 
 /// `did you mean a or b?`

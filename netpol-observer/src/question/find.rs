@@ -44,10 +44,9 @@ impl Member {
                 None => Member { name, identity, ips: pod.ips.clone(), note: Some(note) },
             };
         }
-        let note = pod
-            .ips
-            .is_empty()
-            .then(|| format!("{name} has no address yet (no status.podIP): its labels are judged, and an ipBlock that names its address is not"));
+        let note = pod.ips.is_empty().then(|| {
+            format!("{name} has no address yet (no status.podIP): its labels are judged, and an ipBlock that names its address is not")
+        });
         Member { name, identity, ips: pod.ips.clone(), note }
     }
 
@@ -147,13 +146,8 @@ pub(super) fn service<'a>(namespace: &str, name: &str, index: &'a Index) -> Resu
     index.service(namespace, name).ok_or_else(|| {
         let of_namespace = index.services().filter(|service| &*service.namespace == namespace);
         let names: Vec<String> = of_namespace.map(|service| service.name.to_string()).collect();
-        let mut error = missing(
-            format!("no Service {namespace}/{name}"),
-            name,
-            &names,
-            &format!("{namespace}/svc/"),
-            ("Services", Some(namespace)),
-        );
+        let mut error =
+            missing(format!("no Service {namespace}/{name}"), name, &names, &format!("{namespace}/svc/"), ("Services", Some(namespace)));
         let elsewhere = index.services().filter(|service| &*service.name == name);
         let elsewhere: Vec<String> = elsewhere.map(|service| format!("{}/svc/{name}", service.namespace)).collect();
         if !elsewhere.is_empty() {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Question;
 use super::answer::{ServiceLink, Step};
 use super::close::{close, did_you_mean, listed};
 use super::end::End;
@@ -10,7 +11,6 @@ use super::error::QuestionError;
 use super::find::{Member, members, service};
 use super::service::{called, only_port, ports_of};
 use super::target::{Callee, Host};
-use super::Question;
 use crate::cluster::{Index, Service, ServiceDns};
 use crate::flow::Protocol;
 use crate::identify::{Identity, ServiceCall, service_call};
@@ -181,10 +181,10 @@ fn look_up(name: &str, namespace: Option<&str>, index: &Index) -> Result<Named, 
     let parts: Vec<&str> = inside.unwrap_or(name).split('.').collect();
     match (parts.as_slice(), namespace) {
         ([only], Some(namespace)) if inside.is_none() => service(namespace, only, index).cloned().map(Named::Service),
-        ([only], None) if inside.is_none() => Err(QuestionError::new(format!(
-            "{only}: a name alone is looked up in the namespace of the caller, and this caller has none"
-        ))
-        .hint(format!("write {only}.NAMESPACE"))),
+        ([only], None) if inside.is_none() => {
+            Err(QuestionError::new(format!("{only}: a name alone is looked up in the namespace of the caller, and this caller has none"))
+                .hint(format!("write {only}.NAMESPACE")))
+        }
         ([name, namespace], _) if inside.is_some() || index.service(namespace, name).is_some() || has_services(namespace, index) => {
             service(namespace, name, index).cloned().map(Named::Service)
         }

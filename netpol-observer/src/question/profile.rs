@@ -72,7 +72,8 @@ impl Switch {
     pub fn parse(text: &str) -> Result<Self, SwitchError> {
         let (name, value) = text.split_once('=').ok_or(SwitchError::NoValue)?;
         let (name, value) = (name.trim(), value.trim());
-        let (name, values) = SWITCHES.iter().find(|(switch, _)| *switch == name).ok_or_else(|| SwitchError::Switch { name: name.to_owned() })?;
+        let (name, values) =
+            SWITCHES.iter().find(|(switch, _)| *switch == name).ok_or_else(|| SwitchError::Switch { name: name.to_owned() })?;
         match values.iter().find(|(known, _)| *known == value) {
             Some((_, set)) => Ok(Switch { name, set: *set }),
             None => Err(SwitchError::Value { switch: name, value: value.to_owned() }),
@@ -116,8 +117,7 @@ mod tests {
     fn every_switch_sets_its_field_and_the_first_value_is_the_default() {
         let firsts: Vec<String> = SWITCHES.iter().map(|(name, values)| format!("{name}={}", values[0].0)).collect();
         assert_eq!(of(&firsts.iter().map(String::as_str).collect::<Vec<_>>()), Profile::default());
-        let changed =
-            of(&["ip-block-matches-pods=false", "tied-priorities=by-name", "other-protocols=admitted", "baseline=per-pod"]);
+        let changed = of(&["ip-block-matches-pods=false", "tied-priorities=by-name", "other-protocols=admitted", "baseline=per-pod"]);
         let expected = Profile {
             ip_block_matches_pods: false,
             tied_priorities: TiedPriorities::ByName,

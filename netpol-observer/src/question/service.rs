@@ -41,7 +41,9 @@ pub(super) fn called(service: &Arc<Service>, by: Option<IpAddr>, port: Option<u1
     if destinations.is_empty() && (found.is_some() || headless) {
         destinations = without_addresses(service, found, port, headless, index);
     }
-    let not_ready = not_ready(service, &destinations, found.filter(|_| !headless), index);
+    // Where the port is not there, readiness explains nothing.
+    let not_ready =
+        if found.is_some() || headless { not_ready(service, &destinations, found.filter(|_| !headless), index) } else { Vec::new() };
     let problem = problem(service, port, protocol, found.is_some() || headless, destinations.is_empty());
     let name_of = |(member, port): &(Member, Option<u16>)| match port {
         Some(port) => format!("{}:{port}", member.name),
@@ -143,7 +145,8 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
     match &port.target_port {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
-            let named = |candidate: &&crate::cluster::ContainerPort| candidate.name.as_ref() == Some(name) && candidate.protocol == port.protocol;
+            let named =
+                |candidate: &&crate::cluster::ContainerPort| candidate.name.as_ref() == Some(name) && candidate.protocol == port.protocol;
             pod.ports.iter().find(named).map(|found| found.port)
         }
     }
@@ -181,7 +184,8 @@ fn problem(service: &Service, port: Option<u16>, protocol: Protocol, has_port: b
         if service.ports.is_empty() {
             return Some(format!("Service {name} has no ports"));
         }
-        let behind = service.ports.iter().find(|candidate| port.is_some() && candidate.target_port == TargetPort::Number(port.unwrap_or_default()));
+        let behind =
+            service.ports.iter().find(|candidate| port.is_some() && candidate.target_port == TargetPort::Number(port.unwrap_or_default()));
         let hint = match behind {
             Some(behind) => format!("; {called} is the port of the pods behind it, and callers dial {}", behind.port),
             None => String::new(),

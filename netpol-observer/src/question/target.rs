@@ -79,7 +79,8 @@ impl Url {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, QuestionError> {
         let text = text.trim();
-        let bad = |what: &str| QuestionError::new(format!("{text}: {what}")).hint("write it as http://api.shop:80/path, api.shop:80 or api");
+        let bad =
+            |what: &str| QuestionError::new(format!("{text}: {what}")).hint("write it as http://api.shop:80/path, api.shop:80 or api");
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
             None => (None, text),
@@ -138,7 +139,8 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
 
 /// What may be looked up in the DNS, the root left out.
 fn is_host(text: &str) -> bool {
-    let fits = |label: &str| !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    let fits =
+        |label: &str| !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     let text = text.strip_suffix('.').unwrap_or(text);
     text.len() <= 253 && text.split('.').all(fits)
 }
@@ -163,8 +165,10 @@ impl FromStr for PortProtocol {
         match number.parse() {
             Ok(port) if port > 0 => Ok(PortProtocol { port, protocol }),
             _ if number.parse::<i64>().is_ok() => Err("expected a port from 1 to 65535".to_owned()),
-            _ => Err("expected a port number, such as 8080 or 53/UDP; names of ports belong to Services: ask for svc/name and its port number"
-                .to_owned()),
+            _ => Err(
+                "expected a port number, such as 8080 or 53/UDP; names of ports belong to Services: ask for svc/name and its port number"
+                    .to_owned(),
+            ),
         }
     }
 }

@@ -147,6 +147,8 @@ spec:
       ports: [{port: 5432}]
     - to: [{ipBlock: {cidr: 198.51.100.0/24}}]
       ports: [{port: 443}]
+    - to: [{ipBlock: {cidr: 10.0.2.0/24}}]
+      ports: [{port: 9153}]
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

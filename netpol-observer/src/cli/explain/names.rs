@@ -16,7 +16,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<DomainName>, CommandError> {
             .hint("it must be a JSON object of names with lists of addresses, such as {\"api.example.com\": [\"203.0.113.7\"]}")
     };
     let mut text = String::new();
-    let read = if path.as_os_str() == "-" { io::stdin().read_to_string(&mut text).map(drop) } else { fs::read_to_string(path).map(|found| text = found) };
+    let read = if path.as_os_str() == "-" {
+        io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        fs::read_to_string(path).map(|found| text = found)
+    };
     read.map_err(|error| failed(&error))?;
     parse(&text).map_err(|error| failed(&error))
 }

@@ -17,6 +17,8 @@ pub fn answer(answer: &Answer, palette: Palette) -> String {
     let mut text = Text::new(palette);
     if answer.verdict == Verdict::Undecided && problem(answer).is_some() {
         text.styled(palette.dropped, "FAILS");
+    } else if answer.verdict == Verdict::Undecided && answer.chain.iter().any(|link| mixed(link.step.paths())) {
+        text.styled(palette.dropped, "PARTLY DENIED");
     } else {
         verdict(&mut text, answer.verdict);
     }
@@ -97,7 +99,9 @@ fn title(step: &Step) -> &'static str {
 /// What stands behind the title.
 fn summary(text: &mut Text, link: &Link) {
     let words = match (&link.step, link.verdict) {
-        (Step::Dns { service, unchecked: Some(why), .. }, _) => format!("not judged, {why} (DNS is Service {service} in nearly every cluster)"),
+        (Step::Dns { service, unchecked: Some(why), .. }, _) => {
+            format!("not judged, {why} (DNS is Service {service} in nearly every cluster)")
+        }
         (Step::Dns { service, .. }, Verdict::Allow) => format!("allowed, the cluster's DNS (Service {service}) may be asked"),
         (Step::Dns { service, .. }, Verdict::Deny) => {
             format!("denied, the cluster's DNS (Service {service}) may not be asked, so the name stays unknown to the caller")
@@ -176,7 +180,10 @@ fn write_step(text: &mut Text, link: &Link, several: bool) {
 }
 
 fn write_paths<'a>(text: &mut Text, paths: impl Iterator<Item = &'a Path>, headed: bool) {
-    for path in paths {
+    for (number, path) in paths.enumerate() {
+        if headed && number > 0 {
+            text.newline();
+        }
         if headed {
             text.put("  ");
             verdict(text, path.verdict);

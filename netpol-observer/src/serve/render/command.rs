@@ -13,7 +13,12 @@ pub fn commands(fix: &Fix) -> Vec<String> {
     match &fix.policy {
         Some(policy) if !fix.patch.is_empty() => {
             let resource = resource(policy.kind);
-            vec![format!("kubectl patch {resource} {}{} --type=json -p {}", word(&policy.name), in_namespace(&policy.namespace), patch(fix))]
+            vec![format!(
+                "kubectl patch {resource} {}{} --type=json -p {}",
+                word(&policy.name),
+                in_namespace(&policy.namespace),
+                patch(fix)
+            )]
         }
         _ => apply(&fix.manifest.to_json()),
     }

@@ -46,7 +46,9 @@ pub fn port_conditions(port: &PortMiss) -> String {
 fn sentence(condition: &Condition) -> String {
     match condition {
         // A pod or a name whose address nobody knows was asked about.
-        Condition::OutsideBlock { cidr, ip } | Condition::Excepted { cidr, ip, .. } | Condition::Family { cidr, ip } if ip.is_unspecified() => {
+        Condition::OutsideBlock { cidr, ip } | Condition::Excepted { cidr, ip, .. } | Condition::Family { cidr, ip }
+            if ip.is_unspecified() =>
+        {
             format!("whether ipBlock {cidr} contains its address is not known")
         }
         Condition::OutsideNetworks { networks, ip } if ip.is_unspecified() => {

@@ -1,10 +1,10 @@
 //! The engine's answer as lines: who is to blame, what came nearest, what to change.
 
 use super::condition::miss;
+use super::rule::{place, rule};
 use super::text::Text;
 use crate::cluster::Direction;
 use crate::diagnose::{Class, Denial};
-use super::rule::{place, rule};
 use crate::policy::{Admission, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, Remaining, RuleRef};
 
 /// Near misses shown per direction.

@@ -100,10 +100,19 @@ fn sentence(explained: &DirectionExplanation) -> String {
         Admission::Denied { by: Some(by), .. } => format!("{} {}{}{}", rule(by), does(by), place(by.origin.as_ref()), rank(by, explained)),
         Admission::Denied { by: None, isolating, .. } => match isolating.as_slice() {
             [only] if only.rules.is_empty() => {
-                format!("{}{} restricts {restricts}, and has no {} rule that admits anybody", policy(&only.policy), place(only.policy.origin.as_ref()), explained.direction)
+                format!(
+                    "{}{} restricts {restricts}, and has no {} rule that admits anybody",
+                    policy(&only.policy),
+                    place(only.policy.origin.as_ref()),
+                    explained.direction
+                )
             }
             [only] => {
-                let rules = if only.rules.len() == 1 { "its only rule does not match".to_owned() } else { format!("none of its {} rules matches", only.rules.len()) };
+                let rules = if only.rules.len() == 1 {
+                    "its only rule does not match".to_owned()
+                } else {
+                    format!("none of its {} rules matches", only.rules.len())
+                };
                 format!("{} restricts {restricts}, and {rules}", policy(&only.policy))
             }
             several => format!("{} NetworkPolicies restrict {restricts}, and no rule of theirs matches", several.len()),
@@ -120,7 +129,9 @@ fn rank(by: &RuleRef, explained: &DirectionExplanation) -> String {
     });
     match tier {
         Some(Tier::Admin) => "; it comes before every NetworkPolicy, and none can overrule it".to_owned(),
-        Some(Tier::Baseline) => "; it is the default where no NetworkPolicy restricts the pod, and a NetworkPolicy would overrule it".to_owned(),
+        Some(Tier::Baseline) => {
+            "; it is the default where no NetworkPolicy restricts the pod, and a NetworkPolicy would overrule it".to_owned()
+        }
         _ => String::new(),
     }
 }
