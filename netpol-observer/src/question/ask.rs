@@ -3,7 +3,7 @@
 use super::Question;
 use super::answer::{Answer, Link, Path, Step};
 use super::error::QuestionError;
-use super::find::Member;
+use super::find::{Destination, Member};
 use super::group::{Connections, common};
 use super::plan::{DNS, Plan, plan};
 use super::service::called;
@@ -124,7 +124,7 @@ struct Dns {
     service: String,
     unchecked: Option<String>,
     /// Over UDP and over TCP.
-    destinations: [(Protocol, Vec<(Member, Option<u16>)>); 2],
+    destinations: [(Protocol, Vec<Destination>); 2],
 }
 
 impl Dns {

@@ -22,6 +22,9 @@ pub(super) struct Member {
     pub(super) note: Option<String>,
 }
 
+/// Who is called, with the port there.
+pub(super) type Destination = (Member, Option<u16>);
+
 impl Member {
     /// A pod as somebody asks about it: judged by its labels also when it does not run.
     pub(super) fn of_pod(pod: &Arc<Pod>, index: &Index) -> Self {

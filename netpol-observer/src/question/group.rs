@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::answer::Path;
 use super::error::QuestionError;
-use super::find::Member;
+use super::find::{Destination, Member};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, ServiceCall};
 use crate::policy::{Admission, Connection, DirectionExplanation, Engine, Explanation, PolicyRef, RuleRef, Verdict};
@@ -19,7 +19,7 @@ const MAX_EXPLAINED: usize = 32;
 /// Connections from every source to every destination.
 pub(super) struct Connections<'a> {
     pub(super) sources: &'a [Member],
-    pub(super) destinations: &'a [(Member, Option<u16>)],
+    pub(super) destinations: &'a [Destination],
     pub(super) protocol: Protocol,
     pub(super) call: Option<&'a ServiceCall>,
 }

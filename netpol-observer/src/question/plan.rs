@@ -8,7 +8,7 @@ use super::answer::{ServiceLink, Step};
 use super::close::{close, did_you_mean, listed};
 use super::end::End;
 use super::error::QuestionError;
-use super::find::{Member, members, service};
+use super::find::{Destination, Member, members, service};
 use super::service::{called, only_port, ports_of};
 use super::target::{Callee, Host};
 use crate::cluster::{Index, Service, ServiceDns};
@@ -34,7 +34,7 @@ pub(super) struct Plan {
     pub(super) service: Option<ServiceLink>,
     pub(super) call: Option<ServiceCall>,
     /// Whom the connections go to, with the port there.
-    pub(super) destinations: Vec<(Member, Option<u16>)>,
+    pub(super) destinations: Vec<Destination>,
     /// The destination is a name whose addresses are not known.
     pub(super) is_unknown_name: bool,
     pub(super) port: Option<u16>,
@@ -68,16 +68,16 @@ pub(super) fn plan(question: &Question, index: &Index) -> Result<Plan, QuestionE
     match &question.to {
         Callee::End(End::Service { namespace, name }) => {
             plan.looks_up = true;
-            plan.to_service(service(namespace, name, index)?.clone(), index)?;
+            plan.call_service(service(namespace, name, index)?.clone(), index)?;
         }
-        Callee::End(End::Ip(ip)) => plan.to_ip(*ip, index),
-        Callee::End(end) => plan.to_members(members(end, index)?),
+        Callee::End(End::Ip(ip)) => plan.call_ip(*ip, index),
+        Callee::End(end) => plan.call_members(members(end, index)?),
         Callee::Url(url) => match &url.host {
-            Host::Ip(ip) => plan.to_ip(*ip, index),
+            Host::Ip(ip) => plan.call_ip(*ip, index),
             Host::Name(name) => {
                 plan.looks_up = true;
                 let namespace = namespace_of(&question.from, &plan.sources);
-                plan.to_name(name, namespace.as_deref(), index)?;
+                plan.call_name(name, namespace.as_deref(), index)?;
             }
         },
     }
@@ -85,11 +85,11 @@ pub(super) fn plan(question: &Question, index: &Index) -> Result<Plan, QuestionE
 }
 
 impl Plan {
-    fn to_members(&mut self, members: Vec<Member>) {
+    fn call_members(&mut self, members: Vec<Member>) {
         self.destinations = members.into_iter().map(|member| (member, self.port)).collect();
     }
 
-    fn to_ip(&mut self, ip: IpAddr, index: &Index) {
+    fn call_ip(&mut self, ip: IpAddr, index: &Index) {
         match service_call((ip, self.port), self.protocol, index) {
             // An address that is a node's or a pod's too is called as that, unless a port of the Service tells otherwise.
             Some(call) => {
@@ -103,15 +103,15 @@ impl Plan {
                 self.call = Some(call);
                 self.destinations = called.destinations;
             }
-            None => self.to_members(vec![Member::of_ip(ip, index)]),
+            None => self.call_members(vec![Member::of_ip(ip, index)]),
         }
     }
 
-    fn to_service(&mut self, service: Arc<Service>, index: &Index) -> Result<(), QuestionError> {
+    fn call_service(&mut self, service: Arc<Service>, index: &Index) -> Result<(), QuestionError> {
         let mut next = service;
         for _ in 0..MAX_ALIASES {
             let ServiceDns::Name(name) = &next.dns else {
-                return self.to_endpoints(&next, index);
+                return self.call_endpoints(&next, index);
             };
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             self.aliases.push(Step::Alias { service: format!("{}/{}", next.namespace, next.name), name: name.clone() });
@@ -119,11 +119,11 @@ impl Plan {
             match look_up(&name, None, index)? {
                 Named::Service(service) => next = service,
                 Named::Member(member) => {
-                    self.to_members(vec![*member]);
+                    self.call_members(vec![*member]);
                     return Ok(());
                 }
                 Named::Outside(name) => {
-                    self.to_outside(&name, index);
+                    self.call_outside(&name, index);
                     return Ok(());
                 }
             }
@@ -131,7 +131,7 @@ impl Plan {
         Err(QuestionError::new(format!("Service {}/{} leads to other names without end", next.namespace, next.name)))
     }
 
-    fn to_endpoints(&mut self, service: &Arc<Service>, index: &Index) -> Result<(), QuestionError> {
+    fn call_endpoints(&mut self, service: &Arc<Service>, index: &Index) -> Result<(), QuestionError> {
         if self.port.is_none() && self.protocol.has_ports() {
             self.port = only_port(service, self.protocol);
             if self.port.is_none() {
@@ -146,21 +146,21 @@ impl Plan {
         Ok(())
     }
 
-    fn to_name(&mut self, name: &str, namespace: Option<&str>, index: &Index) -> Result<(), QuestionError> {
+    fn call_name(&mut self, name: &str, namespace: Option<&str>, index: &Index) -> Result<(), QuestionError> {
         match look_up(name, namespace, index)? {
-            Named::Service(service) => self.to_service(service, index),
+            Named::Service(service) => self.call_service(service, index),
             Named::Member(member) => {
-                self.to_members(vec![*member]);
+                self.call_members(vec![*member]);
                 Ok(())
             }
             Named::Outside(name) => {
-                self.to_outside(&name, index);
+                self.call_outside(&name, index);
                 Ok(())
             }
         }
     }
 
-    fn to_outside(&mut self, name: &str, index: &Index) {
+    fn call_outside(&mut self, name: &str, index: &Index) {
         let known = index.domain_name(name);
         self.aliases.push(Step::Name { name: name.to_owned(), addresses: known.map(|known| known.addresses.clone()) });
         let members = match known {
@@ -170,7 +170,7 @@ impl Plan {
                 vec![Member { name: name.to_owned(), identity: Identity::External, ips: Vec::new(), note: None }]
             }
         };
-        self.to_members(members);
+        self.call_members(members);
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::answer::{NotReady, ServiceLink};
-use super::find::{Member, selected};
+use super::find::{Destination, Member, selected};
 use crate::cluster::{Index, Pod, PodPhase, Service, ServiceDns, ServicePort, TargetPort};
 use crate::flow::Protocol;
 use crate::identify::{Identity, ServiceCall};
@@ -18,7 +18,7 @@ pub(super) struct Called {
     pub(super) link: ServiceLink,
     pub(super) call: ServiceCall,
     /// Each endpoint with the port that is called there.
-    pub(super) destinations: Vec<(Member, Option<u16>)>,
+    pub(super) destinations: Vec<Destination>,
 }
 
 /// A call to a Service by its name, or by one of its addresses.
@@ -45,7 +45,7 @@ pub(super) fn called(service: &Arc<Service>, by: Option<IpAddr>, port: Option<u1
     let not_ready =
         if found.is_some() || headless { not_ready(service, &destinations, found.filter(|_| !headless), index) } else { Vec::new() };
     let problem = problem(service, port, protocol, found.is_some() || headless, destinations.is_empty());
-    let name_of = |(member, port): &(Member, Option<u16>)| match port {
+    let name_of = |(member, port): &Destination| match port {
         Some(port) => format!("{}:{port}", member.name),
         None => member.name.clone(),
     };
@@ -85,8 +85,8 @@ pub(super) fn ports_of(service: &Service) -> String {
 }
 
 /// The backends, those of one pod together.
-fn endpoints(backends: &[(IpAddr, u16)], dialled: Option<Option<u16>>, index: &Index) -> Vec<(Member, Option<u16>)> {
-    let mut found: Vec<(Member, Option<u16>)> = Vec::new();
+fn endpoints(backends: &[(IpAddr, u16)], dialled: Option<Option<u16>>, index: &Index) -> Vec<Destination> {
+    let mut found: Vec<Destination> = Vec::new();
     // Both families of a pod stand for one endpoint.
     let mut places: BTreeMap<(String, Option<u16>), usize> = BTreeMap::new();
     for (ip, port) in backends {
@@ -128,7 +128,7 @@ fn without_addresses(
     dialled: Option<u16>,
     headless: bool,
     index: &Index,
-) -> Vec<(Member, Option<u16>)> {
+) -> Vec<Destination> {
     let pods = selected(service, index).filter(|pod| pod.ips.is_empty() && takes_calls(pod, service));
     let with_port = pods.filter_map(|pod| {
         let port = if headless { dialled } else { Some(target_port(pod, found?)?) };
@@ -153,7 +153,7 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
 }
 
 /// The pods that the Service selects and that are none of its endpoints.
-fn not_ready(service: &Service, destinations: &[(Member, Option<u16>)], port: Option<&ServicePort>, index: &Index) -> Vec<NotReady> {
+fn not_ready(service: &Service, destinations: &[Destination], port: Option<&ServicePort>, index: &Index) -> Vec<NotReady> {
     let is_endpoint = |name: &str| destinations.iter().any(|(member, _)| member.name == name);
     let mut found = Vec::new();
     for pod in selected(service, index) {
