@@ -16,4 +16,5 @@ pub mod flow;
 pub mod identify;
 pub mod pipeline;
 pub mod policy;
+pub mod question;
 pub mod serve;

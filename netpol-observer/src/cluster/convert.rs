@@ -28,7 +28,8 @@ pub use policy::network_policy;
 
 use super::index::NAMESPACE_NAME_LABEL;
 use super::{
-    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Pod, PodPhase, Service, ServicePort, SlicePort, TargetPort, Workload,
+    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Pod, PodPhase, Service, ServiceDns, ServicePort, SlicePort, TargetPort,
+    Workload,
 };
 use crate::flow::Protocol;
 
@@ -158,6 +159,12 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
 /// core/v1 Service.
 pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
     let spec = service.spec.unwrap_or_default();
+    let is_headless = spec.cluster_ip.as_deref() == Some("None") || spec.cluster_ips.iter().flatten().any(|ip| ip == "None");
+    let dns = match spec.external_name.filter(|name| !name.is_empty()) {
+        Some(name) if spec.type_.as_deref() == Some("ExternalName") => ServiceDns::Name(name.into()),
+        _ if is_headless => ServiceDns::Headless,
+        _ => ServiceDns::ClusterIp,
+    };
     let written = match spec.cluster_ips {
         Some(ips) if !ips.is_empty() => ips.into_iter().enumerate().map(|(i, ip)| (format!("spec.clusterIPs[{i}]"), ip)).collect(),
         _ => spec.cluster_ip.map(|ip| ("spec.clusterIP".to_owned(), ip)).into_iter().collect::<Vec<_>>(),
@@ -202,6 +209,7 @@ pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
         ports,
         selector: spec.selector.map(|selector| labels(Some(selector))),
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+        dns,
     }
 }
 

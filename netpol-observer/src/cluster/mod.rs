@@ -18,7 +18,7 @@ pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, 
 pub use index::{Counts, Index, Kind, NAMESPACE_NAME_LABEL, Object, ObjectKey};
 pub use network_policy::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
-    Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort,
-    TargetPort, Workload,
+    Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServiceDns, ServicePort,
+    SlicePort, TargetPort, Workload,
 };
 pub use selector::{Operator, Requirement, Selector};

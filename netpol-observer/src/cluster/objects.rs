@@ -126,6 +126,20 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// `spec.publishNotReadyAddresses`
     pub publish_not_ready: bool,
+    /// What the cluster's DNS answers for its name.
+    pub dns: ServiceDns,
+}
+
+/// What the name of a Service stands for in the cluster's DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServiceDns {
+    /// Its own virtual address, which is translated to an endpoint and that one's port on the way.
+    #[default]
+    ClusterIp,
+    /// `clusterIP: None`: the addresses of its endpoints. No port is translated.
+    Headless,
+    /// `type: ExternalName`: another name, `spec.externalName`.
+    Name(Arc<str>),
 }
 
 /// One entry of `spec.ports` of a Service.

@@ -3,6 +3,7 @@
 //! The objects are written here by hand rather than derived from the internal types, so that those can change while this
 //! stays.
 
+mod answer;
 mod parts;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::io;
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use self::answer::{AnswerObject, LinkObject, chain};
 use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, conntrack, kernel, service};
 use super::fold::Summary;
 use super::render::is_unprintable;
@@ -151,11 +153,19 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// The writer's.
-    pub fn write(&self, writer: impl io::Write) -> io::Result<()> {
-        let mut serializer = serde_json::Serializer::with_formatter(writer, Escaping);
-        self.serialize(&mut serializer)?;
-        serializer.into_inner().write_all(b"\n")
+    pub fn write(&self, mut writer: impl io::Write) -> io::Result<()> {
+        write_value(self, &mut writer)?;
+        writer.write_all(b"\n")
     }
+}
+
+/// Writes a value as compact JSON. Characters that act on terminals are escaped as `\uXXXX`.
+///
+/// # Errors
+/// The writer's.
+pub fn write_value(value: &(impl Serialize + ?Sized), writer: impl io::Write) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(writer, Escaping);
+    Ok(value.serialize(&mut serializer)?)
 }
 
 impl<'a> DenialObject<'a> {

@@ -83,6 +83,7 @@ pub(crate) fn api_service() -> Arc<Service> {
         }],
         selector: Some(labels(&[("app", "api")])),
         publish_not_ready: false,
+        dns: Default::default(),
     })
 }
 

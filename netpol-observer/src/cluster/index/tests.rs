@@ -46,6 +46,7 @@ fn service(name: &str, cluster_ips: &[&str], port: ServicePort) -> Service {
         ports: vec![port],
         selector: Some(labels(&[("app", "api")])),
         publish_not_ready: false,
+        dns: Default::default(),
     }
 }
 

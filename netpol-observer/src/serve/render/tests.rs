@@ -1,3 +1,5 @@
+mod tiers;
+
 use insta::assert_snapshot;
 
 use super::*;
