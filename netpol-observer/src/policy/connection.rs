@@ -155,14 +155,17 @@ pub(super) struct Case<'a> {
     pub(super) destination: End<'a>,
     pub(super) protocol: Protocol,
     pub(super) port: Option<u16>,
+    /// A Service was called, whose translation led to this destination.
+    pub(super) by_service: bool,
 }
 
 impl<'a> Case<'a> {
     /// All that a connection to `destination` may be: one, or several where an address has several owners.
     pub(super) fn all(connection: &'a Connection, destination: &'a Party, port: Option<u16>) -> impl Iterator<Item = Case<'a>> {
-        let protocol = connection.protocol;
-        End::candidates(&connection.source)
-            .flat_map(move |source| End::candidates(destination).map(move |destination| Case { source, destination, protocol, port }))
+        let (protocol, by_service) = (connection.protocol, connection.service.is_some());
+        End::candidates(&connection.source).flat_map(move |source| {
+            End::candidates(destination).map(move |destination| Case { source, destination, protocol, port, by_service })
+        })
     }
 
     /// The side whose policies a direction speaks of, and the other one.

@@ -79,7 +79,7 @@ impl Engine {
         match (&connection.destination.identity, &connection.service) {
             (Identity::Service(_), Some(call)) => {
                 let of = |&(ip, port): &(IpAddr, u16)| {
-                    let backend = Connection { destination: party(ip, &self.index), port: Some(port), service: None, ..connection.clone() };
+                    let backend = Connection { destination: party(ip, &self.index), port: Some(port), ..connection.clone() };
                     self.short(&backend).unwrap_or_else(|| explain::verdict(&self.view(), &backend))
                 };
                 explain::agreed(call.backends.iter().map(of)).unwrap_or(Verdict::Undecided)
@@ -123,10 +123,18 @@ impl Engine {
             is_it.then_some(at)
         };
         let sides = [side(&connection.source)?, side(&connection.destination)?];
+        if connection.service.is_some() && is_same_pod(sides) {
+            return None;
+        }
         self.compiled.verdict(&self.index, &self.profile, sides, connection.protocol, connection.port?)
     }
 
     fn view(&self) -> View<'_> {
         View { index: &self.index, profile: &self.profile, compiled: &self.compiled, changed: &[] }
     }
+}
+
+/// A pod that calls itself.
+fn is_same_pod(sides: [At<'_>; 2]) -> bool {
+    matches!(sides.map(|side| side.pod), [Some(source), Some(destination)] if Arc::ptr_eq(source, destination))
 }

@@ -17,11 +17,11 @@ const WORLDS: u64 = 60;
 /// Whether all that is promised of policies is asked of label changes too: that they name this call's peer even while the other direction
 /// denies, that their patch applies to an object without labels, and that nobody loses anything when a policy selects the pod for its
 /// new label. To be turned on when the engine holds it.
-const STRICT_LABELS: bool = false;
+const STRICT_LABELS: bool = true;
 
 /// Whether patches are tried on ClusterNetworkPolicies that leave the optional `namespaceSelector` of `pods` out. To be turned on when the
 /// `test` of a patch quotes such a peer as it is written.
-const STRICT_ABSENT_NAMESPACES: bool = false;
+const STRICT_ABSENT_NAMESPACES: bool = true;
 
 /// Calls per world, and how many that have fixes are looked at: applying one means reading all objects again.
 const CALLS: usize = 100;

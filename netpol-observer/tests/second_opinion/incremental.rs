@@ -20,7 +20,7 @@ const COMPARED: usize = 12;
 
 /// Whether the suggested fixes must be the same too. To be turned on when the engine holds it: `NETPOL_SEED=1795418264155711516
 /// NETPOL_SEQUENCES=1` shows an edit before and a new policy after a change, for the same denial.
-const SAME_FIXES: bool = false;
+const SAME_FIXES: bool = true;
 
 #[test]
 fn updates_equal_a_rebuild() {

@@ -205,6 +205,10 @@ impl<'a> View<'a> {
     /// The NetworkPolicy tier: silent about a pod that none isolates, final for all others.
     fn network_policies(&self, case: &Case<'a>, direction: Direction, subject: &'a Pod) -> Said<'a> {
         let mut said = Said { tier: Tier::NetworkPolicy, possible: Possible::NONE, by: None, doubt: None, policies: 0 };
+        // Whether NetworkPolicies apply to a pod's call to itself through a Service depends on the implementation: most admit it.
+        if case.is_loop() {
+            return said;
+        }
         let mut missing = None;
         for policy in self.isolating(subject, direction) {
             said.policies += 1;
@@ -310,7 +314,8 @@ impl<'a> View<'a> {
         if matches!(case.source.who, Who::Special) || case.destination.is_beyond_policies() {
             return Err(Outcome::NotSubject(Exempt::Special));
         }
-        if case.is_loop() {
+        // Through its Service a pod reaches itself from outside: the Admin and Baseline tiers speak of that.
+        if case.is_loop() && !case.by_service {
             return Err(Outcome::NotSubject(Exempt::Itself));
         }
         if direction == Direction::Ingress && case.comes_from_own_node(self.index) {

@@ -113,6 +113,10 @@ pub(in crate::policy) fn to_party(view: &View<'_>, connection: &Connection, dest
         [_] => combine([admits(&egress.admission), admits(&ingress.admission)]),
         _ => view.verdict(connection, destination, port),
     };
+    let is_open = |explained: &DirectionExplanation| matches!(explained.admission, Admission::Undecided { .. });
+    if verdict == Verdict::Deny && is_open(&egress) && is_open(&ingress) {
+        notes.push("whoever has the address, the call is denied: in one direction or in the other".to_owned());
+    }
     // One policy may isolate both sides, or the same side in both directions.
     let mut told = BTreeSet::new();
     notes.retain(|note| told.insert(note.clone()));

@@ -9,9 +9,9 @@ use crate::identify::{Party, ServiceCall, party};
 
 use super::{agreed, to_party, undecided};
 use crate::policy::connection::{Case, Connection};
-use crate::policy::evaluate::View;
 use crate::policy::evaluate::walk::Outcome;
-use crate::policy::explanation::{Explanation, Remaining, Verdict};
+use crate::policy::evaluate::{Changed, View};
+use crate::policy::explanation::{Explanation, Manifest, Remaining, Verdict};
 
 /// Name and namespace of the Service that nearly every cluster has its DNS behind, whatever serves it.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
@@ -19,6 +19,9 @@ const DNS_PORT: u16 = 53;
 
 /// Endpoints of a Service that a note names; of more it gives the number only.
 const NAMED_ENDPOINTS: usize = 5;
+
+/// Endpoints that are still denied after the fixes and are listed; of more it is said how many.
+const LISTED_ENDPOINTS: usize = 20;
 
 /// Explains a call to a Service's address.
 pub(in crate::policy) fn explain(view: &View<'_>, connection: &Connection, called: &Arc<Service>) -> Explanation {
@@ -64,6 +67,10 @@ fn over_backends(view: &View<'_>, connection: &Connection, call: &ServiceCall) -
     let Some((backend, port, _)) = shown else { return nothing_behind(connection, &name) };
     let mut explanation = to_party(view, connection, backend, Some(*port));
     explanation.verdict = agreed(judged.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(explanation.verdict);
+    let still = still_denied(view, connection, &judged, (backend, *port), &explanation);
+    if !still.is_empty() {
+        explanation.remaining.push(Remaining::OtherEndpointsDenied { service: name.clone(), endpoints: still });
+    }
     let total = judged.len();
     let (denied, open) = (of(Verdict::Deny).count(), of(Verdict::Undecided).count());
     explanation.notes.extend(match (denied, open) {
@@ -83,6 +90,35 @@ fn over_backends(view: &View<'_>, connection: &Connection, call: &ServiceCall) -
         }
     });
     explanation
+}
+
+/// The other endpoints that the fixes for the one explained leave denied.
+fn still_denied(
+    view: &View<'_>,
+    connection: &Connection,
+    judged: &[(Party, u16, Verdict)],
+    (shown, shown_port): (&Party, u16),
+    explanation: &Explanation,
+) -> Vec<String> {
+    let changed = explanation.fixes.iter().filter_map(|fix| match &fix.manifest {
+        Manifest::NetworkPolicy(policy) => Some(Changed::NetworkPolicy(policy.clone())),
+        Manifest::ClusterPolicy(policy) => Some(Changed::ClusterPolicy(policy.clone())),
+        Manifest::Labels { .. } => None,
+    });
+    let changed: Vec<Changed> = view.changed.iter().cloned().chain(changed).collect();
+    let after = View { changed: &changed, ..*view };
+    let others = judged.iter().filter(|(backend, port, verdict)| {
+        *verdict == Verdict::Deny
+            && (backend.ip, *port) != (shown.ip, shown_port)
+            && after.verdict(connection, backend, Some(*port)) == Verdict::Deny
+    });
+    let mut named: Vec<String> = others.map(|(backend, port, _)| format!("{backend} ({}):{port}", backend.ip)).collect();
+    if named.len() > LISTED_ENDPOINTS {
+        let more = named.len() - LISTED_ENDPOINTS;
+        named.truncate(LISTED_ENDPOINTS);
+        named.push(format!("{more} more"));
+    }
+    named
 }
 
 fn nothing_behind(connection: &Connection, service: &str) -> Explanation {

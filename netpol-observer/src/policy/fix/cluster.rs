@@ -3,20 +3,22 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{Action, ClusterPolicy, ClusterPolicyKind, ClusterRule, Direction, Labels, Pod, Subject};
+use serde_json::Value;
+
+use crate::cluster::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterRule, Direction, Labels, Pod, Subject};
 use crate::policy::evaluate::Changed;
-use crate::policy::explanation::{PolicyRef, RuleRef};
+use crate::policy::explanation::{PatchOperation, PolicyRef, RuleRef};
 
 use super::gain::Opened;
 use super::network::free_name;
-use super::{Candidate, Change, Edit, Size, Task, Written, manifest, other, patch};
+use super::{Candidate, Change, Edit, Size, Task, Written, manifest, other};
 
 /// Rules that a policy may have in one direction: in v1alpha1, and in v1alpha2.
 const MAX_RULES: usize = 100;
 const MAX_RULES_V1ALPHA2: usize = 25;
 
-/// Proposes changes for as long as others may be better. Pass goes before Accept: it leaves the last word to the NetworkPolicies.
-pub(super) fn candidates<'a>(task: &'a Task<'a>, rule: &RuleRef, take: &mut impl FnMut(Candidate<'a>) -> bool) {
+/// Proposes changes; a policy of its own first, since it admits the fewest and others then need not be looked at for long. Pass goes before Accept: it leaves the last word to the NetworkPolicies.
+pub(super) fn candidates<'a>(task: &'a Task<'a>, rule: &RuleRef, take: &mut impl FnMut(Candidate<'a>)) {
     let Some(subject) = task.case.sides(task.direction).0.pod() else { return };
     let Some(policy) = denying(task, rule).filter(|policy| policy.invalid.is_empty()) else { return };
     let actions: &[Action] = match policy.kind {
@@ -25,18 +27,10 @@ pub(super) fn candidates<'a>(task: &'a Task<'a>, rule: &RuleRef, take: &mut impl
         _ => &[Action::Pass, Action::Accept],
     };
     for action in actions {
-        if let Some(candidate) = own_policy(task, &policy, subject, *action)
-            && !take(candidate)
-        {
-            return;
-        }
+        own_policy(task, &policy, subject, *action).into_iter().for_each(&mut *take);
     }
     for action in actions {
-        if let Some(candidate) = exception(task, &policy, rule.index, *action)
-            && !take(candidate)
-        {
-            return;
-        }
+        exception(task, &policy, rule.index, *action).into_iter().for_each(&mut *take);
     }
 }
 
@@ -57,13 +51,13 @@ fn excepting(task: &Task<'_>, action: Action) -> (ClusterRule, String) {
 
 /// A rule before the one that denies.
 fn exception(task: &Task<'_>, policy: &Arc<ClusterPolicy>, index: usize, action: Action) -> Option<Candidate<'static>> {
-    let direction = task.direction;
+    let (direction, list) = (task.direction, task.peers_field());
     let rules = policy.rules(direction);
     let most = if policy.kind == ClusterPolicyKind::ClusterNetworkPolicy { MAX_RULES_V1ALPHA2 } else { MAX_RULES };
     if rules.len() >= most {
         return None;
     }
-    let denies = manifest::cluster_rule(policy.kind, rules.get(index)?, task.peers_field());
+    let before = policy.clone();
     let (rule, peer) = excepting(task, action);
     let value = manifest::cluster_rule(policy.kind, &rule, task.peers_field());
     let shown = format!(
@@ -78,9 +72,35 @@ fn exception(task: &Task<'_>, policy: &Arc<ClusterPolicy>, index: usize, action:
     let change = Change {
         edit: Edit::Policy(Changed::ClusterPolicy(Arc::new(edited))),
         shown,
-        patch: Box::new(move || patch::insert_before(&format!("/spec/{direction}"), index, denies, value)),
+        patch: Box::new(move || insert_before(&before, direction, index, list, value)),
     };
     Some(Candidate { edits: Some(PolicyRef::of_cluster(policy)), opened, size: Size::Rule, change: Written::Now(change) })
+}
+
+/// Inserts a rule before the one at `index`, which must still be the one it was. The API server stores these objects as they were written:
+/// of a rule that could have been written in two ways only what leaves no choice is compared.
+fn insert_before(policy: &ClusterPolicy, direction: Direction, index: usize, list: &str, value: Value) -> Vec<PatchOperation> {
+    let path = format!("/spec/{direction}/{index}");
+    let mut patch = Vec::new();
+    if let Some(rule) = policy.rules(direction).get(index) {
+        let has_a_choice = |peer: &ClusterPeer| match peer {
+            ClusterPeer::Pods { namespace, .. } => namespace.requirements.is_empty(),
+            ClusterPeer::DomainNames(_) => true,
+            _ => false,
+        };
+        let written = manifest::cluster_rule(policy.kind, rule, list);
+        match &written {
+            Value::Object(fields) if rule.peers.iter().any(has_a_choice) => {
+                let definite = fields.iter().filter(|(field, _)| *field != list);
+                let test =
+                    |(field, value): (&String, &Value)| PatchOperation::Test { path: format!("{path}/{field}"), value: value.clone() };
+                patch.extend(definite.map(test));
+            }
+            _ => patch.push(PatchOperation::Test { path: path.clone(), value: written }),
+        }
+    }
+    patch.push(PatchOperation::Add { path, value });
+    patch
 }
 
 /// A policy for the pod's workload alone, with a priority of its own before the one that denies.

@@ -150,8 +150,9 @@ impl<'a> Gain<'a> {
         let mut names = BTreeSet::new();
         if let Edit::Labels(relabelled) = edit {
             names.extend(relabelled.gains(self.task, usize::MAX));
-        } else {
-            names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), name));
+        }
+        names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), name));
+        if !matches!(edit, Edit::Labels(_)) {
             let own = own.pod().map(|pod| (&pod.namespace, &pod.workload));
             let mut told = HashSet::new();
             self.each(opened, Some(edit), &mut |pair, subject, peer| {
@@ -195,20 +196,17 @@ impl<'a> Gain<'a> {
     fn admits(&self, changed: &Changed, subjects: &[Of<'a>], peers: &[Of<'a>]) -> bool {
         let changed: Vec<Changed> = self.task.view.changed.iter().chain([changed]).cloned().collect();
         let view = View { changed: &changed, ..self.task.view };
-        let Some(subject) = subjects.first() else { return false };
+        // A pod calling itself is no example.
+        let of = |other: Option<&Of<'a>>| subjects.iter().find(|subject| other.is_none_or(|other| !Arc::ptr_eq(other.pod, subject.pod)));
+        let pair = peers.iter().find_map(|peer| Some((of(Some(peer))?, side(peer.pod))));
+        let called = || Some((of(None).filter(|_| peers.is_empty())?, self.task.case.sides(self.task.direction).1));
+        let Some((subject, other)) = pair.or_else(called) else { return false };
         let own = side(subject.pod);
-        let others: Vec<Side<'_>> = if peers.is_empty() {
-            vec![self.task.case.sides(self.task.direction).1]
-        } else {
-            peers.iter().take(1).map(|peer| side(peer.pod)).collect()
+        let (source, destination) = match self.task.direction {
+            Direction::Egress => (own, other),
+            Direction::Ingress => (other, own),
         };
-        others.into_iter().any(|other| {
-            let (source, destination) = match self.task.direction {
-                Direction::Egress => (own, other),
-                Direction::Ingress => (other, own),
-            };
-            view.judge(&Case { source, destination, ..self.task.case }, self.task.direction).admits() == Some(true)
-        })
+        view.judge(&Case { source, destination, ..self.task.case }, self.task.direction).admits() == Some(true)
     }
 
     /// The pods that the change selects, by identity.

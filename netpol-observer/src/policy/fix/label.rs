@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Direction, Labels, Operator, Pod, Requirement, Workload};
+use crate::cluster::{ClusterPeer, Direction, Labels, Operator, Peer, Pod, Requirement, Selector, Subject, Workload};
 use crate::policy::connection::{Case, End, Who};
 use crate::policy::evaluate::View;
 use crate::policy::explanation::{Condition, Manifest, NearMiss, PatchOperation};
@@ -27,12 +27,15 @@ pub(super) struct Relabelled {
 }
 
 /// Proposes the labels that the nearest rules miss and nothing else.
-pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl FnMut(Candidate<'static>) -> bool) {
+pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl FnMut(Candidate<'static>)) {
     let Some(pod) = task.case.sides(task.direction).1.pod() else { return };
     let Some(pod) = task.view.index.pod(&pod.namespace, &pod.name).cloned() else { return };
     let mut tried = BTreeSet::new();
     for miss in nearest.iter().filter(|miss| miss.port.is_none() && !miss.peer.is_empty()) {
         let Some(added) = missing(&miss.peer).filter(|added| tried.insert(added.clone())) else { continue };
+        if is_shunned(task, &added) {
+            continue;
+        }
         let mut after = Pod::clone(&pod);
         after.labels.extend(added.iter().map(|(key, value)| (key.clone(), value.clone())));
         let relabelled = Relabelled { before: pod.clone(), after: Arc::new(after), added };
@@ -41,9 +44,7 @@ pub(super) fn candidates(task: &Task<'_>, nearest: &[NearMiss], take: &mut impl 
         let patch = Box::new(move || of.patch());
         let opened = Opened { subjects: Subjects::Relabelled, peers: Vec::new(), any_peer: false, ports: vec![task.other.port.clone()] };
         let change = Change { edit: Edit::Labels(relabelled), shown, patch };
-        if !take(Candidate { edits: None, opened, size: Size::Label, change: Written::Now(change) }) {
-            return;
-        }
+        take(Candidate { edits: None, opened, size: Size::Label, change: Written::Now(change) });
     }
 }
 
@@ -60,7 +61,40 @@ fn missing(failed: &[Condition]) -> Option<Labels> {
     failed.iter().map(wanted).collect()
 }
 
+/// Whether any policy looks at one of these labels in order to leave its carriers out: they would lose what they have.
+fn is_shunned(task: &Task<'_>, added: &Labels) -> bool {
+    let shuns = |selector: &Selector| {
+        let negative = |operator: &Operator| !matches!(operator, Operator::Equals(_) | Operator::In(_) | Operator::Exists);
+        selector.requirements.iter().any(|requirement| added.contains_key(&requirement.key) && negative(&requirement.operator))
+    };
+    let index = task.view.index;
+    let network = index.policies().any(|policy| {
+        let rules = Direction::BOTH.into_iter().flat_map(|direction| policy.rules(direction).unwrap_or_default());
+        let peers = rules.flat_map(|rule| &rule.peers);
+        shuns(&policy.pod_selector) || peers.into_iter().any(|peer| matches!(peer, Peer::Pods { pod: Some(pods), .. } if shuns(pods)))
+    });
+    // A Deny rule that finds them by the label would take something away too: labels are left alone where the other tiers ask for them.
+    let asks = |selector: &Selector| selector.requirements.iter().any(|requirement| added.contains_key(&requirement.key));
+    let cluster = || {
+        index.cluster_policies().any(|policy| {
+            let rules = Direction::BOTH.into_iter().flat_map(|direction| policy.rules(direction));
+            let mut peers = rules.flat_map(|rule| &rule.peers);
+            matches!(&policy.subject, Subject::Pods { pod, .. } if asks(pod))
+                || peers.any(|peer| matches!(peer, ClusterPeer::Pods { pod, .. } if asks(pod)))
+        })
+    };
+    network || cluster()
+}
+
 impl Relabelled {
+    /// Whether the labels bring the pod under a policy that does not select it today: then it loses what that policy denies.
+    fn is_newly_isolated(&self, task: &Task<'_>) -> bool {
+        Direction::BOTH.into_iter().any(|direction| {
+            let [before, after] = [&self.before, &self.after].map(|pod| task.view.isolating(pod, direction).len());
+            before != after
+        })
+    }
+
     /// Whether the connection is admitted with the labels, and the other direction no less than without.
     pub(super) fn is_proved(&self, task: &Task<'_>) -> bool {
         let is_better = |case: &Case<'_>| {
@@ -71,7 +105,7 @@ impl Relabelled {
                 if direction == task.direction { after == Some(true) } else { after == before || after == Some(true) }
             })
         };
-        task.cases.iter().all(is_better)
+        !self.is_newly_isolated(task) && task.cases.iter().all(is_better)
     }
 
     /// The case with the pod as it would be.
@@ -121,7 +155,7 @@ impl Relabelled {
                 Direction::Egress => (side(own), side(other)),
                 Direction::Ingress => (side(other), side(own)),
             };
-            let case = Case { source, destination, protocol, port: Some(port) };
+            let case = Case { source, destination, protocol, port: Some(port), by_service: false };
             Direction::BOTH.into_iter().all(|direction| view.judge(&case, direction).admits() == Some(true))
         };
         !is_admitted(&self.before) && is_admitted(&self.after)

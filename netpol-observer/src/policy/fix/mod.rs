@@ -144,8 +144,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Takes a candidate. Returns whether any larger one could still be better.
-    fn take(&mut self, candidate: Candidate<'_>) -> bool {
+    /// Takes a candidate.
+    fn take(&mut self, candidate: Candidate<'_>) {
         let Candidate { edits, opened, size, change } = candidate;
         let ports = opened.breadth();
         let enough = self.best.as_ref().map_or(usize::MAX, |best| best.cost.admitted.saturating_add(1));
@@ -172,11 +172,6 @@ impl Search<'_> {
         if let Some((cost, change)) = proved() {
             self.best = Some(Best { cost, edits, opened, change });
         }
-        self.may_improve()
-    }
-
-    fn may_improve(&self) -> bool {
-        self.best.as_ref().is_none_or(|best| (best.cost.admitted, best.cost.ports) > (1, gain::Breadth::Listed))
     }
 }
 

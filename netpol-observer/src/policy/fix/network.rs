@@ -13,9 +13,9 @@ use super::{Candidate, Change, Edit, Size, Task, Written, manifest, other, patch
 /// Longest `metadata.name`: a DNS subdomain (RFC 1123).
 const MAX_NAME: usize = 253;
 
-/// Proposes changes for as long as others may be better. A policy of its own goes first: it is the largest edit and admits the fewest, so
+/// Proposes changes. A policy of its own goes first: it is the largest edit and admits the fewest, so
 /// that most others need not be looked at for long.
-pub(super) fn candidates<'a>(task: &'a Task<'a>, nearest: &'a [NearMiss], take: &mut impl FnMut(Candidate<'a>) -> bool) {
+pub(super) fn candidates<'a>(task: &'a Task<'a>, nearest: &'a [NearMiss], take: &mut impl FnMut(Candidate<'a>)) {
     let Some(subject) = task.case.sides(task.direction).0.pod() else { return };
     if let Some(candidate) = new_policy(task, subject) {
         take(candidate);

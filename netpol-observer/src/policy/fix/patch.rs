@@ -22,12 +22,6 @@ pub(super) fn add_to_list(
     }
 }
 
-/// Inserts into a list before the entry at `index`, which must still be the one it was.
-pub(super) fn insert_before(path: &str, index: usize, at: Value, value: Value) -> Vec<PatchOperation> {
-    let path = format!("{path}/{index}");
-    vec![PatchOperation::Test { path: path.clone(), value: at }, PatchOperation::Add { path, value }]
-}
-
 /// A key as a segment of a JSON pointer (RFC 6901).
 pub(super) fn segment(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
