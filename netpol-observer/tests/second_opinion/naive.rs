@@ -63,6 +63,8 @@ struct Case<'a> {
     destination: (IpAddr, Side<'a>),
     protocol: Protocol,
     port: Option<u16>,
+    /// A Service was called, and this is one of its endpoints.
+    by_service: bool,
 }
 
 /// What a tier may say, and `Silent` where no rule of it matches.
@@ -95,7 +97,9 @@ impl World {
 
 pub(crate) fn opinion(world: &World, call: &Call, profile: &Profile) -> Opinion {
     let (source, destination) = (call.source.to_canonical(), call.destination.to_canonical());
-    let targets = match service::called(world, destination, call) {
+    let called = service::called(world, destination, call);
+    let by_service = called.is_some();
+    let targets = match called {
         Some(backends) => backends.into_iter().map(|(ip, port)| (ip, Some(port))).collect(),
         None => vec![(destination, call.port)],
     };
@@ -104,7 +108,8 @@ pub(crate) fn opinion(world: &World, call: &Call, profile: &Profile) -> Opinion 
     for (ip, port) in targets {
         for source_side in sides(world, source) {
             for destination_side in sides(world, ip) {
-                let case = Case { source: (source, source_side), destination: (ip, destination_side), protocol: call.protocol, port };
+                let (source, destination) = ((source, source_side), (ip, destination_side));
+                let case = Case { source, destination, protocol: call.protocol, port, by_service };
                 let egress = one_direction(world, &case, EGRESS, profile, &mut decided_by);
                 let ingress = one_direction(world, &case, INGRESS, profile, &mut decided_by);
                 for out in &egress {
@@ -129,7 +134,7 @@ pub(crate) fn admits(world: &World, call: &Call, direction: &str, profile: &Prof
     for source_side in sides(world, source) {
         for destination_side in sides(world, destination) {
             let (source, destination) = ((source, source_side), (destination, destination_side));
-            let case = Case { source, destination, protocol: call.protocol, port: call.port };
+            let case = Case { source, destination, protocol: call.protocol, port: call.port, by_service: false };
             possible.extend(one_direction(world, &case, direction, profile, &mut BTreeSet::new()));
         }
     }
@@ -196,10 +201,14 @@ fn one_direction(
     if matches!(case.source.1, Side::Special) || (matches!(case.destination.1, Side::Special) && !is_metadata) {
         return nothing_to_say;
     }
-    // A pod to its own address is always allowed.
-    if let (Side::Pod(source), Side::Pod(destination)) = (case.source.1, case.destination.1)
-        && (namespace_of(source), name_of(source)) == (namespace_of(destination), name_of(destination))
-    {
+    // A pod to its own address is always allowed; to itself through its Service only NetworkPolicies have nothing to say.
+    let is_itself = match (case.source.1, case.destination.1) {
+        (Side::Pod(source), Side::Pod(destination)) => {
+            (namespace_of(source), name_of(source)) == (namespace_of(destination), name_of(destination))
+        }
+        _ => false,
+    };
+    if is_itself && !case.by_service {
         return nothing_to_say;
     }
     let subject = if direction == EGRESS { case.source.1 } else { case.destination.1 };
@@ -224,6 +233,7 @@ fn one_direction(
             break;
         }
         let says = match tier {
+            "NetworkPolicy" if is_itself => BTreeSet::from([Says::Silent]),
             "NetworkPolicy" => network_policy::says(world, case, direction, pod, profile),
             _ => cluster_policy::says(world, case, direction, pod, tier, profile),
         };
