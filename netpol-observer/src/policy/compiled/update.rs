@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::rules::{self, Questions, addresses};
 use super::space::{EndId, IdentityId, Space};
 use super::{Compiled, PeerKey, Subject, World};
-use crate::cluster::{ClusterPolicy, DomainName, Index, Labels, Namespace, NetworkPolicy, Node, Object, Pod, Service};
+use crate::cluster::{ClusterPolicy, Direction, DomainName, Index, Labels, Namespace, NetworkPolicy, Node, Object, Pod, Service};
 use crate::policy::connection::Profile;
 use crate::policy::evaluate::selects;
 
@@ -43,6 +43,7 @@ impl Compiled {
             compiled.refresh(&service.external_ips, index);
         }
         compiled.finish(0, index, profile);
+        compiled.prepare(index, profile);
         compiled
     }
 
@@ -90,6 +91,15 @@ impl Compiled {
             *self = Compiled::build(index, profile);
         } else {
             self.finish(first, index, profile);
+        }
+    }
+
+    /// Finds the policies of every identity, so that the first questions need not.
+    fn prepare(&self, index: &Index, profile: &Profile) {
+        for identity in 0..u32::try_from(self.space.identities.len()).unwrap_or(u32::MAX) {
+            for direction in Direction::BOTH {
+                self.row(identity, direction, index, profile);
+            }
         }
     }
 

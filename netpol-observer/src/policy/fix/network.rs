@@ -39,20 +39,17 @@ fn entry<'a>(task: &'a Task<'a>, miss: &'a NearMiss) -> Option<Candidate<'a>> {
     let peer_fits = task.view.peers(rule, &policy.namespace, &peer) == Match::Yes;
     let port_fits = task.view.ports(rule, &task.case) == Match::Yes;
     let mut opens = Rule { peers: Vec::new(), ports: Vec::new(), origin: None };
-    let shown = match (peer_fits, port_fits) {
+    match (peer_fits, port_fits) {
         (false, true) => {
-            let (new, shown) = task.other.peer(&policy.namespace);
-            opens.peers = vec![new];
+            opens.peers = vec![task.other.peer(&policy.namespace).0.clone()];
             opens.ports.clone_from(&rule.ports);
-            format!("{direction}[{}].{} += {shown}", at.index, task.peers_field())
         }
         (true, false) => {
             opens.peers.clone_from(&rule.peers);
             opens.ports = vec![task.other.port.clone()];
-            format!("{direction}[{}].ports += {}", at.index, task.other.port)
         }
         _ => return None,
-    };
+    }
     let opened = Opened::network(&policy.namespace, &policy.pod_selector, &opens);
     let edits = Some(PolicyRef::of(&policy));
     let write = move || {
@@ -60,12 +57,14 @@ fn entry<'a>(task: &'a Task<'a>, miss: &'a NearMiss) -> Option<Candidate<'a>> {
         let before = edited.rules(direction)?.get(at.index)?.clone();
         let changed = rules_mut(&mut edited, direction).get_mut(at.index)?;
         let (path, list) = (format!("/spec/{direction}/{}", at.index), task.peers_field());
-        let (field, value) = if peer_fits {
+        let (shown, field, value) = if peer_fits {
             changed.ports.extend(opens.ports.iter().cloned());
-            (format!("{path}/ports/-"), opens.ports.first().and_then(manifest::port)?)
+            let shown = format!("{direction}[{}].ports += {}", at.index, task.other.port);
+            (shown, format!("{path}/ports/-"), opens.ports.first().and_then(manifest::port)?)
         } else {
             changed.peers.extend(opens.peers.iter().cloned());
-            (format!("{path}/{list}/-"), opens.peers.first().and_then(manifest::peer)?)
+            let shown = format!("{direction}[{}].{list} += {}", at.index, task.other.peer(&policy.namespace).1);
+            (shown, format!("{path}/{list}/-"), opens.peers.first().and_then(manifest::peer)?)
         };
         let patch =
             move || vec![PatchOperation::Test { path, value: manifest::rule(&before, list) }, PatchOperation::Add { path: field, value }];

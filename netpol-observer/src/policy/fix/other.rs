@@ -15,6 +15,9 @@ use super::labels;
 /// The peer to admit, and the port it calls or is called on.
 pub(super) struct Other {
     what: What,
+    /// As an entry of a NetworkPolicy of another namespace, and of its own.
+    far: (Peer, String),
+    near: (Peer, String),
     pub(super) port: PolicyPort,
 }
 
@@ -29,31 +32,33 @@ impl Other {
             Some(pod) => What::Pods { namespace: pod.namespace.clone(), pods: selector(&labels::identifying(pod, view.index)) },
             None => What::Address(IpNet::from(end.ip).into()),
         };
-        Other { what, port }
+        let (far, near) = match &what {
+            What::Pods { namespace, pods } => {
+                let namespaces = named(namespace);
+                let shown = format!("podSelector {}", braces(pods));
+                let far = format!("{shown} namespaceSelector {}", braces(&namespaces));
+                let of = |namespace| Peer::Pods { namespace, pod: Some(pods.clone()) };
+                ((of(Some(namespaces)), far), (of(None), shown))
+            }
+            What::Address(cidr) => {
+                let block = (Peer::IpBlock(IpBlock { cidr: cidr.clone(), except: Vec::new() }), format!("ipBlock {cidr}"));
+                (block.clone(), block)
+            }
+        };
+        Other { what, far, near, port }
     }
 
     /// As an entry of a NetworkPolicy of `namespace`, and how people would write it.
-    pub(super) fn peer(&self, namespace: &str) -> (Peer, String) {
-        match &self.what {
-            What::Pods { namespace: own, pods } if **own == *namespace => {
-                (Peer::Pods { namespace: None, pod: Some(pods.clone()) }, format!("podSelector {}", braces(pods)))
-            }
-            What::Pods { namespace: own, pods } => {
-                let namespaces = named(own);
-                let shown = format!("podSelector {} namespaceSelector {}", braces(pods), braces(&namespaces));
-                (Peer::Pods { namespace: Some(namespaces), pod: Some(pods.clone()) }, shown)
-            }
-            What::Address(cidr) => {
-                let block = IpBlock { cidr: cidr.clone(), except: Vec::new() };
-                (Peer::IpBlock(block), format!("ipBlock {cidr}"))
-            }
-        }
+    pub(super) fn peer(&self, namespace: &str) -> (&Peer, &str) {
+        let is_own = matches!(&self.what, What::Pods { namespace: own, .. } if **own == *namespace);
+        let (peer, shown) = if is_own { &self.near } else { &self.far };
+        (peer, shown)
     }
 
     /// A rule of a NetworkPolicy for this peer and port.
-    pub(super) fn rule(&self, namespace: &str) -> (Rule, String) {
+    pub(super) fn rule(&self, namespace: &str) -> (Rule, &str) {
         let (peer, shown) = self.peer(namespace);
-        (Rule { peers: vec![peer], ports: vec![self.port.clone()], origin: None }, shown)
+        (Rule { peers: vec![peer.clone()], ports: vec![self.port.clone()], origin: None }, shown)
     }
 
     /// As an entry of a policy of the Admin or Baseline tier.
