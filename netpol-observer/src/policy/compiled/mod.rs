@@ -48,7 +48,8 @@ const MAX_TIER_ROWS: usize = 1 << 14;
 pub(super) struct Compiled {
     space: Space,
     matchers: Matchers,
-    network: Map<Arc<str>, BTreeMap<Arc<str>, Arc<CompiledPolicy<NetworkPolicy>>>>,
+    /// By namespace and name.
+    network: Map<Arc<str>, ByName>,
     /// In the order in which they are asked.
     cluster: BTreeMap<ClusterOrder, Arc<CompiledPolicy<ClusterPolicy>>>,
     /// By identity.
@@ -58,6 +59,8 @@ pub(super) struct Compiled {
     /// Policies that went or changed since everything was built: ranges and keys that only they asked for are still here.
     outdated: usize,
 }
+
+type ByName = BTreeMap<Arc<str>, Arc<CompiledPolicy<NetworkPolicy>>>;
 
 /// Tier, priority, name, kind.
 type ClusterOrder = (Tier, u16, Arc<str>, ClusterPolicyKind);

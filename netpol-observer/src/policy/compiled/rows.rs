@@ -83,8 +83,11 @@ pub(super) struct TierCell {
 #[derive(Debug)]
 pub(super) struct TierRow {
     policies: Tier,
-    ports: ByPort<(Vec<AtPort>, OnceLock<TierCell>)>,
+    ports: ByPort<LateCell>,
 }
+
+/// How every rule's ports compare, and the cell that follows, once it is asked for.
+type LateCell = (Vec<AtPort>, OnceLock<TierCell>);
 
 /// The policies of a tier that select an identity.
 #[derive(Clone, Debug)]
@@ -139,7 +142,7 @@ impl<'a> Computing<'a> {
         starts.sort_unstable();
         starts.dedup();
         starts.retain(|start| *start < PORTS * 3);
-        let (mut cells, mut at): (Vec<(Vec<AtPort>, OnceLock<TierCell>)>, Vec<u16>) = (Vec::new(), Vec::new());
+        let (mut cells, mut at): (Vec<LateCell>, Vec<u16>) = (Vec::new(), Vec::new());
         for start in &starts {
             let signature: Vec<AtPort> = rules.iter().flatten().map(|rule| self.at_port(rule, *start)).collect();
             let known = cells.iter().position(|(of, _)| *of == signature);

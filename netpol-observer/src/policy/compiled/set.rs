@@ -38,7 +38,7 @@ impl Bits {
 
     pub(super) fn all(len: usize) -> Self {
         let mut bits = Bits { words: vec![u64::MAX; len.div_ceil(WORD)], len };
-        if let Some(last) = bits.words.last_mut().filter(|_| len % WORD != 0) {
+        if let Some(last) = bits.words.last_mut().filter(|_| !len.is_multiple_of(WORD)) {
             *last = (1 << (len % WORD)) - 1;
         }
         bits

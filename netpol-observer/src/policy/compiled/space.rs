@@ -52,6 +52,9 @@ pub(in crate::policy) struct End {
     pub(in crate::policy) workloads: Vec<WorkloadId>,
 }
 
+/// The ends with a port of some name, by protocol and number.
+type Named = BTreeMap<(Protocol, u16), Vec<EndId>>;
+
 /// What is at an address.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
@@ -90,7 +93,7 @@ pub(super) struct Space {
     workload_ids: Map<Arc<str>, Map<Workload, WorkloadId>>,
     workloads: WorkloadId,
     /// Which ends have a port of this name, by protocol and number.
-    named: Map<Arc<str>, BTreeMap<(Protocol, u16), Vec<EndId>>>,
+    named: Map<Arc<str>, Named>,
 }
 
 impl Space {
@@ -195,11 +198,11 @@ impl Space {
     pub(super) fn remove_pod(&mut self, pod: &Arc<Pod>) {
         let Some(identity) = self.identity_of(pod).filter(|_| holds_addresses(pod)) else { return };
         for end in self.ends_of.get(identity as usize).into_iter().flatten() {
-            if let Some(end) = self.ends.get_mut(*end as usize) {
-                if let Some(at) = end.pods.iter().position(|at| Arc::ptr_eq(at, pod)) {
-                    end.pods.swap_remove(at);
-                    end.workloads.swap_remove(at);
-                }
+            if let Some(end) = self.ends.get_mut(*end as usize)
+                && let Some(at) = end.pods.iter().position(|at| Arc::ptr_eq(at, pod))
+            {
+                end.pods.swap_remove(at);
+                end.workloads.swap_remove(at);
             }
         }
     }

@@ -85,14 +85,14 @@ pub(in crate::policy) fn notes(view: &View<'_>, case: &Case<'_>, direction: Dire
     if !case.protocol.has_ports() {
         match outcome {
             Outcome::Allowed(By::Profile) => {
-                notes.push(format!("{direction}: policies would deny it; the profile says that they do not speak of {}", case.protocol))
+                notes.push(format!("{direction}: policies would deny it; the profile says that they do not speak of {}", case.protocol));
             }
             Outcome::Allowed(_) => notes.push(format!(
                 "{direction}: the rule is for every port and protocol; what policies mean for {} is not defined by the API",
                 case.protocol
             )),
             Outcome::Denied(_) => {
-                notes.push(format!("{direction}: the profile says that policies deny {}; that is not defined by the API", case.protocol))
+                notes.push(format!("{direction}: the profile says that policies deny {}; that is not defined by the API", case.protocol));
             }
             _ => {}
         }
