@@ -14,14 +14,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster", &["flow"]),
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
+    ("lint", &["flow", "cluster", "identify", "policy"]),
     ("diagnose", &["flow", "cluster", "identify", "policy"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "diagnose"]),
     ("serve", &["flow", "capture", "cluster", "identify", "policy", "diagnose", "pipeline"]),
-    ("cli", &["flow", "capture", "cluster", "identify", "policy", "diagnose", "pipeline", "serve"]),
+    ("cli", &["flow", "capture", "cluster", "identify", "policy", "diagnose", "pipeline", "serve", "lint"]),
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
-const PURE: &[&str] = &["flow", "identify", "policy", "diagnose", "pipeline"];
+const PURE: &[&str] = &["flow", "identify", "policy", "lint", "diagnose", "pipeline"];
 
 /// Words that have no place in them.
 const IMPURE: &[&str] = &[

@@ -1,6 +1,7 @@
 //! The `observer` command line: one file per command.
 #![forbid(unsafe_code)]
 
+mod check;
 mod doctor;
 mod error;
 mod filter;
@@ -46,6 +47,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Tail(Box<tail::TailArgs>),
+    Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -83,6 +85,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(cli.verbose);
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(*arguments, cli.color),
+        Command::Check(arguments) => return check::run(arguments, cli.color),
         Command::Doctor(arguments) => doctor::run(&arguments, cli.color),
     };
     match result {

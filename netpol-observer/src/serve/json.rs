@@ -152,9 +152,7 @@ impl<'a> Line<'a> {
     /// # Errors
     /// The writer's.
     pub fn write(&self, writer: impl io::Write) -> io::Result<()> {
-        let mut serializer = serde_json::Serializer::with_formatter(writer, Escaping);
-        self.serialize(&mut serializer)?;
-        serializer.into_inner().write_all(b"\n")
+        write_line(self, writer)
     }
 }
 
@@ -257,6 +255,16 @@ fn directions(class: &Class) -> &[Direction] {
 
 /// Compact JSON in which nothing unprintable is left; JSON itself only demands that of the characters below U+0020.
 struct Escaping;
+
+/// Writes an object and a newline, without characters that a terminal would act on.
+///
+/// # Errors
+/// The writer's.
+pub fn write_line(object: &impl Serialize, writer: impl io::Write) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(writer, Escaping);
+    object.serialize(&mut serializer)?;
+    serializer.into_inner().write_all(b"\n")
+}
 
 impl serde_json::ser::Formatter for Escaping {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::{
     FieldErrors, annotations, invalid_cidr, known_protocol, labels, namespace_of, out_of_range, parse_cidr, report, text,
     unsupported_protocol,
 };
-use crate::cluster::{Cidr, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
+use crate::cluster::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 use crate::flow::Protocol;
 
 /// networking.k8s.io/v1 NetworkPolicy. Its `invalid` says the same as what is added to `errors`.
@@ -39,6 +39,9 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
     let ingress = rules(ingress, "spec.ingress", "from", &mut own);
     let egress = rules(egress, "spec.egress", "to", &mut own);
 
+    let written = [(Direction::Egress, isolates_egress, &egress), (Direction::Ingress, isolates_ingress, &ingress)];
+    let ignored = written.into_iter().filter(|(_, isolates, rules)| !isolates && !rules.is_empty());
+    let ignored_rules = ignored.map(|(direction, ..)| direction).collect();
     let invalid = own.iter().map(ToString::to_string).collect();
     errors.append(&mut own);
     NetworkPolicy {
@@ -50,6 +53,7 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
         pod_selector,
         ingress: isolates_ingress.then_some(ingress),
         egress: isolates_egress.then_some(egress),
+        ignored_rules,
         invalid,
         origin: None,
     }
