@@ -77,8 +77,7 @@ fn words(facts: &Facts<'_>, cidr: &Cidr, holds: Holds) -> (Severity, String) {
     let shortest = if cidr.net.addr().is_ipv4() { 16 } else { 48 };
     let of_pods = facts.pod_ranges.iter().any(|range| contains(*range, cidr.net));
     if of_pods || cidr.net.prefix_len() > shortest {
-        let message =
-            format!("{cidr} holds {what}: it stops working when the pod gets another address, and some CNIs match no pod by address");
+        let message = format!("{cidr} holds {what}: pods change their addresses, and some CNIs match no pod by address");
         (Severity::Warning, message)
     } else {
         let message =

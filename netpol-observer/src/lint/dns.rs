@@ -125,7 +125,7 @@ fn say(about: About<'_>, cut: &Cut, server: &Server, sink: &mut Sink<'_>) {
         names.push(&others);
     }
     let message = format!(
-        "egress of {} is restricted and may not reach DNS: {} port {DNS_PORT}, {protocols}{node_local}",
+        "egress of {} is restricted and does not reach the cluster's DNS, {} at port {DNS_PORT}, by {protocols}{node_local}",
         names.join(", "),
         server.name
     );
@@ -170,7 +170,7 @@ impl Server {
         let namespace = found.map_or_else(|| "kube-system".into(), |service| service.namespace.clone());
         let port = |name: &str, protocol| ContainerPort { name: Some(name.into()), port: DNS_PORT, protocol };
         let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let name = format!("pods with {} in {namespace} (assumed, as most clusters have them: the manifests hold none)", labels.join(","));
+        let name = format!("pods with {} in {namespace} (where most clusters have it; the manifests hold none)", labels.join(","));
         let pod = Arc::new(Pod {
             namespace,
             name: "dns".into(),

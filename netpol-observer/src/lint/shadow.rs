@@ -46,8 +46,8 @@ pub(super) fn lint(facts: &Facts<'_>, sink: &mut Sink<'_>) {
 
 fn say(policy: &PolicyView<'_>, rule: &RuleView<'_>, is_own: bool, by: &PolicyView<'_>, with: &RuleView<'_>, sink: &mut Sink<'_>) {
     let place = with.origin.map(|origin| format!(" ({}:{})", origin.file, origin.line)).unwrap_or_default();
-    let by = if is_own { String::new() } else { format!(" of {}, which selects at least the same pods", by.about) };
-    let message = format!("everything that the rule admits is admitted by {}{by}{place} already", with.field());
+    let (by, which) = if is_own { (String::new(), "") } else { (format!(" of {}", by.about), ", which selects at least the same pods") };
+    let message = format!("everything that the rule admits is already admitted by {}{by}{place}{which}", with.field());
     let draft = policy.about.finding(Code::ShadowedRule, Severity::Note, rule.field(), rule.origin);
     draft.say(sink, message, "remove the rule, or narrow the other one if it admits more than was meant");
 }

@@ -132,24 +132,23 @@ fn directions(facts: &Facts<'_>, policy: &Arc<NetworkPolicy>, view: &PolicyView<
     }
     for direction in Direction::BOTH {
         let other = if direction == Direction::Ingress { Direction::Egress } else { Direction::Ingress };
-        let has_rules = |direction| policy.rules(direction).is_some_and(|rules| !rules.is_empty());
-        if policy.rules(direction).is_some_and(<[_]>::is_empty) && has_rules(other) && !others_isolate(facts, policy, direction) {
+        let is_dns = |rule: &&RuleView<'_>| {
+            let to_dns = |port: &Ports<'_>| matches!(port, Ports::Port(PolicyPort { port: PortNumber::Number(53), .. }));
+            !rule.ports.is_empty() && rule.ports.iter().all(to_dns)
+        };
+        // A policy that denies all but DNS is as much meant as one that denies all.
+        let has_rules = view.rules.iter().any(|rule| rule.direction == other && !is_dns(&rule));
+        if policy.rules(direction).is_some_and(<[_]>::is_empty) && has_rules && !others_isolate(facts, policy, direction) {
             let message = format!(
-                "policyTypes names {} and there are no {direction} rules: all {direction} of the selected pods is denied",
-                title(direction)
+                "the policy isolates for {direction} too and has no {direction} rules: all {direction} of the selected pods is denied"
             );
-            let help = format!(
-                "leave {} out of policyTypes if {direction} is not to be restricted, or say so in a policy of its own",
-                title(direction)
-            );
+            let assumed = if direction == Direction::Ingress { "; Ingress is assumed when there are no policyTypes" } else { "" };
+            let help = format!("if {direction} is not to be restricted, set policyTypes: [{}]{assumed}", title(other));
             about.finding(Code::IsolatesCompletely, Severity::Note, "spec.policyTypes", None).say(sink, message, help);
         }
         let rules: Vec<&RuleView<'_>> = view.rules.iter().filter(|rule| rule.direction == direction).collect();
         let is_other = |port: &Ports<'_>| matches!(port, Ports::Port(PolicyPort { protocol, .. }) if *protocol != Protocol::Tcp);
         let without_tcp = |rule: &&RuleView<'_>| !rule.ports.is_empty() && rule.ports.iter().all(is_other);
-        let is_dns = |rule: &&RuleView<'_>| {
-            rule.ports.iter().all(|port| matches!(port, Ports::Port(PolicyPort { port: PortNumber::Number(53), .. })))
-        };
         if !rules.is_empty() && rules.iter().all(without_tcp) && !rules.iter().all(is_dns) && !others_isolate(facts, policy, direction) {
             let message = format!("no {direction} rule is for TCP, and the policy denies all TCP {direction} of the selected pods");
             about.finding(Code::NoTcp, Severity::Note, format!("spec.{direction}"), None).say(

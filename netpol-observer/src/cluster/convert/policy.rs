@@ -39,11 +39,11 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
     let ingress = rules(ingress, "spec.ingress", "from", &mut own);
     let egress = rules(egress, "spec.egress", "to", &mut own);
 
+    let invalid = own.iter().map(ToString::to_string).collect();
+    errors.append(&mut own);
     let written = [(Direction::Egress, isolates_egress, &egress), (Direction::Ingress, isolates_ingress, &ingress)];
     let ignored = written.into_iter().filter(|(_, isolates, rules)| !isolates && !rules.is_empty());
     let ignored_rules = ignored.map(|(direction, ..)| direction).collect();
-    let invalid = own.iter().map(ToString::to_string).collect();
-    errors.append(&mut own);
     NetworkPolicy {
         namespace: namespace_of(policy.metadata.namespace),
         name: text(policy.metadata.name),
