@@ -175,7 +175,8 @@ fn service_port(service: &Service, port: Option<u16>, protocol: Protocol) -> Opt
     }
 }
 
-fn is_special(ip: IpAddr) -> bool {
+/// Loopback, link-local, multicast, broadcast, unspecified.
+pub(crate) fn is_special(ip: IpAddr) -> bool {
     let of_family = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

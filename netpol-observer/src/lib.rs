@@ -17,4 +17,5 @@ pub mod identify;
 pub mod lint;
 pub mod pipeline;
 pub mod policy;
+pub mod question;
 pub mod serve;

@@ -14,12 +14,11 @@ use crate::cluster::Index;
 use crate::diagnose::{Denial, diagnose};
 use crate::flow::{DropEvent, FoldId, KernelNames, RecordError, decode_record};
 use crate::identify::{Who, identify};
-use crate::policy::{Connection, Profile, explain};
+use crate::policy::{Connection, Engine};
 
 /// The stages with what they need.
 pub struct Pipeline {
-    index: Arc<Index>,
-    profile: Profile,
+    engine: Arc<Engine>,
 }
 
 /// What a captured piece turned out to be.
@@ -42,13 +41,13 @@ pub enum Step {
 
 impl Pipeline {
     /// Puts the stages together.
-    pub fn new(index: Arc<Index>, profile: Profile) -> Self {
-        Pipeline { index, profile }
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Pipeline { engine }
     }
 
     /// The objects it reads.
     pub fn index(&self) -> &Index {
-        &self.index
+        self.engine.index()
     }
 
     /// Takes one captured piece through the stages. `names` are those of the kernel it comes from.
@@ -66,7 +65,7 @@ impl Pipeline {
     }
 
     fn judge(&self, event: DropEvent) -> Denial {
-        let who = identify(&event, &self.index);
+        let who = identify(&event, self.index());
         let connection = Connection {
             source: who.client.clone(),
             destination: who.server.clone(),
@@ -74,7 +73,7 @@ impl Pipeline {
             port: server_port(&event, &who),
             service: who.service.clone(),
         };
-        let explanation = explain(&connection, &self.index, &self.profile);
+        let explanation = self.engine.explain(&connection);
         let diagnosis = diagnose(&event, &who, &explanation);
         Denial { event, who, explanation, diagnosis }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 mod explanations;
 mod queries;
 
-use queries::{Query, load_index};
+use queries::{Query, load_engine};
 
 /// Fewer would mean that the directory was not found, or that cases were lost.
 const AT_LEAST: usize = 50;
@@ -24,10 +24,10 @@ fn every_case_has_the_verdicts_it_expects() {
         for file in ["cluster.yaml", "policies.yaml", "expect.jsonl"] {
             assert!(case.join(file).is_file(), "{name}: no {file}");
         }
-        let index = load_index(case);
+        let engine = load_engine(case);
         let queries = Query::read(&case.join("expect.jsonl"));
         assert!(!queries.is_empty(), "{name}: expect.jsonl expects nothing");
-        problems.extend(queries.iter().filter_map(|query| query.check(&index).err()).map(|difference| format!("{name}: {difference}")));
+        problems.extend(queries.iter().filter_map(|query| query.check(&engine).err()).map(|difference| format!("{name}: {difference}")));
     }
     assert!(problems.is_empty(), "{} differences:\n{}", problems.len(), problems.join("\n"));
 }

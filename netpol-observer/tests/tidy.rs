@@ -14,15 +14,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster", &["flow"]),
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
+    ("question", &["flow", "cluster", "identify", "policy"]),
     ("lint", &["flow", "cluster", "identify", "policy"]),
     ("diagnose", &["flow", "cluster", "identify", "policy"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "diagnose"]),
-    ("serve", &["flow", "capture", "cluster", "identify", "policy", "diagnose", "pipeline"]),
-    ("cli", &["flow", "capture", "cluster", "identify", "policy", "diagnose", "pipeline", "serve", "lint"]),
+    ("serve", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline"]),
+    ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint"]),
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
-const PURE: &[&str] = &["flow", "identify", "policy", "lint", "diagnose", "pipeline"];
+const PURE: &[&str] = &["flow", "identify", "policy", "question", "lint", "diagnose", "pipeline"];
 
 /// Words that have no place in them.
 const IMPURE: &[&str] = &[
@@ -166,12 +167,16 @@ fn no_file_is_forgotten() {
     for package in ["netpol-observer", "netpol-observer-common", "netpol-observer-ebpf", "xtask"] {
         let package = root().join(package);
         open.extend([package.join("src/lib.rs"), package.join("src/main.rs"), package.join("build.rs")]);
-        if let Ok(tests) = fs::read_dir(package.join("tests")) {
-            for entry in tests.flatten() {
+        for targets in ["tests", "benches"] {
+            for entry in fs::read_dir(package.join(targets)).into_iter().flatten().flatten() {
                 open.extend([entry.path(), entry.path().join("main.rs")]);
             }
         }
     }
+    // Every file of the fuzz crate that its manifest names is a target.
+    let fuzz = root().join("netpol-observer/fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    open.extend(manifest.lines().filter_map(|line| Some(fuzz.join(line.strip_prefix("path = \"")?.strip_suffix('"')?))));
     while let Some(path) = open.pop() {
         if !path.is_file() || path.extension().is_none_or(|extension| extension != "rs") || !reached.insert(path.clone()) {
             continue;

@@ -31,6 +31,20 @@ enum Task {
         #[arg(long, value_name = "PROGRAM")]
         observer: Option<PathBuf>,
     },
+    /// Measures what the program costs; without a name: lists the benchmarks.
+    Bench {
+        #[command(subcommand)]
+        bench: Option<bench::Bench>,
+    },
+    /// Feeds the parsers and the engine inputs that libFuzzer makes up. Needs a C++ compiler, which it installs on Debian.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// Only this one.
+        #[arg(value_parser = fuzz::TARGETS)]
+        target: Option<String>,
+    },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
     /// What runs in the demo's pods.
@@ -55,6 +69,8 @@ fn main() -> Result<ExitCode> {
             let observer = observer.map_or_else(|| build(root, false), Ok)?;
             demo::run(DemoOptions { observer })?;
         }
+        Task::Bench { bench } => bench::run(root, bench)?,
+        Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
@@ -62,6 +78,8 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+mod bench;
+mod fuzz;
 mod test;
 
 fn cargo(root: &Path) -> Command {

@@ -11,7 +11,10 @@ use xtask::demo::{self, DemoOptions};
 use xtask::testing::SKIPPED;
 use xtask::toolchain;
 
-use crate::{build, cargo};
+use crate::{build, cargo, fuzz};
+
+/// Seconds of each fuzz target: enough to notice what broke, not to look for what is rare.
+const FUZZ_SECONDS: u64 = 20;
 
 /// What a step came to.
 #[derive(Default)]
@@ -42,6 +45,7 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     step("lints", &|| check(cargo(root).args(["clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings"])));
     // A test prints the reason of its failure; of its machinery nobody wants thirty frames.
     step("tests", &|| tests(cargo(root).args(["test", "--locked", "--no-fail-fast"]).env("RUST_BACKTRACE", "0")));
+    step("fuzz", &|| the_fuzz_targets(root));
     step("demo", &|| the_demo(root));
 
     println!();
@@ -105,6 +109,19 @@ fn follow(from: impl Read, to: &mut impl Write) -> Outcome {
         }
     }
     outcome
+}
+
+/// Each fuzz target for a short time.
+fn the_fuzz_targets(root: &Path) -> Result<Outcome> {
+    if let Err(error) = fuzz::bring_compiler() {
+        let why = format!("{SKIPPED}the fuzz targets: {error:#}");
+        return Ok(Outcome { succeeded: true, skipped: vec![why], ..Outcome::default() });
+    }
+    let ran = fuzz::run_targets(root, FUZZ_SECONDS, None)?;
+    let failed = ran.iter().filter(|ran| ran.reproducer.is_some()).count();
+    let passed = ran.len() - failed;
+    let succeeded = fuzz::conclude(&ran).is_ok();
+    Ok(Outcome { succeeded, passed: passed as u64, failed: failed as u64, ..Outcome::default() })
 }
 
 /// The README's main job, as its reader runs it.

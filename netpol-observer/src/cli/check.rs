@@ -10,11 +10,12 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use serde::Serialize;
 
+use super::tail::{ignore_closed, load, skipped};
 use super::{Colour, CommandError, OutputForm};
-use crate::cluster::{Index, manifests};
+use crate::cluster::Index;
 use crate::lint::{Code, Finding, Options, Report, Severity, lint};
 use crate::policy::{Engine, Profile};
-use crate::serve::json::write_line;
+use crate::serve::json::write_value;
 use crate::serve::render::clean_lines;
 
 /// Find what is wrong in policies before they are applied: selectors that match nothing, rules without effect, isolation without DNS.
@@ -94,15 +95,9 @@ impl FailOn {
 }
 
 /// Runs `observer check`. Unlike other commands it tells findings (1) from errors (2).
-pub(super) fn run(arguments: CheckArgs, colour: Colour) -> ExitCode {
-    match check(arguments, colour) {
-        Ok(true) => ExitCode::from(1),
-        Ok(false) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", clean_lines(&error.to_string()));
-            ExitCode::from(2)
-        }
-    }
+pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, CommandError> {
+    let fails = check(arguments, colour).map_err(CommandError::instead_of_an_answer)?;
+    Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// Whether there are findings that fail the run.
@@ -115,8 +110,10 @@ fn check(arguments: CheckArgs, colour: Colour) -> Result<bool, CommandError> {
     if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
     }
-    let loaded = manifests::load(&paths, &mut io::stdin().lock())
-        .map_err(|errors| CommandError::failure(format!("the manifests cannot be used\n{errors}")))?;
+    let loaded = load(&paths)?;
+    if let Some(left_out) = skipped(&loaded.skipped) {
+        ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
+    }
     let mut index = Index::default();
     index.reset(loaded.objects);
     let options = Options { only: only.into_iter().collect(), ignore: ignore.into_iter().collect() };
@@ -213,7 +210,8 @@ struct Summary {
 fn json(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut codes = BTreeMap::new();
     for finding in &report.findings {
-        write_line(&Line::Finding(finding), &mut *out)?;
+        write_value(&Line::Finding(finding), &mut *out)?;
+        writeln!(out)?;
         *codes.entry(finding.code.as_str()).or_default() += 1;
     }
     let summary = Summary {
@@ -224,5 +222,6 @@ fn json(report: &Report, out: &mut impl Write) -> io::Result<()> {
         suppressed: report.suppressed,
         codes,
     };
-    write_line(&Line::Check(summary), out)
+    write_value(&Line::Check(summary), &mut *out)?;
+    writeln!(out)
 }

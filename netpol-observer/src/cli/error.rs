@@ -35,6 +35,12 @@ impl CommandError {
         self
     }
 
+    /// Exit code 2, for commands whose 1 is an answer.
+    #[must_use]
+    pub fn instead_of_an_answer(self) -> Self {
+        CommandError { kind: Kind::Usage, ..self }
+    }
+
     /// What the process ends with.
     pub fn exit_code(&self) -> ExitCode {
         match self.kind {

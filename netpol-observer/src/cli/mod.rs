@@ -4,6 +4,7 @@
 mod check;
 mod doctor;
 mod error;
+mod explain;
 mod filter;
 mod follow;
 mod output;
@@ -47,6 +48,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Tail(Box<tail::TailArgs>),
+    Explain(Box<explain::ExplainArgs>),
     Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -72,7 +74,7 @@ enum OutputForm {
 }
 
 /// Runs the command line and returns what the process ends with: 0 when all went well, 1 after an error, 2 when the command
-/// line is wrong.
+/// line is wrong. Commands that answer a question say it by their code: see their help.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -84,12 +86,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     start_log(cli.verbose);
     let result = match cli.command {
-        Command::Tail(arguments) => tail::run(*arguments, cli.color),
-        Command::Check(arguments) => return check::run(arguments, cli.color),
-        Command::Doctor(arguments) => doctor::run(&arguments, cli.color),
+        Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
+        Command::Check(arguments) => check::run(arguments, cli.color),
+        Command::Explain(arguments) => explain::run(&arguments, cli.color),
+        Command::Doctor(arguments) => doctor::run(&arguments, cli.color).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{}", crate::serve::render::clean_lines(&error.to_string()));
             error.exit_code()

@@ -19,7 +19,8 @@ use super::time::{Since, parse_duration, parse_since};
 use super::{Colour, CommandError, OutputForm};
 use crate::cluster::{Index, manifests};
 use crate::pipeline::Pipeline;
-use crate::policy::Profile;
+use crate::policy::Engine;
+use crate::question::profile::{Switch, profile};
 use crate::serve::render::{Palette, Renderer};
 use crate::serve::{FoldOptions, Recent, Stream, StreamOptions};
 
@@ -53,6 +54,11 @@ pub(super) struct TailArgs {
     /// Name of the node to print; by default that of the recording, or this machine's host name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true, help_heading = "Source")]
     node_name: Option<String>,
+
+    /// Decide what the API leaves open otherwise than by default: ip-block-matches-pods=false,
+    /// tied-priorities=by-name, other-protocols=denied or admitted, baseline=per-pod. May be given several times.
+    #[arg(long, value_name = "SWITCH=VALUE", value_parser = Switch::parse)]
+    profile: Vec<Switch>,
 
     #[command(flatten)]
     filters: FilterArgs,
@@ -105,6 +111,7 @@ Exit status:
 /// Runs `observer tail`.
 pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandError> {
     arguments.check()?;
+    let profile = profile(&arguments.profile).map_err(CommandError::usage)?;
     let loaded = load(&arguments.manifests)?;
     let mut index = Index::default();
     index.reset(loaded.objects);
@@ -157,7 +164,7 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
         fold: FoldOptions { interval: arguments.summary_interval, ..FoldOptions::default() },
     });
     let follow = Follow {
-        pipeline: Pipeline::new(Arc::new(index), Profile::default()),
+        pipeline: Pipeline::new(Arc::new(Engine::over(index, profile))),
         stream,
         recent: arguments.last.map(|last| Recent::new(usize::try_from(last).unwrap_or(usize::MAX))),
         recorder,
@@ -223,7 +230,7 @@ impl TailArgs {
     }
 }
 
-fn load(paths: &[PathBuf]) -> Result<manifests::Loaded, CommandError> {
+pub(super) fn load(paths: &[PathBuf]) -> Result<manifests::Loaded, CommandError> {
     if paths.is_empty() {
         return Ok(manifests::Loaded::default());
     }
@@ -232,7 +239,7 @@ fn load(paths: &[PathBuf]) -> Result<manifests::Loaded, CommandError> {
 }
 
 /// One line for all objects of kinds that are not read.
-fn skipped(kinds: &std::collections::BTreeMap<String, usize>) -> Option<String> {
+pub(super) fn skipped(kinds: &std::collections::BTreeMap<String, usize>) -> Option<String> {
     if kinds.is_empty() {
         return None;
     }
@@ -245,7 +252,7 @@ fn counted(count: usize, one: &str, many: &str) -> String {
 }
 
 /// Standard error may be closed; that ends nothing.
-fn ignore_closed(result: io::Result<()>) -> Result<(), CommandError> {
+pub(super) fn ignore_closed(result: io::Result<()>) -> Result<(), CommandError> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard error: {error}"))),
         _ => Ok(()),

@@ -3,8 +3,11 @@
 //! Nothing is refused here. What the API server would not have accepted is reported as a [`FieldError`] and left out, or kept as a
 //! part that matches nothing, so that files are judged as strictly as the cluster would and one bad field hides no other.
 
-mod names;
+mod cluster_policy;
+mod metadata;
+pub(super) mod names;
 mod policy;
+mod schema;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -20,11 +23,13 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+pub use cluster_policy::{admin_network_policy, baseline_admin_network_policy, cluster_network_policy};
 pub use policy::network_policy;
 
 use super::index::NAMESPACE_NAME_LABEL;
 use super::{
-    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Pod, PodPhase, Service, ServicePort, SlicePort, TargetPort, Workload,
+    Backend, ContainerPort, EndpointSlice, Labels, Namespace, Node, Pod, PodPhase, Service, ServiceDns, ServicePort, SlicePort, TargetPort,
+    Workload,
 };
 use crate::flow::Protocol;
 
@@ -38,6 +43,19 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong with it: `Invalid value: 70000: must be between 1 and 65535, inclusive`.
     pub message: String,
+    /// What becomes of it here.
+    pub effect: Effect,
+}
+
+/// What a part that the API server would have refused means here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is left out, or matches nothing.
+    MatchesNothing,
+    /// A part of a cluster-scoped rule: an Accept rule matches nothing by it, a Deny or Pass rule everything.
+    FailsClosed,
+    /// What was meant is plain: it counts as it is written.
+    AsWritten,
 }
 
 /// As the API server words it: `spec.ports[0].port: Invalid value: …`.
@@ -51,7 +69,11 @@ impl fmt::Display for FieldError {
 pub type FieldErrors = Vec<FieldError>;
 
 fn report(errors: &mut FieldErrors, field: impl Into<String>, message: impl Into<String>) {
-    errors.push(FieldError { field: field.into(), message: message.into() });
+    report_as(errors, field, message, Effect::MatchesNothing);
+}
+
+fn report_as(errors: &mut FieldErrors, field: impl Into<String>, message: impl Into<String>, effect: Effect) {
+    errors.push(FieldError { field: field.into(), message: message.into(), effect });
 }
 
 /// core/v1 Namespace, with the label the API server adds.
@@ -137,6 +159,12 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
 /// core/v1 Service.
 pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
     let spec = service.spec.unwrap_or_default();
+    let is_headless = spec.cluster_ip.as_deref() == Some("None") || spec.cluster_ips.iter().flatten().any(|ip| ip == "None");
+    let dns = match spec.external_name.filter(|name| !name.is_empty()) {
+        Some(name) if spec.type_.as_deref() == Some("ExternalName") => ServiceDns::Name(name.into()),
+        _ if is_headless => ServiceDns::Headless,
+        _ => ServiceDns::ClusterIp,
+    };
     let written = match spec.cluster_ips {
         Some(ips) if !ips.is_empty() => ips.into_iter().enumerate().map(|(i, ip)| (format!("spec.clusterIPs[{i}]"), ip)).collect(),
         _ => spec.cluster_ip.map(|ip| ("spec.clusterIP".to_owned(), ip)).into_iter().collect::<Vec<_>>(),
@@ -181,6 +209,7 @@ pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
         ports,
         selector: spec.selector.map(|selector| labels(Some(selector))),
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+        dns,
     }
 }
 
@@ -258,6 +287,13 @@ fn container_ports(written: Option<Vec<core::ContainerPort>>, container: &str, p
     }
 }
 
+/// A list without spare capacity. `collect` may keep the room of the larger items that a list is made from.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list: Vec<T> = items.collect();
+    list.shrink_to_fit();
+    list
+}
+
 fn text(text: Option<String>) -> Arc<str> {
     text.unwrap_or_default().into()
 }
@@ -304,11 +340,11 @@ fn parse_cidr(text: &str) -> Option<IpNet> {
 }
 
 fn invalid_ip(text: &str) -> String {
-    format!("Invalid value: {text:?}: must be a valid IP address, such as 10.9.8.7 or 2001:db8::ffff")
+    format!("Invalid value: {text:?}: must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
 fn invalid_cidr(text: &str) -> String {
-    format!("Invalid value: {text:?}: must be a valid CIDR value, such as 10.9.8.0/24 or 2001:db8::/64")
+    format!("Invalid value: {text:?}: must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
 }
 
 /// A port from 1 to 65535.

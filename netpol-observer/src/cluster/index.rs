@@ -6,6 +6,7 @@
 
 mod maps;
 mod object;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use object::{Counts, Kind, Object, ObjectKey};
 
 use maps::{ByAddress, Namespaced, Ranges};
+use share::Texts;
 
 use super::{
     ClusterPolicy, ClusterPolicyKind, DomainName, EndpointSlice, Labels, Namespace, NetworkPolicy, Node, Pod, PodPhase, Service,
@@ -25,7 +27,10 @@ use super::{
 use crate::flow::Protocol;
 
 /// Label that every namespace carries; its value is the namespace's name.
-pub(super) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// By kind and name.
+type ClusterPolicies = Arc<BTreeMap<(ClusterPolicyKind, Arc<str>), Arc<ClusterPolicy>>>;
 
 /// What is where, and which policies there are.
 #[derive(Clone, Debug, Default)]
@@ -36,13 +41,14 @@ pub struct Index {
     services: Namespaced<Service>,
     slices: Namespaced<EndpointSlice>,
     policies: Namespaced<NetworkPolicy>,
-    cluster_policies: Arc<BTreeMap<(ClusterPolicyKind, Arc<str>), Arc<ClusterPolicy>>>,
+    cluster_policies: ClusterPolicies,
     domain_names: Arc<BTreeMap<Arc<str>, Arc<DomainName>>>,
     pod_addresses: ByAddress<Pod>,
     node_addresses: ByAddress<Node>,
     service_addresses: ByAddress<Service>,
     node_ports: Arc<HashMap<(u16, Protocol), Vec<NodePortHolder>>>,
     pod_ranges: Ranges,
+    texts: Texts,
 }
 
 /// A Service and the index of its port that has the node port. The API server hands out each only once; files may not.
@@ -61,7 +67,8 @@ impl Index {
             Object::EndpointSlice(slice) => {
                 self.slices.insert(&slice.namespace, &slice.name, slice.clone());
             }
-            Object::NetworkPolicy(policy) => {
+            Object::NetworkPolicy(mut policy) => {
+                self.texts.share_policy(&mut policy);
                 self.policies.insert(&policy.namespace, &policy.name, policy.clone());
             }
             Object::ClusterPolicy(policy) => {
@@ -120,6 +127,23 @@ impl Index {
         }
     }
 
+    /// The object of this kind and name.
+    pub fn object(&self, key: &ObjectKey) -> Option<Object> {
+        let (namespace, name) = (&*key.namespace, &*key.name);
+        match key.kind {
+            Kind::Namespace => self.namespace(name).cloned().map(Object::Namespace),
+            Kind::Node => self.node(name).cloned().map(Object::Node),
+            Kind::Pod => self.pod(namespace, name).cloned().map(Object::Pod),
+            Kind::Service => self.service(namespace, name).cloned().map(Object::Service),
+            Kind::EndpointSlice => self.slices.get(namespace, name).cloned().map(Object::EndpointSlice),
+            Kind::NetworkPolicy => self.policy(namespace, name).cloned().map(Object::NetworkPolicy),
+            Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy | Kind::ClusterNetworkPolicy => {
+                self.cluster_policy(key.kind.cluster_policy()?, name).cloned().map(Object::ClusterPolicy)
+            }
+            Kind::DomainName => self.domain_name(name).cloned().map(Object::DomainName),
+        }
+    }
+
     /// A namespace that some object describes.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
         self.namespaces.get(name)
@@ -134,7 +158,7 @@ impl Index {
     pub fn namespace_labels(&self, name: &str) -> Cow<'_, Labels> {
         match self.namespaces.get(name) {
             Some(namespace) => Cow::Borrowed(&namespace.labels),
-            None => Cow::Owned(Labels::from([(NAMESPACE_NAME_LABEL.into(), name.into())])),
+            None => Cow::Owned(Namespace::undescribed(name)),
         }
     }
 
@@ -171,6 +195,11 @@ impl Index {
     /// The node with this address; the first by name if several claim it.
     pub fn node_at(&self, ip: IpAddr) -> Option<&Arc<Node>> {
         self.node_addresses.get(ip).first()
+    }
+
+    /// All nodes with this address, by name: an address should have one.
+    pub fn nodes_at(&self, ip: IpAddr) -> &[Arc<Node>] {
+        self.node_addresses.get(ip)
     }
 
     /// Whether the address lies in the pod range of any node.
@@ -280,7 +309,8 @@ impl Index {
         node.pod_cidrs.iter().for_each(|cidr| self.pod_ranges.remove(*cidr));
     }
 
-    fn apply_pod(&mut self, pod: Arc<Pod>) {
+    fn apply_pod(&mut self, mut pod: Arc<Pod>) {
+        self.texts.share_pod(&mut pod);
         if let Some(old) = self.pods.insert(&pod.namespace, &pod.name, pod.clone()) {
             self.pod_addresses.remove(&old, &old.ips);
         }

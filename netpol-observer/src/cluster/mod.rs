@@ -6,17 +6,19 @@
 
 mod cluster_policy;
 pub mod convert;
+pub mod domain_names;
 mod index;
 pub mod manifests;
 mod network_policy;
 mod objects;
+pub mod policy_api;
 mod selector;
 
 pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};
-pub use index::{Counts, Index, Kind, Object, ObjectKey};
+pub use index::{Counts, Index, Kind, NAMESPACE_NAME_LABEL, Object, ObjectKey};
 pub use network_policy::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
-    Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServicePort, SlicePort,
-    TargetPort, Workload,
+    Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServiceDns, ServicePort,
+    SlicePort, TargetPort, Workload,
 };
 pub use selector::{Operator, Requirement, Selector};

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::index::NAMESPACE_NAME_LABEL;
+
 use crate::flow::Protocol;
 
 /// Object labels (`metadata.labels`).
@@ -27,6 +29,13 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// `metadata.labels`, with `kubernetes.io/metadata.name` as the API server sets it.
     pub labels: Labels,
+}
+
+impl Namespace {
+    /// The labels of a namespace that nobody described: the one that the API server sets.
+    pub fn undescribed(name: &str) -> Labels {
+        Labels::from([(NAMESPACE_NAME_LABEL.into(), name.into())])
+    }
 }
 
 /// core/v1 Pod.
@@ -117,6 +126,20 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// `spec.publishNotReadyAddresses`
     pub publish_not_ready: bool,
+    /// What the cluster's DNS answers for its name.
+    pub dns: ServiceDns,
+}
+
+/// What the name of a Service stands for in the cluster's DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServiceDns {
+    /// Its own virtual address, which is translated to an endpoint and that one's port on the way.
+    #[default]
+    ClusterIp,
+    /// `clusterIP: None`: the addresses of its endpoints. No port is translated.
+    Headless,
+    /// `type: ExternalName`: another name, `spec.externalName`.
+    Name(Arc<str>),
 }
 
 /// One entry of `spec.ports` of a Service.

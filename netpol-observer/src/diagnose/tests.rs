@@ -52,6 +52,7 @@ fn service(backends: &[(&str, u16)]) -> ServiceCall {
             ports: vec![port],
             selector: Some(Labels::new()),
             publish_not_ready: false,
+            dns: Default::default(),
         }),
         ip: ip(VIP),
         port: Some(80),

@@ -45,6 +45,7 @@ fn service(name: &str, cluster_ips: &[&str], selects: &str) -> Service {
         }],
         selector: Some(Labels::from([("app".into(), selects.into())])),
         publish_not_ready: false,
+        dns: Default::default(),
     }
 }
 

@@ -179,6 +179,12 @@ impl<'a> Case<'a> {
         node.is_some_and(|node| node.addresses.contains(&self.source.ip))
     }
 
+    /// Whether the destination is the node that the source runs on.
+    pub(super) fn reaches_own_node(&self, index: &Index) -> bool {
+        let node = self.source.pod().and_then(|pod| pod.node.as_deref()).and_then(|name| index.node(name));
+        node.is_some_and(|node| node.addresses.contains(&self.destination.ip))
+    }
+
     /// Whether both sides are the same pod.
     pub(super) fn is_loop(&self) -> bool {
         match (self.source.pod(), self.destination.pod()) {

@@ -1,30 +1,43 @@
 //! The engine: the objects, and what is worked out from them once instead of for every question.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cluster::{Index, Object, ObjectKey};
 use crate::flow::Protocol;
+use crate::identify::{Identity, Party, party};
 
+use super::compiled::{At, Compiled, Reachability};
 use super::connection::{Connection, Profile};
+use super::evaluate::View;
+use super::explain;
 use super::explanation::{Explanation, Verdict};
 
 /// Answers whether connections are admitted, and why. Objects come and go through [`apply`](Engine::apply),
 /// [`delete`](Engine::delete) and [`reset`](Engine::reset); after each the answers are those of an engine built afresh.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     index: Index,
     profile: Profile,
+    compiled: Compiled,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Engine::new(Profile::default())
+    }
 }
 
 impl Engine {
     /// An engine that knows no object yet.
     pub fn new(profile: Profile) -> Self {
-        Engine { index: Index::default(), profile }
+        Engine::over(Index::default(), profile)
     }
 
     /// An engine over the objects of an index.
     pub fn over(index: Index, profile: Profile) -> Self {
-        Engine { index, profile }
+        let compiled = Compiled::build(&index, &profile);
+        Engine { index, profile, compiled }
     }
 
     /// The objects.
@@ -37,33 +50,83 @@ impl Engine {
         &self.profile
     }
 
-    /// Inserts the object, or replaces the one of the same kind, namespace and name.
+    /// Inserts the object, or replaces the one of the same kind, namespace and name. Works out anew only what it touches.
     pub fn apply(&mut self, object: impl Into<Object>) {
-        self.index.apply(object);
+        let object = object.into();
+        let before = self.index.object(&object.key());
+        self.index.apply(object.clone());
+        self.compiled.replaced(before.as_ref(), Some(&object), &self.index, &self.profile);
     }
 
     /// Removes an object; nothing happens when it is not there.
     pub fn delete(&mut self, key: &ObjectKey) {
+        let Some(before) = self.index.object(key) else { return };
         self.index.delete(key);
+        self.compiled.replaced(Some(&before), None, &self.index, &self.profile);
     }
 
     /// Forgets everything and takes these objects instead.
     pub fn reset(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.index.reset(objects);
+        self.compiled = Compiled::build(&self.index, &self.profile);
     }
 
     /// Whether a new connection would be admitted.
     pub fn verdict(&self, connection: &Connection) -> Verdict {
-        super::explain::verdict(connection, &self.index, &self.profile)
+        if let Some(verdict) = self.short(connection) {
+            return verdict;
+        }
+        match (&connection.destination.identity, &connection.service) {
+            (Identity::Service(_), Some(call)) => {
+                let of = |&(ip, port): &(IpAddr, u16)| {
+                    let backend = Connection { destination: party(ip, &self.index), port: Some(port), service: None, ..connection.clone() };
+                    self.short(&backend).unwrap_or_else(|| explain::verdict(&self.view(), &backend))
+                };
+                explain::agreed(call.backends.iter().map(of)).unwrap_or(Verdict::Undecided)
+            }
+            _ => explain::verdict(&self.view(), connection),
+        }
     }
 
     /// Whether a new connection between two addresses would be admitted; where a Service is called, over its endpoints.
     pub fn verdict_between(&self, source: IpAddr, destination: IpAddr, protocol: Protocol, port: Option<u16>) -> Verdict {
-        self.verdict(&Connection::between(source, destination, protocol, port, &self.index))
+        let short = || {
+            let port = port?;
+            let sides = [self.compiled.at(source, &self.index)?, self.compiled.at(destination, &self.index)?];
+            // A node's address and a port of it may be a Service's.
+            let is_node_port = sides[1].is_node() && self.index.node_port(port, protocol).is_some();
+            if is_node_port { None } else { self.compiled.verdict(&self.index, &self.profile, sides, protocol, port) }
+        };
+        short().unwrap_or_else(|| self.verdict(&Connection::between(source, destination, protocol, port, &self.index)))
     }
 
     /// Whether a new connection would be admitted, and why.
     pub fn explain(&self, connection: &Connection) -> Explanation {
-        super::explain::explain(connection, &self.index, &self.profile)
+        explain::explain(&self.view(), connection)
+    }
+
+    /// Who can reach whom on which ports, over the whole cluster.
+    pub fn reachability(&self) -> Reachability {
+        self.compiled.reachability(&self.index, &self.profile)
+    }
+
+    /// The verdict from the rows, where both sides are what the objects say of their addresses.
+    fn short(&self, connection: &Connection) -> Option<Verdict> {
+        let side = |party: &Party| -> Option<At<'_>> {
+            let at = self.compiled.at(party.ip, &self.index)?;
+            let is_it = match (&party.identity, at.pod) {
+                (Identity::Pod(pod), Some(here)) => Arc::ptr_eq(pod, here),
+                (Identity::Node(_), None) => at.is_node(),
+                (Identity::External, None) => !at.is_node(),
+                _ => false,
+            };
+            is_it.then_some(at)
+        };
+        let sides = [side(&connection.source)?, side(&connection.destination)?];
+        self.compiled.verdict(&self.index, &self.profile, sides, connection.protocol, connection.port?)
+    }
+
+    fn view(&self) -> View<'_> {
+        View { index: &self.index, profile: &self.profile, compiled: &self.compiled, changed: &[] }
     }
 }

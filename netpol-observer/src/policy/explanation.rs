@@ -240,6 +240,9 @@ pub struct IsolatingPolicy {
 pub struct RuleMiss {
     /// Index in `spec.ingress` or `spec.egress`.
     pub index: usize,
+    /// File and line of the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Per peer of the rule; empty when the peer matches.
     pub peers: Vec<PeerMiss>,
     /// Per port of the rule; empty when the port matches.

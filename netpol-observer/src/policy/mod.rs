@@ -8,24 +8,19 @@
 //! the smallest change and proves it by `evaluate`, `gain` lists who else would be admitted, `words` says it in sentences.
 #![forbid(unsafe_code)]
 
+mod compiled;
 mod connection;
 mod engine;
 mod evaluate;
 mod explain;
 mod explanation;
 mod fix;
-mod gain;
-mod labels;
-mod manifest;
-mod matching;
-mod near;
 #[cfg(test)]
 mod tests;
-mod words;
 
+pub use compiled::{Group, GroupKind, PortRange, Reachability};
 pub use connection::{BaselineScope, Connection, OtherProtocols, Profile, TiedPriorities};
 pub use engine::Engine;
-pub use explain::{explain, verdict};
 pub use explanation::{
     Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, Manifest, NearMiss, PatchOperation, PeerMiss, PolicyRef,
     PortMiss, Remaining, RuleMiss, RuleRef, TierOutcome, TierStep, Verdict,

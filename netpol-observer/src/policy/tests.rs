@@ -10,6 +10,14 @@ use crate::cluster::{Index, Pod, manifests};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, ServiceCall, party};
 
+fn explain(connection: &Connection, index: &Index, profile: &Profile) -> Explanation {
+    Engine::over(index.clone(), *profile).explain(connection)
+}
+
+fn verdict(connection: &Connection, index: &Index, profile: &Profile) -> Verdict {
+    Engine::over(index.clone(), *profile).verdict(connection)
+}
+
 /// An index of manifests.
 fn index(yaml: &str) -> Index {
     let loaded = manifests::load(&["-".into()], &mut yaml.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));

@@ -3,6 +3,7 @@
 //! The objects are written here by hand rather than derived from the internal types, so that those can change while this
 //! stays.
 
+mod answer;
 mod parts;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::io;
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use self::answer::{AnswerObject, LinkObject, chain};
 use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, conntrack, kernel, service};
 use super::fold::Summary;
 use super::render::is_unprintable;
@@ -151,9 +153,19 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// The writer's.
-    pub fn write(&self, writer: impl io::Write) -> io::Result<()> {
-        write_line(self, writer)
+    pub fn write(&self, mut writer: impl io::Write) -> io::Result<()> {
+        write_value(self, &mut writer)?;
+        writer.write_all(b"\n")
     }
+}
+
+/// Writes a value as compact JSON. Characters that act on terminals are escaped as `\uXXXX`.
+///
+/// # Errors
+/// The writer's.
+pub fn write_value(value: &(impl Serialize + ?Sized), writer: impl io::Write) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(writer, Escaping);
+    Ok(value.serialize(&mut serializer)?)
 }
 
 impl<'a> DenialObject<'a> {
@@ -255,16 +267,6 @@ fn directions(class: &Class) -> &[Direction] {
 
 /// Compact JSON in which nothing unprintable is left; JSON itself only demands that of the characters below U+0020.
 struct Escaping;
-
-/// Writes an object and a newline, without characters that a terminal would act on.
-///
-/// # Errors
-/// The writer's.
-pub fn write_line(object: &impl Serialize, writer: impl io::Write) -> io::Result<()> {
-    let mut serializer = serde_json::Serializer::with_formatter(writer, Escaping);
-    object.serialize(&mut serializer)?;
-    serializer.into_inner().write_all(b"\n")
-}
 
 impl serde_json::ser::Formatter for Escaping {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {

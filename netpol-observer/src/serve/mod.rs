@@ -7,7 +7,6 @@
 pub mod filter;
 mod fold;
 pub mod json;
-pub mod label_selector;
 mod ledger;
 mod recent;
 pub mod render;
@@ -16,6 +15,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use crate::question::label_selector;
 pub use fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
 pub use ledger::{Imbalance, Ledger};
 pub use recent::Recent;

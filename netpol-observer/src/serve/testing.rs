@@ -83,6 +83,7 @@ pub(crate) fn api_service() -> Arc<Service> {
         }],
         selector: Some(labels(&[("app", "api")])),
         publish_not_ready: false,
+        dns: Default::default(),
     })
 }
 
@@ -120,8 +121,8 @@ pub(crate) fn denied_ingress() -> DirectionExplanation {
             isolating: vec![IsolatingPolicy {
                 policy: frontend.clone(),
                 rules: vec![
-                    RuleMiss { index: 0, peers: vec![PeerMiss { index: 0, failed: vec![wants_frontend()] }], ports: vec![] },
-                    RuleMiss { index: 1, peers: vec![], ports: vec![metrics_miss()] },
+                    RuleMiss { index: 0, origin: None, peers: vec![PeerMiss { index: 0, failed: vec![wants_frontend()] }], ports: vec![] },
+                    RuleMiss { index: 1, origin: None, peers: vec![], ports: vec![metrics_miss()] },
                 ],
             }],
             nearest: vec![

@@ -3,11 +3,8 @@
 
 use std::path::Path;
 
-use netpol_observer::cluster::Index;
+use crate::queries::{Query, load_engine};
 use netpol_observer::flow::Protocol;
-use netpol_observer::policy::{Profile, explain};
-
-use crate::queries::{Query, load_index};
 
 const WEB: &str = "shop/web-6d4cf56db6-k2x9p";
 const WORKER: &str = "shop/worker-5b9c7d8f66-q8w2m";
@@ -16,9 +13,9 @@ const PROMETHEUS: &str = "monitoring/prometheus-0";
 
 fn explained(from: &str, to: &str, port: Option<u16>, protocol: Protocol) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/explanations");
-    let index: Index = load_index(&directory);
+    let engine = load_engine(&directory);
     let query = Query { from: from.into(), to: to.into(), port, protocol, verdict: String::new() };
-    let explanation = explain(&query.connections(&index)[0], &index, &Profile::default());
+    let explanation = engine.explain(&query.connections(engine.index())[0]);
     let json = serde_json::to_string_pretty(&explanation).unwrap();
     json.replace(&format!("{}/", directory.display()), "")
 }

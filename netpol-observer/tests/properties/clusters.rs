@@ -109,6 +109,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Index> {
             ports: vec![port],
             selector: Some(Labels::from([("app".into(), "blue".into())])),
             publish_not_ready: false,
+            dns: Default::default(),
         });
         index
     })

@@ -8,12 +8,18 @@ use std::sync::Arc;
 use netpol_observer::cluster::{Direction, Index, NetworkPolicy, Requirement, Rule, Selector, convert};
 use netpol_observer::flow::Protocol;
 use netpol_observer::identify::{Identity, party};
-use netpol_observer::policy::{
-    Admission, Connection, DirectionExplanation, Explanation, Fix, Profile, Remaining, Verdict, explain, verdict,
-};
+use netpol_observer::policy::{Admission, Connection, DirectionExplanation, Engine, Explanation, Fix, Profile, Remaining, Verdict};
 use proptest::prelude::*;
 
 use clusters::{cluster, connection, policy, rule};
+
+fn explain(connection: &Connection, index: &Index, profile: &Profile) -> Explanation {
+    Engine::over(index.clone(), *profile).explain(connection)
+}
+
+fn verdict(connection: &Connection, index: &Index, profile: &Profile) -> Verdict {
+    Engine::over(index.clone(), *profile).verdict(connection)
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]

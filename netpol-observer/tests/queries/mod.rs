@@ -6,7 +6,7 @@ use std::path::Path;
 use netpol_observer::cluster::{Index, manifests};
 use netpol_observer::flow::Protocol;
 use netpol_observer::identify::{Identity, Party, party};
-use netpol_observer::policy::{Connection, Explanation, Profile, Verdict, explain, verdict};
+use netpol_observer::policy::{Connection, Engine, Explanation, Profile, Verdict};
 use serde::Deserialize;
 
 /// One line of `expect.jsonl`.
@@ -30,10 +30,11 @@ impl Query {
 
     /// Asks the engine, for every pair of addresses of one family that the two ends have: they must agree with each other, the
     /// explanation with the verdict, and both with what is expected.
-    pub(crate) fn check(&self, index: &Index) -> Result<(), String> {
+    pub(crate) fn check(&self, engine: &Engine) -> Result<(), String> {
+        let index = engine.index();
         for connection in self.connections(index) {
-            let explanation = explain(&connection, index, &Profile::default());
-            let quick = verdict(&connection, index, &Profile::default());
+            let explanation = engine.explain(&connection);
+            let quick = engine.verdict(&connection);
             if quick != explanation.verdict {
                 return Err(format!("{self:?}: verdict says {quick:?}, explain {:?}", explanation.verdict));
             }
@@ -109,10 +110,10 @@ fn prove_fixes(explanation: &Explanation) {
     }
 }
 
-/// All objects of a directory of manifests.
-pub(crate) fn load_index(directory: &Path) -> Index {
+/// An engine over all objects of a directory of manifests.
+pub(crate) fn load_engine(directory: &Path) -> Engine {
     let loaded = manifests::load(&[directory.to_owned()], &mut std::io::empty()).unwrap_or_else(|errors| panic!("{errors}"));
-    let mut index = Index::default();
-    index.reset(loaded.objects);
-    index
+    let mut engine = Engine::new(Profile::default());
+    engine.reset(loaded.objects);
+    engine
 }

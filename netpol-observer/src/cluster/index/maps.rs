@@ -90,16 +90,44 @@ impl Named for Node {
 /// Objects by address, those that share one sorted by name. IPv4-mapped IPv6 addresses are IPv4 here.
 #[derive(Debug)]
 pub(super) struct ByAddress<T> {
-    holders: Arc<HashMap<IpAddr, Vec<Arc<T>>>>,
+    holders: Arc<HashMap<IpAddr, Holders<T>>>,
+}
+
+/// Who has an address: nearly always one object, which then needs no list.
+#[derive(Debug)]
+enum Holders<T> {
+    One(Arc<T>),
+    Many(Box<[Arc<T>]>),
+}
+
+impl<T> Holders<T> {
+    fn as_slice(&self) -> &[Arc<T>] {
+        match self {
+            Holders::One(holder) => std::slice::from_ref(holder),
+            Holders::Many(holders) => holders,
+        }
+    }
+}
+
+impl<T> Clone for Holders<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Holders::One(holder) => Holders::One(holder.clone()),
+            Holders::Many(holders) => Holders::Many(holders.clone()),
+        }
+    }
 }
 
 impl<T: Named> ByAddress<T> {
     pub(super) fn insert(&mut self, object: &Arc<T>, ips: &[IpAddr]) {
         for ip in ips {
-            let holders = Arc::make_mut(&mut self.holders).entry(ip.to_canonical()).or_default();
+            let map = Arc::make_mut(&mut self.holders);
+            let holders = map.entry(ip.to_canonical()).or_insert_with(|| Holders::One(object.clone()));
             // The same address may be written twice in one object, as IPv4 and mapped, or as cluster and external address.
-            if let Err(place) = holders.binary_search_by(|holder| holder.full_name().cmp(&object.full_name())) {
-                holders.insert(place, object.clone());
+            if let Err(place) = holders.as_slice().binary_search_by(|holder| holder.full_name().cmp(&object.full_name())) {
+                let mut list = holders.as_slice().to_vec();
+                list.insert(place, object.clone());
+                *holders = Holders::Many(list.into());
             }
         }
     }
@@ -110,17 +138,24 @@ impl<T: Named> ByAddress<T> {
                 continue;
             }
             let map = Arc::make_mut(&mut self.holders);
-            if let Some(holders) = map.get_mut(&ip) {
-                holders.retain(|holder| holder.full_name() != object.full_name());
-                if holders.is_empty() {
+            let Some(holders) = map.get_mut(&ip) else { continue };
+            let others = holders.as_slice().iter().filter(|holder| holder.full_name() != object.full_name());
+            let mut others: Vec<_> = others.cloned().collect();
+            match (others.pop(), others.is_empty()) {
+                (None, _) => {
                     map.remove(&ip);
+                }
+                (Some(last), true) => *holders = Holders::One(last),
+                (Some(last), false) => {
+                    others.push(last);
+                    *holders = Holders::Many(others.into());
                 }
             }
         }
     }
 
     pub(super) fn get(&self, ip: IpAddr) -> &[Arc<T>] {
-        self.holders.get(&ip.to_canonical()).map(Vec::as_slice).unwrap_or_default()
+        self.holders.get(&ip.to_canonical()).map(Holders::as_slice).unwrap_or_default()
     }
 }
 

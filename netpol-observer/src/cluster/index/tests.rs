@@ -1,7 +1,7 @@
 //! Tests of the index.
 
 use super::*;
-use crate::cluster::{Backend, ContainerPort, SlicePort, Workload};
+use crate::cluster::{Backend, ContainerPort, Selector, SlicePort, Subject, Tier, Workload};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -46,6 +46,7 @@ fn service(name: &str, cluster_ips: &[&str], port: ServicePort) -> Service {
         ports: vec![port],
         selector: Some(labels(&[("app", "api")])),
         publish_not_ready: false,
+        dns: Default::default(),
     }
 }
 
@@ -262,4 +263,80 @@ fn reset_forgets_and_the_last_of_a_name_stays() {
 fn keys_read_as_in_messages() {
     assert_eq!(Object::from(pod("shop", "a", &[])).key().to_string(), "Pod shop/a");
     assert_eq!(Object::from(node("n1", &[], &[])).key().to_string(), "Node n1");
+}
+
+fn cluster_policy(kind: ClusterPolicyKind, name: &str, priority: u16) -> ClusterPolicy {
+    ClusterPolicy {
+        kind,
+        name: name.into(),
+        resource_version: None,
+        labels: Labels::new(),
+        annotations: Labels::new(),
+        tier: Tier::Admin,
+        priority,
+        subject: Subject::Namespaces(Selector::default()),
+        ingress: Vec::new(),
+        egress: Vec::new(),
+        invalid: Vec::new(),
+        origin: None,
+    }
+}
+
+#[test]
+fn cluster_scoped_policies_by_kind_and_name() {
+    use ClusterPolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy};
+    let mut index = Index::default();
+    for (kind, name, priority) in [
+        (ClusterNetworkPolicy, "b", 1),
+        (ClusterNetworkPolicy, "a", 2),
+        (BaselineAdminNetworkPolicy, "default", 0),
+        (AdminNetworkPolicy, "a", 3),
+        (AdminNetworkPolicy, "a", 4),
+    ] {
+        index.apply(cluster_policy(kind, name, priority));
+    }
+    let told = |index: &Index| index.cluster_policies().map(|p| format!("{} {} {}", p.kind, p.name, p.priority)).collect::<Vec<_>>();
+    let all = ["AdminNetworkPolicy a 4", "BaselineAdminNetworkPolicy default 0", "ClusterNetworkPolicy a 2", "ClusterNetworkPolicy b 1"];
+    assert_eq!(told(&index), all);
+    assert_eq!(index.counts().cluster_policies, 4);
+    assert_eq!(index.cluster_policy(ClusterNetworkPolicy, "a").map(|policy| policy.priority), Some(2));
+    assert!(index.cluster_policy(BaselineAdminNetworkPolicy, "a").is_none());
+    assert_eq!(index.policies().count(), 0);
+
+    let before = index.clone();
+    index.delete(&key(Kind::ClusterNetworkPolicy, "", "a"));
+    index.delete(&key(Kind::AdminNetworkPolicy, "", "b"));
+    index.delete(&key(Kind::NetworkPolicy, "", "default"));
+    assert_eq!(told(&index), [all[0], all[1], all[3]]);
+    assert_eq!(told(&before), all);
+    index.reset([cluster_policy(AdminNetworkPolicy, "c", 5).into()]);
+    assert_eq!(told(&index), ["AdminNetworkPolicy c 5"]);
+}
+
+#[test]
+fn names_and_what_they_stand_for() {
+    let name = |name: &str, addresses: &[&str]| DomainName { name: name.into(), addresses: ips(addresses) };
+    let mut index = Index::default();
+    index.reset([name("b.example.com", &["10.0.0.1"]).into(), name("a.example.com", &["10.0.0.2", "fd00::2"]).into()]);
+    index.apply(name("b.example.com", &[]));
+    let told: Vec<_> = index.domain_names().map(|name| (&*name.name, name.addresses.len())).collect();
+    assert_eq!(told, [("a.example.com", 2), ("b.example.com", 0)]);
+    assert_eq!(index.domain_name("a.example.com").map(|name| &name.addresses), Some(&ips(&["10.0.0.2", "fd00::2"])));
+    // No object of the cluster.
+    assert_eq!(index.counts(), Counts::default());
+    index.delete(&key(Kind::DomainName, "", "a.example.com"));
+    assert!(index.domain_name("a.example.com").is_none());
+}
+
+#[test]
+fn an_address_with_several_holders_loses_them_one_by_one() {
+    let mut index = Index::default();
+    for name in ["c", "a", "d", "b"] {
+        index.apply(pod("shop", name, &["10.0.0.1", "::ffff:10.0.0.1"]));
+    }
+    assert_eq!(names(index.pods_at(ip("10.0.0.1"))), ["shop/a", "shop/b", "shop/c", "shop/d"]);
+    for (name, left) in [("b", vec!["shop/a", "shop/c", "shop/d"]), ("d", vec!["shop/a", "shop/c"]), ("a", vec!["shop/c"]), ("c", vec![])] {
+        index.delete(&key(Kind::Pod, "shop", name));
+        assert_eq!(names(index.pods_at(ip("10.0.0.1"))), left);
+    }
 }

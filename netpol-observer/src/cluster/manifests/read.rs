@@ -15,11 +15,15 @@ use super::documents::{Document, documents};
 use super::problem::{ManifestErrors, Problem, Problems};
 use super::sources::Found;
 use super::tree::{Node, Value};
-use crate::cluster::convert::{self, FieldErrors};
-use crate::cluster::{NetworkPolicy, Object, ObjectKey, Origin, Rule};
+use crate::cluster::convert::{self, Effect, FieldErrors};
+use crate::cluster::policy_api::{v1alpha1, v1alpha2};
+use crate::cluster::{ClusterPolicy, ClusterRule, NetworkPolicy, Object, ObjectKey, Origin, Rule};
 
 /// Lists within lists that are opened.
 const MAX_LIST_DEPTH: usize = 8;
+
+/// Kinds without a namespace.
+const CLUSTER_SCOPED: [&str; 5] = ["Namespace", "Node", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"];
 
 /// Collects objects and problems over all files.
 #[derive(Debug, Default)]
@@ -125,6 +129,12 @@ impl Reader {
     fn known(&mut self, item: &Item<'_>) {
         if item.is::<networking::NetworkPolicy>() {
             self.read(item, |policy, errors| located(convert::network_policy(policy, errors), item));
+        } else if item.is::<v1alpha1::AdminNetworkPolicy>() {
+            self.read(item, |policy, errors| located_cluster(convert::admin_network_policy(policy, errors), item));
+        } else if item.is::<v1alpha1::BaselineAdminNetworkPolicy>() {
+            self.read(item, |policy, errors| located_cluster(convert::baseline_admin_network_policy(policy, errors), item));
+        } else if item.is::<v1alpha2::ClusterNetworkPolicy>() {
+            self.read(item, |policy, errors| located_cluster(convert::cluster_network_policy(policy, errors), item));
         } else if item.is::<core::Pod>() {
             self.read(item, |pod, errors| {
                 let pod = convert::pod(pod, errors);
@@ -175,7 +185,13 @@ impl Reader {
         for error in errors {
             let line = item.node.line_of(&error.field);
             let problem = item.problem(line, error.field, error.message);
-            self.warnings.push(problem.hint("the API server would refuse the object; here this part matches nothing"));
+            self.warnings.push(problem.hint(match error.effect {
+                Effect::MatchesNothing => "the API server would refuse the object; here this part matches nothing",
+                Effect::FailsClosed => {
+                    "the API does not allow it; here an Accept rule matches nothing by it, a Deny or Pass rule everything"
+                }
+                Effect::AsWritten => "the API does not allow it; here it counts as it is written",
+            }));
         }
         self.add(object, item);
     }
@@ -208,6 +224,12 @@ impl Item<'_> {
         Origin { file: self.file.clone(), line: node.line }
     }
 
+    /// Where the rules of `spec.ingress` or `spec.egress` begin.
+    fn rule_origins(&self, field: &str) -> impl Iterator<Item = Origin> {
+        let rules = self.node.get("spec").and_then(|spec| spec.get(field));
+        rules.map(Node::items).unwrap_or_default().iter().map(|rule| self.origin(rule))
+    }
+
     fn problem(&self, line: u32, field: String, message: String) -> Problem {
         Problem {
             line: Some(line),
@@ -233,7 +255,7 @@ fn object_name(kind: &str, node: &Node) -> String {
     let of = |field| metadata.and_then(|metadata| metadata.text(field)).filter(|text: &&str| !text.is_empty());
     match (of("namespace"), of("name")) {
         (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
-        (None, Some(name)) if matches!(kind, "Namespace" | "Node") => format!("{kind} {name}"),
+        (None, Some(name)) if CLUSTER_SCOPED.contains(&kind) => format!("{kind} {name}"),
         (None, Some(name)) => format!("{kind} {}/{name}", convert::DEFAULT_NAMESPACE),
         (_, None) => format!("{kind} without a name"),
     }
@@ -252,14 +274,21 @@ fn explain_path(kind: &str, field: &str) -> String {
 /// The policy with the lines of itself and of its rules.
 fn located(mut policy: NetworkPolicy, item: &Item<'_>) -> NetworkPolicy {
     policy.origin = Some(item.origin(item.node));
-    let spec = item.node.get("spec");
-    let locate = |rules: &mut Option<Vec<Rule>>, field: &str| {
-        let nodes = spec.and_then(|spec| spec.get(field)).map(Node::items).unwrap_or_default();
-        for (rule, node) in rules.iter_mut().flatten().zip(nodes) {
-            rule.origin = Some(item.origin(node));
+    for (field, rules) in [("ingress", &mut policy.ingress), ("egress", &mut policy.egress)] {
+        for (Rule { origin, .. }, place) in rules.iter_mut().flatten().zip(item.rule_origins(field)) {
+            *origin = Some(place);
         }
-    };
-    locate(&mut policy.ingress, "ingress");
-    locate(&mut policy.egress, "egress");
+    }
+    policy
+}
+
+/// The same for a policy of the cluster's scope.
+fn located_cluster(mut policy: ClusterPolicy, item: &Item<'_>) -> ClusterPolicy {
+    policy.origin = Some(item.origin(item.node));
+    for (field, rules) in [("ingress", &mut policy.ingress), ("egress", &mut policy.egress)] {
+        for (ClusterRule { origin, .. }, place) in rules.iter_mut().zip(item.rule_origins(field)) {
+            *origin = Some(place);
+        }
+    }
     policy
 }

@@ -352,3 +352,100 @@ spec:
     assert_eq!(rules.iter().map(|rule| rule.origin.as_ref().map_or(0, |origin| origin.line)).collect::<Vec<_>>(), [9, 10, 11]);
     assert!(format!("{:?}", rules[2].peers).contains("tier"));
 }
+
+#[test]
+fn cluster_scoped_policies_and_their_rules_know_their_lines() {
+    let text = "
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: a}
+spec:
+  priority: 1
+  subject: {namespaces: {}}
+  ingress:
+  - {action: Deny, from: [{namespaces: {}}]}
+  egress:
+  # a comment
+  - action: Allow
+    to:
+    - networks: [10.0.0.0/8]
+      sameLabels: [x]
+status: {whatever: 1}
+---
+{apiVersion: policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy, metadata: {name: default}, spec: {subject: {namespaces: {}}}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicyList
+items:
+- metadata: {name: a}
+  spec:
+    tier: Baseline
+    priority: 1
+    subject: {namespaces: {}}
+    ingress:
+    - action: Accept
+      from: []
+      ports: []
+";
+    let loaded = loaded(text);
+    assert_eq!(names(&loaded), ["AdminNetworkPolicy a", "BaselineAdminNetworkPolicy default", "ClusterNetworkPolicy a"]);
+    let lines_of = |object: &Object| {
+        let Object::ClusterPolicy(policy) = object else { panic!("{object:?}") };
+        let line = |origin: &Option<Origin>| origin.as_ref().map_or(0, |origin| origin.line);
+        let rules = policy.ingress.iter().chain(&policy.egress).map(|rule| line(&rule.origin));
+        std::iter::once(line(&policy.origin)).chain(rules).collect::<Vec<_>>()
+    };
+    assert_eq!(loaded.objects.iter().map(lines_of).collect::<Vec<_>>(), [vec![2, 9, 12], vec![18], vec![23, 29]]);
+    let no_effect = "hint: it has no effect; the API server refuses it in strict validation: remove or correct it";
+    assert_eq!(
+        lines(&loaded.warnings),
+        [
+            format!(
+                "-:15: AdminNetworkPolicy a: spec.egress[0].to[0].sameLabels: unknown field: AdminNetworkPolicy has none of this name \
+                 here\n    {no_effect}"
+            ),
+            format!(
+                "-:31: ClusterNetworkPolicy a: spec.ingress[0].ports: unknown field: ClusterNetworkPolicy has none of this name \
+                 here\n    {no_effect}"
+            ),
+            "-:30: ClusterNetworkPolicy a: spec.ingress[0].from: Invalid value: 0: spec.ingress[0].from in body should have at least 1 \
+             items\n    hint: the API server would refuse the object; here this part matches nothing"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_warning_says_what_becomes_of_the_part() {
+    let text = "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: a}
+spec:
+  tier: Adm1n
+  priority: 1001
+  subject: {namespaces: {}}
+  egress:
+  - action: Deny
+    to:
+    - networks: [10.0.0.0/40]
+";
+    let at = "ClusterNetworkPolicy a: spec";
+    assert_eq!(
+        warnings(text),
+        [
+            format!(
+                "-:6: {at}.tier: Unsupported value: \"Adm1n\": supported values: \"Admin\", \"Baseline\"\n    hint: the API server would \
+                 refuse the object; here this part matches nothing"
+            ),
+            format!(
+                "-:7: {at}.priority: Invalid value: 1001: spec.priority in body should be less than or equal to 1000\n    hint: the API \
+                 does not allow it; here it counts as it is written"
+            ),
+            format!(
+                "-:12: {at}.egress[0].to[0].networks[0]: Invalid value: \"10.0.0.0/40\": Invalid CIDR format provided\n    hint: the API \
+                 does not allow it; here an Accept rule matches nothing by it, a Deny or Pass rule everything"
+            ),
+        ]
+    );
+}

@@ -12,7 +12,10 @@ fn labels_name_the_workload() {
         pod("v2", "app: shop, version: v2, pod-template-hash: abd", "10.0.0.2", None),
         pod("other", "app.kubernetes.io/name: other, app: other, env: prod", "10.0.0.3", None),
         pod("api", "app: api", "10.0.0.4", None),
-        policy("api", "{podSelector: {matchLabels: {app: api}}, ingress: [{from: [{podSelector: {matchLabels: {app: x}}}]}]}"),
+        policy(
+            "api",
+            "{podSelector: {matchLabels: {app: api}}, ingress: [{from: [{podSelector: {matchLabels: {app: x}}}], ports: [{port: 80}]}]}",
+        ),
     ];
     let index = index(&objects.concat());
     assert_eq!(fix(&index, "10.0.0.1", "10.0.0.4", 80).change, "ingress[0].from += podSelector {app: shop, version: v1}");
@@ -98,10 +101,27 @@ fn a_block_is_more_than_an_address() {
     assert_eq!(fix(&index, "11.1.2.3", "172.16.0.1", 443).change, "ingress[0].from += ipBlock 11.1.2.3/32");
 }
 
+/// A rule without ports is for every port: an entry in it would open them all to the new peer.
+#[test]
+fn every_port_is_more_than_one() {
+    let rules = |ports: &str| {
+        format!(
+            "{{podSelector: {{matchLabels: {{app: api}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: x}}}}}}]{ports}}}]}}"
+        )
+    };
+    let fixed = |ports: &str| {
+        let objects = [pod("api", "app: api", "10.0.0.1", None), pod("web", "app: web", "10.0.0.2", None), policy("api", &rules(ports))];
+        fix(&index(&objects.concat()), "10.0.0.2", "10.0.0.1", 80).change
+    };
+    assert_eq!(fixed(", ports: [{port: 80}, {port: 443}]"), "ingress[0].from += podSelector {app: web}");
+    assert_eq!(fixed(""), "ingress += from podSelector {app: web}, ports 80/TCP");
+    assert_eq!(fixed(", ports: [{protocol: TCP}]"), "ingress += from podSelector {app: web}, ports 80/TCP");
+}
+
 /// The exception stays; the address is let in beside it.
 #[test]
 fn an_exception_is_not_removed() {
-    let spec = "{podSelector: {matchLabels: {app: api}}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.0/28]}}]}]}";
+    let spec = "{podSelector: {matchLabels: {app: api}}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.0/28]}}], ports: [{port: 80}]}]}";
     let index = index(&[pod("api", "app: api", "10.0.0.1", None), policy("api", spec)].concat());
     let found = fix(&index, "192.0.2.7", "10.0.0.1", 80);
     assert_eq!(

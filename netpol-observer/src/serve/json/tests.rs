@@ -7,10 +7,14 @@ use serde_json::Value;
 
 use super::*;
 use crate::capture::KernelLedger;
-use crate::cluster::{Operator, Origin, Requirement};
+use crate::cluster::{Operator, Origin, Requirement, Tier};
 use crate::flow::Socket;
 use crate::identify::Identity;
-use crate::policy::{Admission, Condition, IsolatingPolicy, NearMiss, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef};
+use crate::policy::{
+    Admission, Condition, IsolatingPolicy, NearMiss, PatchOperation, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef, TierOutcome,
+    TierStep,
+};
+use crate::question::{Answer, Link, NotReady, Path, ServiceLink, Step};
 use crate::serve::testing::{api, api_service, at, example, fix, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web};
 
 fn text(line: &Line<'_>) -> String {
@@ -39,6 +43,11 @@ fn conditions() -> Vec<Condition> {
         wants_frontend(),
         Condition::PodLabel { wants: Requirement { key: "a".into(), operator: Operator::Exists }, pod: "dev/x".into(), has: None },
         Condition::NotAPod { ip: ip4 },
+        Condition::NodeLabel { wants: wants("pool", "a"), node: "node-2".into(), has: None },
+        Condition::NotANode { ip: ip4 },
+        Condition::OutsideNetworks { networks: vec!["10.0.0.0/8".into()], ip: ip4 },
+        Condition::NotTheName { names: vec!["a.example".into()], ip: ip4 },
+        Condition::BlockIgnoresPods { cidr: "192.0.0.0/8".into(), ip: ip4 },
         Condition::OutsideBlock { cidr: "10.0.0.0/8".into(), ip: ip4 },
         Condition::Excepted { cidr: "192.0.0.0/8".into(), except: "192.0.2.0/24".into(), ip: ip4 },
         Condition::Family { cidr: "2001:db8::/32".into(), ip: ip4 },
@@ -64,16 +73,37 @@ fn full() -> Denial {
         by: None,
         isolating: vec![IsolatingPolicy {
             policy: policy.clone(),
-            rules: vec![RuleMiss { index: 0, peers: vec![PeerMiss { index: 0, failed: conditions() }], ports: vec![port.clone()] }],
+            rules: vec![RuleMiss {
+                index: 0,
+                origin: None,
+                peers: vec![PeerMiss { index: 0, failed: conditions() }],
+                ports: vec![port.clone()],
+            }],
         }],
         nearest: vec![NearMiss { rule: rule.clone(), distance: 2, peer: conditions(), port: Some(port) }],
     };
+    let named = RuleRef { name: Some("no-db".into()), action: Some(crate::cluster::Action::Deny), ..rule.clone() };
+    let tier = |tier, outcome| TierStep { tier, outcome };
+    denial.explanation.ingress.tiers = vec![
+        tier(Tier::Admin, TierOutcome::Pass { by: named.clone() }),
+        tier(Tier::NetworkPolicy, TierOutcome::NoMatch { policies: 2 }),
+        tier(Tier::Baseline, TierOutcome::Undecided { why: "?".into() }),
+        tier(Tier::Baseline, TierOutcome::Deny { by: None }),
+        tier(Tier::Baseline, TierOutcome::Accept { by: named }),
+        tier(Tier::Baseline, TierOutcome::NoPolicy),
+    ];
     denial.explanation.egress.admission = Admission::Allowed { by: vec![rule] };
     denial.explanation.fixes = vec![fix(Direction::Ingress, Some(policy), "ingress[0].from += podSelector {app: web}", &["shop/web"])];
     denial.explanation.remaining = vec![
         Remaining::ServiceWithoutEndpoints { service: "shop/api".into() },
         Remaining::NoFix { direction: Direction::Egress, why: "?".into() },
+        Remaining::DnsDenied { service: "kube-system/kube-dns".into() },
+        Remaining::OtherEndpointsDenied { service: "shop/api".into(), endpoints: vec!["shop/api-2 (10.0.0.7):8080".into()] },
     ];
+    for fix in &mut denial.explanation.fixes {
+        let (path, value) = (|| "/spec".to_owned(), Value::Null);
+        fix.patch = vec![PatchOperation::Test { path: path(), value: value.clone() }, PatchOperation::Add { path: path(), value }];
+    }
     denial.event.flow.icmp = Some(IcmpKind { kind: 8, code: 0 });
     denial.event.flow.fragment = Some(Fragment { offset: 0, more: true });
     denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9) });
@@ -119,7 +149,57 @@ fn samples() -> Vec<Value> {
         text(&Line::Notice(Notice { time: at(0), level: "info", message: "watching" })),
     ];
     samples.extend(others.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    samples.push(answer());
     samples
+}
+
+/// An answer with every link a chain can have.
+fn answer() -> Value {
+    let explanation = full().explanation;
+    let party = |pod: &Arc<crate::cluster::Pod>| crate::serve::testing::party(pod);
+    let path = || Path {
+        from: vec!["shop/web-7d9f".into()],
+        to: vec!["shop/api-5c4b".into()],
+        source: party(&web()),
+        destination: party(&api()),
+        port: Some(8080),
+        protocol: Protocol::Tcp,
+        verdict: Verdict::Deny,
+        explanation: explanation.clone(),
+    };
+    let service = ServiceLink {
+        service: "shop/api".into(),
+        port: Some(80),
+        port_name: Some("http".into()),
+        headless: false,
+        endpoints: vec!["shop/api-5c4b:8080".into()],
+        not_ready: vec![NotReady { pod: "shop/api-1".into(), why: "is not ready".into() }],
+        problem: Some("?".into()),
+    };
+    let steps = [
+        Step::Dns { service: "kube-system/kube-dns".into(), paths: vec![path()], unchecked: Some("?".into()) },
+        Step::Alias { service: "shop/api".into(), name: "api.example".into() },
+        Step::Name { name: "api.example".into(), addresses: Some(vec![ip("192.0.2.1")]) },
+        Step::Service(service),
+        Step::Connection { paths: vec![path()] },
+    ];
+    let answer = Answer {
+        from: "shop/web-7d9f".into(),
+        to: "http://api".into(),
+        port: Some(80),
+        protocol: Protocol::Tcp,
+        verdict: Verdict::Deny,
+        chain: steps.into_iter().map(|step| Link { verdict: Verdict::Deny, step }).collect(),
+        notes: vec!["?".into()],
+    };
+    let mut value = serde_json::to_value(AnswerObject::of(&answer)).unwrap();
+    assert_eq!(value["explanation"], value["chain"][0]["paths"][0]["explanation"]);
+    // It is described where a denial is.
+    for link in [0, 4] {
+        value["chain"][link]["paths"][0]["explanation"] = Value::Bool(true);
+    }
+    value["explanation"] = Value::Bool(true);
+    value
 }
 
 /// Adds every field below `value` as `(section, path)`, the objects with a section of their own under that section.
@@ -143,6 +223,11 @@ fn collect(value: &Value, section: &str, path: &str, fields: &mut BTreeSet<(Stri
                     "client" | "server" => collect(member, "PARTY", "", fields),
                     "egress" | "ingress" => collect(member, "DIRECTION", "", fields),
                     "policy" => collect(member, "POLICY", "", fields),
+                    "rule" => collect(member, "RULE", "", fields),
+                    "by" => match member.as_array() {
+                        Some(rules) => rules.iter().for_each(|rule| collect(rule, "RULE", "", fields)),
+                        None => collect(member, "RULE", "", fields),
+                    },
                     "failed" | "peer" => {
                         for condition in member.as_array().unwrap() {
                             collect(condition, "CONDITION", "", fields);
@@ -193,7 +278,11 @@ fn the_values_of_enumerations_are_documented() {
             Value::Object(members) => {
                 for (name, member) in members {
                     match (name.as_str(), member) {
-                        ("class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level", Value::String(text)) => {
+                        (
+                            "class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
+                            | "action" | "op",
+                            Value::String(text),
+                        ) => {
                             found.insert(text);
                         }
                         ("kind", Value::String(text)) if text.starts_with(char::is_lowercase) => _ = found.insert(text),

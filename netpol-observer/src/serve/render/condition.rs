@@ -45,6 +45,18 @@ pub fn port_conditions(port: &PortMiss) -> String {
 
 fn sentence(condition: &Condition) -> String {
     match condition {
+        // A pod or a name whose address nobody knows was asked about.
+        Condition::OutsideBlock { cidr, ip } | Condition::Excepted { cidr, ip, .. } | Condition::Family { cidr, ip }
+            if ip.is_unspecified() =>
+        {
+            format!("whether ipBlock {cidr} contains its address is not known")
+        }
+        Condition::OutsideNetworks { networks, ip } if ip.is_unspecified() => {
+            format!("whether networks {} contain its address is not known", networks.join(", "))
+        }
+        Condition::NotAPod { ip } if ip.is_unspecified() => "selectors match pods only, and this is none".to_owned(),
+        Condition::NotANode { ip } if ip.is_unspecified() => "it is not known as a node".to_owned(),
+        Condition::NotTheName { names, ip } if ip.is_unspecified() => format!("it is none of {}, as far as known", names.join(", ")),
         Condition::NamespaceLabel { wants: Requirement { key, operator: Operator::Invalid(why) }, .. } => {
             format!("the term {key} of namespaceSelector is invalid: {why}")
         }

@@ -1,10 +1,11 @@
 //! The engine's answer as lines: who is to blame, what came nearest, what to change.
 
 use super::condition::miss;
+use super::rule::{place, rule};
 use super::text::Text;
 use crate::cluster::Direction;
 use crate::diagnose::{Class, Denial};
-use crate::policy::{Admission, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, PolicyRef, Remaining};
+use crate::policy::{Admission, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, Remaining, RuleRef};
 
 /// Near misses shown per direction.
 const NEAREST_SHOWN: usize = 3;
@@ -16,7 +17,7 @@ const POLICIES_ON_A_LINE: usize = 3;
 /// Writes the lines `by`, `nearest`, `fix` and `also` of the denying directions.
 pub fn write_explanation(text: &mut Text, explanation: &Explanation) {
     let denying = denying(explanation);
-    let policies: usize = denying.iter().map(|denying| denying.isolating.len()).sum();
+    let policies: usize = denying.iter().map(Denying::policies).sum();
     write_isolating(text, &denying);
     write_nearest(text, &denying, policies > 1);
     write_fixes(text, &explanation.fixes, policies > 1);
@@ -38,11 +39,14 @@ pub(super) fn in_short(denial: &Denial) -> String {
     if denying.is_empty() || !matches!(denial.diagnosis.class, Class::PolicyDenied(_)) {
         return denial.diagnosis.summary.clone();
     }
-    let several = denying.iter().map(|denying| denying.isolating.len()).sum::<usize>() > 1;
+    let several = denying.iter().map(Denying::policies).sum::<usize>() > 1;
     let parts: Vec<_> = denying
         .iter()
         .map(|denying| {
-            let named: Vec<_> = denying.isolating.iter().take(POLICIES_ON_A_LINE).map(|isolating| name(&isolating.policy)).collect();
+            if let Some(by) = denying.by {
+                return format!("by {}", rule(by));
+            }
+            let named: Vec<_> = denying.isolating.iter().take(POLICIES_ON_A_LINE).map(|isolating| isolating.policy.full_name()).collect();
             let more = more(denying.isolating.len().saturating_sub(POLICIES_ON_A_LINE));
             let nearest = match denying.nearest.first() {
                 Some(near) => format!("; nearest {}: {}", rule_name(near, several), miss(near)),
@@ -58,6 +62,8 @@ pub(super) fn in_short(denial: &Denial) -> String {
 struct Denying<'a> {
     direction: Direction,
     subject: &'a str,
+    /// The Deny rule that decided; absent where NetworkPolicies isolate.
+    by: Option<&'a RuleRef>,
     isolating: &'a [IsolatingPolicy],
     nearest: &'a [NearMiss],
 }
@@ -69,7 +75,8 @@ fn denying(explanation: &Explanation) -> Vec<Denying<'_>> {
 impl<'a> Denying<'a> {
     fn of(direction: &'a DirectionExplanation) -> Option<Self> {
         match &direction.admission {
-            Admission::Denied { isolating, nearest, .. } => Some(Denying {
+            Admission::Denied { by, isolating, nearest } => Some(Denying {
+                by: by.as_ref(),
                 direction: direction.direction,
                 subject: direction.subject.as_deref().unwrap_or("the pod"),
                 isolating,
@@ -78,13 +85,23 @@ impl<'a> Denying<'a> {
             _ => None,
         }
     }
+
+    /// How many policies have a part in it.
+    fn policies(&self) -> usize {
+        self.isolating.len() + usize::from(self.by.is_some())
+    }
 }
 
 fn write_isolating(text: &mut Text, denying: &[Denying<'_>]) {
     let lines: Vec<(String, String)> = denying
         .iter()
         .flat_map(|denying| {
-            denying.isolating.iter().map(|isolating| {
+            let rule = denying.by.map(|by| {
+                let title = by.name.as_ref().map(|name| format!("rule {name:?}, ")).unwrap_or_default();
+                let why = format!("{title}{}[{}]{}, denies it for {}", by.direction, by.index, place(by.origin.as_ref()), denying.subject);
+                (format!("{} {}", by.policy.kind, by.policy.full_name()), why)
+            });
+            rule.into_iter().chain(denying.isolating.iter().map(|isolating| {
                 let policy = &isolating.policy;
                 let rules = match isolating.rules.len() {
                     0 => format!("has no {} rule", denying.direction),
@@ -92,10 +109,10 @@ fn write_isolating(text: &mut Text, denying: &[Denying<'_>]) {
                     count => format!("none of its {count} rules match"),
                 };
                 (
-                    format!("{} {}/{}", policy.kind, policy.namespace, policy.name),
+                    format!("{} {}", policy.kind, policy.full_name()),
                     format!("isolates {} for {}, {rules}", denying.subject, denying.direction),
                 )
-            })
+            }))
         })
         .collect();
     let width = lines.iter().map(|(policy, _)| policy.chars().count()).max().unwrap_or(0);
@@ -138,7 +155,7 @@ fn write_fixes(text: &mut Text, fixes: &[Fix], several: bool) {
         .iter()
         .map(|fix| {
             let change = match &fix.policy {
-                Some(policy) if several => format!("{}: {}", name(policy), fix.change),
+                Some(policy) if several => format!("{}: {}", policy.full_name(), fix.change),
                 _ => fix.change.clone(),
             };
             (change, admits(&fix.newly_admits))
@@ -159,7 +176,7 @@ fn write_fixes(text: &mut Text, fixes: &[Fix], several: bool) {
     }
 }
 
-fn admits(newly: &[String]) -> String {
+pub(super) fn admits(newly: &[String]) -> String {
     let named = newly.iter().take(ADMITTED_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = more(newly.len().saturating_sub(ADMITTED_SHOWN));
     match newly.len() {
@@ -173,25 +190,21 @@ fn admits(newly: &[String]) -> String {
     }
 }
 
-fn more(left: usize) -> String {
+pub(super) fn more(left: usize) -> String {
     if left > 0 { format!(" and {left} more") } else { String::new() }
-}
-
-fn name(policy: &PolicyRef) -> String {
-    format!("{}/{}", policy.namespace, policy.name)
 }
 
 /// `ingress[0]`, behind the policy's name where several are to blame.
 fn rule_name(near: &NearMiss, several: bool) -> String {
     let rule = &near.rule;
     if several {
-        format!("{} {}[{}]", name(&rule.policy), rule.direction, rule.index)
+        format!("{} {}[{}]", rule.policy.full_name(), rule.direction, rule.index)
     } else {
         format!("{}[{}]", rule.direction, rule.index)
     }
 }
 
-fn remaining_sentence(remaining: &Remaining) -> String {
+pub(super) fn remaining_sentence(remaining: &Remaining) -> String {
     match remaining {
         Remaining::OtherEndpointsDenied { service, endpoints } => {
             format!("other endpoints of Service {service} are denied too: {}", endpoints.join(", "))

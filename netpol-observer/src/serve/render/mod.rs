@@ -1,11 +1,15 @@
-//! Denials as text: a block of lines, or one line.
+//! Explanations as text: denials as a block of lines or one line, answers to questions in full.
 //!
 //! Everything printed goes through [`Text`], which lets no control character of an object or a kernel reach the terminal.
 
+mod answer;
+mod command;
 mod condition;
 mod explanation;
 mod names;
+mod rule;
 mod text;
+mod why;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,6 +17,8 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+pub use answer::answer;
+pub use command::commands;
 pub use condition::{miss, peer_conditions, port_conditions};
 pub use explanation::write_explanation;
 pub use names::{directions, heading, party, route};

@@ -1,3 +1,5 @@
+mod tiers;
+
 use insta::assert_snapshot;
 
 use super::*;
@@ -69,7 +71,7 @@ fn both_directions_and_several_policies() {
             IsolatingPolicy { policy: policy("default-deny-egress"), rules: vec![] },
             IsolatingPolicy {
                 policy: egress_policy.clone(),
-                rules: vec![crate::policy::RuleMiss { index: 0, peers: vec![], ports: vec![metrics_miss()] }],
+                rules: vec![crate::policy::RuleMiss { index: 0, origin: None, peers: vec![], ports: vec![metrics_miss()] }],
             },
         ],
         nearest: vec![near(

@@ -88,6 +88,11 @@ impl Text {
         _ = write!(self.out, "{text}{:missing$}", "");
     }
 
+    /// Ends a group of lines: the next one shows its label even if it is the same.
+    pub fn end_block(&mut self) {
+        self.label = "";
+    }
+
     /// Ends the line.
     pub fn newline(&mut self) {
         self.out.push('\n');

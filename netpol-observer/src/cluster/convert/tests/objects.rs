@@ -76,7 +76,7 @@ fn what_is_wrong_in_a_pod_is_left_out_and_reported() {
     assert_eq!(
         errors,
         [
-            "status.podIPs[0].ip: Invalid value: \"10.0.0.300\": must be a valid IP address, such as 10.9.8.7 or 2001:db8::ffff",
+            "status.podIPs[0].ip: Invalid value: \"10.0.0.300\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
             "spec.containers[0].ports[0].containerPort: Invalid value: 0: must be between 1 and 65535, inclusive",
             "spec.containers[0].ports[1].protocol: Unsupported value: \"http\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
         ]

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1 as networking;
 
 use super::*;
-use crate::cluster::{IpBlock, NetworkPolicy, Operator, Peer, PolicyPort, PortNumber, Selector};
+use crate::cluster::{Cidr, IpBlock, NetworkPolicy, Operator, Peer, PolicyPort, PortNumber, Selector};
 
 fn policy(spec: Value) -> NetworkPolicy {
     let written: networking::NetworkPolicy = from(json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": spec}));
@@ -51,7 +51,7 @@ fn policy_types_are_defaulted() {
 fn an_unknown_policy_type_is_reported() {
     let policy = policy(json!({"policyTypes": ["Ingress", "egress"], "egress": [{}]}));
     assert_eq!((policy.ingress.is_some(), policy.egress.is_some()), (true, false));
-    assert_eq!(policy.invalid, ["spec.policyTypes[1]: Unsupported value: \"egress\": supported values: \"Egress\", \"Ingress\""]);
+    assert_eq!(policy.invalid, ["spec.policyTypes[1]: Unsupported value: \"egress\": supported values: \"Ingress\", \"Egress\""]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn invalid_selectors_match_nothing_and_are_reported() {
         let policy = policy(json!({"podSelector": selector}));
         let [requirement] = policy.pod_selector.requirements.as_slice() else { panic!("{selector}: not one requirement") };
         assert!(matches!(requirement.operator, Operator::Invalid(_)), "{selector}");
-        let [message] = policy.invalid.as_slice() else { panic!("{selector}: not one message: {:?}", policy.invalid) };
+        let Some(message) = policy.invalid.first() else { panic!("{selector}: no message") };
         assert!(message.starts_with(&format!("spec.podSelector.{expected}")), "{selector}: {message}");
     }
 }
@@ -172,13 +172,14 @@ fn an_ip_block_may_have_host_bits_and_mapped_addresses() {
         assert_eq!(policy.invalid, [""; 0]);
         peers(&policy)[0].clone()
     };
-    let expected = |cidr: &str, except: &[&str]| {
-        let net = |text: &&str| text.parse().expect("a range");
-        Peer::IpBlock(IpBlock { cidr: net(&cidr), except: except.iter().map(net).collect() })
+    // A range and its text.
+    let expected = |cidr: (&str, &str), except: &[&str]| {
+        let range = |net: &str, text: &str| Cidr { net: net.parse().expect("a range"), text: text.into() };
+        Peer::IpBlock(IpBlock { cidr: range(cidr.0, cidr.1), except: except.iter().map(|text| range(text, text)).collect() })
     };
-    assert_eq!(block("10.1.2.3/8", &["10.9.9.9/16"]), expected("10.1.2.3/8", &["10.9.9.9/16"]));
-    assert_eq!(block("::ffff:10.0.0.0/104", &["10.1.0.0/16"]), expected("10.0.0.0/8", &["10.1.0.0/16"]));
-    assert_eq!(block("::/0", &["fd00::/8"]), expected("::/0", &["fd00::/8"]));
+    assert_eq!(block("10.1.2.3/8", &["10.9.9.9/16"]), expected(("10.1.2.3/8", "10.1.2.3/8"), &["10.9.9.9/16"]));
+    assert_eq!(block("::ffff:10.0.0.0/104", &["10.1.0.0/16"]), expected(("10.0.0.0/8", "::ffff:10.0.0.0/104"), &["10.1.0.0/16"]));
+    assert_eq!(block("::/0", &["fd00::/8"]), expected(("::/0", "::/0"), &["fd00::/8"]));
 }
 
 #[test]
@@ -198,20 +199,20 @@ fn invalid_ports_match_nothing_and_are_reported() {
         (json!({"port": 0}), "port: Invalid value: 0: must be between 1 and 65535, inclusive"),
         (json!({"port": -1}), "port: Invalid value: -1: must be between 1 and 65535, inclusive"),
         (json!({"port": 65536}), "port: Invalid value: 65536: must be between 1 and 65535, inclusive"),
-        (json!({"port": ""}), "port: Invalid value: \"\": must contain at least one letter"),
+        (json!({"port": ""}), "port: Invalid value: \"\": must contain only alpha-numeric characters"),
         (json!({"port": "80"}), "port: Invalid value: \"80\": must contain at least one letter"),
-        (json!({"port": "Http"}), "port: Invalid value: \"Http\": must contain only lower case"),
+        (json!({"port": "Http"}), "port: Invalid value: \"Http\": must contain only alpha-numeric characters"),
         (json!({"port": "a-very-long-name"}), "port: Invalid value: \"a-very-long-name\": must be no more than 15"),
         (json!({"endPort": 80}), "endPort: Invalid value: 80: may not be specified when `port` is not specified"),
         (json!({"port": "http", "endPort": 80}), "endPort: Invalid value: 80: may not be specified when `port` is non-numeric"),
         (json!({"port": 80, "endPort": 79}), "endPort: Invalid value: 79: must be greater than or equal to `port`"),
         (json!({"port": 80, "endPort": 65536}), "endPort: Invalid value: 65536: must be between 1 and 65535, inclusive"),
-        (json!({"protocol": "tcp"}), "protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\""),
+        (json!({"protocol": "tcp"}), "protocol: Unsupported value: \"tcp\": supported values: \"TCP\", \"UDP\", \"SCTP\""),
         (json!({"port": 80, "protocol": "ICMP"}), "protocol: Unsupported value: \"ICMP\""),
     ] {
         let policy = rule(json!({"ports": [port]}));
         assert!(matches!(ports(&policy), [PolicyPort { port: PortNumber::Invalid(_), .. }]), "{port}");
-        let [message] = policy.invalid.as_slice() else { panic!("{port}: not one message: {:?}", policy.invalid) };
+        let Some(message) = policy.invalid.first() else { panic!("{port}: no message") };
         assert!(message.starts_with(&format!("spec.ingress[0].ports[0].{expected}")), "{port}: {message}");
     }
 }

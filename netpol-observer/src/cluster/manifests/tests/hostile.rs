@@ -61,6 +61,31 @@ fn fragment() -> impl Strategy<Value = String> {
     ]
 }
 
+const CLUSTER_POLICIES: &str = "
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: a}
+spec:
+  priority: 1
+  subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}}
+  ingress:
+  - {action: Deny, from: [{namespaces: {}}], ports: [{namedPort: a}, {portNumber: {port: 80}}, {portRange: {start: 1, end: 2}}]}
+  egress:
+  - {action: Allow, to: [{networks: [10.0.0.0/8]}, {nodes: {}}, {domainNames: ['*.example.com']}]}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: b}
+spec:
+  tier: Baseline
+  priority: 1
+  subject: {namespaces: {matchExpressions: [{key: a, operator: In, values: [b]}]}}
+  egress:
+  - action: Pass
+    to: [{pods: {podSelector: {}}}]
+    protocols: [{tcp: {destinationPort: {number: 1}}}, {udp: {destinationPort: {range: {start: 1, end: 2}}}}, {destinationNamedPort: a}]
+";
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -87,6 +112,29 @@ proptest! {
         let end = (at + length).min(POLICY.len());
         let text = format!("{}{with}{}", &POLICY[..at], &POLICY[end..]);
         let _ = read(&text);
+    }
+
+    /// The same for the kinds whose fields are checked one by one.
+    #[test]
+    fn no_mutation_of_a_cluster_scoped_policy_makes_it_panic(
+        at in 0..CLUSTER_POLICIES.len(),
+        length in 0_usize..40,
+        with in prop_oneof![
+            fragment(),
+            prop::sample::select(&["null", "[]", "{}", "-1", "65536", "4294967296", "1e9", "\"\"", "'*.'", "é", "/", "[null]"][..])
+                .prop_map(str::to_owned),
+        ],
+    ) {
+        let end = (at + length).min(CLUSTER_POLICIES.len());
+        if let Ok(found) = read(&format!("{}{with}{}", &CLUSTER_POLICIES[..at], &CLUSTER_POLICIES[end..])) {
+            for object in found.objects {
+                let Object::ClusterPolicy(policy) = object else { continue };
+                for message in &policy.invalid {
+                    let field = message.split(": ").next().unwrap_or_default();
+                    prop_assert!(field.starts_with("metadata.") || field.starts_with("spec"), "{message}");
+                }
+            }
+        }
     }
 
     /// Documents do not overlap, keep their order, and know their lines.

@@ -1,0 +1,53 @@
+//! Holds what the engine says against the scan.
+
+use std::cell::Cell;
+
+use netpol_observer::cluster::Index;
+use netpol_observer::policy::{Connection, Verdict};
+
+use crate::flows::Flow;
+use crate::scan::{Scan, Through};
+
+/// Disagreements that are printed; the rest is counted only.
+const SHOWN: u64 = 10;
+
+/// Counts agreement.
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    checked: Cell<u64>,
+    wrong: Cell<u64>,
+}
+
+impl Judge {
+    pub(crate) fn checked(&self) -> u64 {
+        self.checked.get()
+    }
+
+    pub(crate) fn wrong(&self) -> u64 {
+        self.wrong.get()
+    }
+
+    /// Compares two verdicts on a connection.
+    pub(crate) fn compare(&self, what: &str, connection: &Connection, engine: Verdict, expected: Verdict) {
+        self.checked.set(self.checked.get() + 1);
+        if engine == expected {
+            return;
+        }
+        self.wrong.set(self.wrong.get() + 1);
+        if self.wrong.get() <= SHOWN {
+            let Connection { source, destination, protocol, port, .. } = connection;
+            let port = port.map(|port| port.to_string()).unwrap_or_default();
+            eprintln!("WRONG {what}: {source} → {destination}:{port}/{protocol}: the engine says {engine:?}, the scan {expected:?}");
+        }
+    }
+
+    /// Compares the engine's verdicts on connections with the scan's.
+    pub(crate) fn all(&self, what: &str, index: &Index, flows: &[Flow], verdicts: &[Verdict]) {
+        assert_eq!(flows.len(), verdicts.len(), "{what}: a verdict per connection");
+        let scan = Scan::new(index);
+        for (flow, verdict) in flows.iter().zip(verdicts) {
+            let connection = flow.connection(index);
+            self.compare(what, &connection, *verdict, scan.verdict(&connection, Through::Namespace));
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! Rows: for one identity and direction, what each tier says of every end, by ports.
+//!
+//! The same walk as `evaluate::walk`, over all ends at once. What a tier says depends on the policies that select the identity only, so
+//! that identities under the same policies share it.
+
+use std::sync::{Arc, OnceLock};
+
+use super::matchers::{Matchers, World};
+use super::rules::{Compiled, Peers};
+use super::set::{Bits, Set};
+use super::space::{EndId, NamedPort};
+use crate::cluster::{Action, ClusterPolicy, ClusterPort, Direction, NetworkPolicy, PolicyPort, PortNumber, Tier as OfTier};
+use crate::flow::Protocol;
+use crate::policy::connection::TiedPriorities;
+
+/// A protocol and a port in one number, in the order TCP, UDP, SCTP.
+pub(super) type PortKey = u32;
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+/// Keys per protocol.
+const PORTS: u32 = 1 << 16;
+
+/// The key of a port; none for protocols without ports.
+pub(super) fn port_key(protocol: Protocol, port: u16) -> Option<PortKey> {
+    let at = PROTOCOLS.iter().position(|known| *known == protocol)?;
+    Some(u32::try_from(at).ok()? * PORTS + u32::from(port))
+}
+
+/// The port of a key.
+pub(super) fn port_of(key: PortKey) -> (Protocol, u16) {
+    let protocol = PROTOCOLS.get((key / PORTS) as usize).copied().unwrap_or(Protocol::Sctp);
+    (protocol, u16::try_from(key % PORTS).unwrap_or_default())
+}
+
+/// Something per port. `starts` are the first keys of intervals, beginning with 0; each has its entry in `cells`.
+#[derive(Clone, Debug)]
+pub(super) struct ByPort<T> {
+    pub(super) starts: Box<[PortKey]>,
+    at: Box<[u16]>,
+    pub(super) cells: Box<[T]>,
+}
+
+impl<T> ByPort<T> {
+    pub(super) fn get(&self, key: PortKey) -> Option<&T> {
+        let interval = self.starts.partition_point(|start| *start <= key).checked_sub(1)?;
+        self.cell(interval)
+    }
+
+    /// The entry of an interval.
+    pub(super) fn cell(&self, interval: usize) -> Option<&T> {
+        self.cells.get(usize::from(*self.at.get(interval)?))
+    }
+}
+
+/// For one identity and direction: what each tier says.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    admin: Arc<TierRow>,
+    network: Arc<TierRow>,
+    /// Absent where the profile ends it for the pod.
+    baseline: Option<Arc<TierRow>>,
+}
+
+/// What the tiers say on one port.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::policy) struct Cell<'a> {
+    admin: &'a TierCell,
+    network: &'a TierCell,
+    baseline: Option<&'a TierCell>,
+}
+
+/// What one tier says of each end on some ports: the sets overlap where it is not certain.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TierCell {
+    accept: Set,
+    deny: Set,
+    pass: Set,
+    /// No rule matches, and no NetworkPolicy isolates.
+    silent: Set,
+}
+
+/// What one tier says, by ports. Cells are worked out when they are first asked for.
+#[derive(Debug)]
+pub(super) struct TierRow {
+    policies: Tier,
+    ports: ByPort<(Vec<AtPort>, OnceLock<TierCell>)>,
+}
+
+/// The policies of a tier that select an identity.
+#[derive(Clone, Debug)]
+pub(super) enum Tier {
+    Network(Arc<[Arc<Compiled<NetworkPolicy>>]>),
+    Cluster(Arc<[Arc<Compiled<ClusterPolicy>>]>),
+}
+
+/// How a rule's ports compare with one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum AtPort {
+    No,
+    Yes,
+    /// For these destinations: named ports of egress rules.
+    For(Vec<EndId>),
+}
+
+/// What computing looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Computing<'a> {
+    pub(super) world: World<'a>,
+    pub(super) matchers: &'a Matchers,
+    pub(super) direction: Direction,
+    /// Named ports of the identity, which is the destination of ingress.
+    pub(super) ports: &'a [NamedPort],
+}
+
+/// A rule, whichever tier it is of.
+struct Rule<'a> {
+    peers: &'a Peers,
+    ports: Vec<Wanted<'a>>,
+    /// An entry of `ports` was there at all.
+    has_ports: bool,
+    action: Action,
+}
+
+/// One entry of a rule's ports.
+enum Wanted<'a> {
+    Range(PortKey, PortKey),
+    /// A name, of one protocol or of any.
+    Name(&'a Arc<str>, Option<Protocol>),
+}
+
+impl<'a> Computing<'a> {
+    /// Where on the ports a tier may differ.
+    pub(super) fn tier(&self, policies: Tier) -> TierRow {
+        let rules = self.rules(&policies);
+        let mut starts = vec![0];
+        for wanted in rules.iter().flatten().flat_map(|rule| &rule.ports) {
+            self.bounds(wanted, &mut starts);
+        }
+        starts.sort_unstable();
+        starts.dedup();
+        starts.retain(|start| *start < PORTS * 3);
+        let (mut cells, mut at): (Vec<(Vec<AtPort>, OnceLock<TierCell>)>, Vec<u16>) = (Vec::new(), Vec::new());
+        for start in &starts {
+            let signature: Vec<AtPort> = rules.iter().flatten().map(|rule| self.at_port(rule, *start)).collect();
+            let known = cells.iter().position(|(of, _)| *of == signature);
+            let cell = known.unwrap_or_else(|| {
+                cells.push((signature, OnceLock::new()));
+                cells.len() - 1
+            });
+            at.push(u16::try_from(cell).unwrap_or(u16::MAX));
+        }
+        drop(rules);
+        TierRow { policies, ports: ByPort { starts: starts.into(), at: at.into(), cells: cells.into() } }
+    }
+
+    /// What the tiers say on a port.
+    pub(super) fn cell<'r>(&self, row: &'r Row, key: PortKey) -> Option<Cell<'r>> {
+        let of = |row: &'r TierRow| {
+            let (signature, cell) = row.ports.get(key)?;
+            Some(cell.get_or_init(|| self.tier_cell(&row.policies, &self.rules(&row.policies), signature)))
+        };
+        let baseline = match &row.baseline {
+            Some(row) => Some(of(row)?),
+            None => None,
+        };
+        Some(Cell { admin: of(&row.admin)?, network: of(&row.network)?, baseline })
+    }
+
+    fn rules<'p>(&self, policies: &'p Tier) -> Vec<Vec<Rule<'p>>> {
+        match policies {
+            Tier::Network(policies) => policies.iter().map(|policy| self.network_rules(policy)).collect(),
+            Tier::Cluster(policies) => policies.iter().map(|policy| cluster_rules(policy, self.direction)).collect(),
+        }
+    }
+
+    fn network_rules<'p>(&self, policy: &'p Compiled<NetworkPolicy>) -> Vec<Rule<'p>> {
+        let rules = policy.source.rules(self.direction).unwrap_or_default();
+        let wanted = |port: &'p PolicyPort| wanted(port);
+        rules
+            .iter()
+            .zip(policy.peers(self.direction))
+            .map(|(rule, peers)| Rule {
+                peers,
+                ports: rule.ports.iter().filter_map(wanted).collect(),
+                has_ports: !rule.ports.is_empty(),
+                action: Action::Accept,
+            })
+            .collect()
+    }
+
+    /// The keys at which the rule begins or ends to match.
+    fn bounds(&self, wanted: &Wanted<'_>, starts: &mut Vec<PortKey>) {
+        match wanted {
+            Wanted::Range(from, to) => starts.extend([*from, *to + 1]),
+            Wanted::Name(name, protocol) => {
+                for (of, number) in self.numbers(name, *protocol) {
+                    starts.extend(port_key(of, number).into_iter().flat_map(|key| [key, key + 1]));
+                }
+            }
+        }
+    }
+
+    /// What a name stands for: on the identity itself for ingress, on any destination for egress.
+    fn numbers(&self, name: &'a str, protocol: Option<Protocol>) -> Vec<(Protocol, u16)> {
+        let is_asked = |of: Protocol| protocol.is_none_or(|protocol| protocol == of);
+        match self.direction {
+            Direction::Ingress => {
+                self.ports.iter().filter(|(known, of, _)| **known == *name && is_asked(*of)).map(|(_, of, number)| (*of, *number)).collect()
+            }
+            Direction::Egress => {
+                self.world.space.named(name).filter(|(of, _, _)| is_asked(*of)).map(|(of, number, _)| (of, number)).collect()
+            }
+        }
+    }
+
+    fn at_port(&self, rule: &Rule<'_>, key: PortKey) -> AtPort {
+        if !rule.has_ports {
+            return AtPort::Yes;
+        }
+        let (protocol, port) = port_of(key);
+        let mut ends = Vec::new();
+        for wanted in &rule.ports {
+            match wanted {
+                Wanted::Range(from, to) if (*from..=*to).contains(&key) => return AtPort::Yes,
+                Wanted::Range(..) => {}
+                Wanted::Name(name, of) if of.is_none_or(|of| of == protocol) => match self.direction {
+                    Direction::Ingress
+                        if self.ports.iter().any(|(known, of, number)| known == *name && (*of, *number) == (protocol, port)) =>
+                    {
+                        return AtPort::Yes;
+                    }
+                    Direction::Ingress => {}
+                    Direction::Egress => {
+                        let named = self.world.space.named(name).filter(|(of, number, _)| (*of, *number) == (protocol, port));
+                        ends.extend(named.flat_map(|(_, _, ends)| ends));
+                    }
+                },
+                Wanted::Name(..) => {}
+            }
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        if ends.is_empty() { AtPort::No } else { AtPort::For(ends) }
+    }
+
+    fn tier_cell(&self, tier: &Tier, rules: &[Vec<Rule<'_>>], signature: &[AtPort]) -> TierCell {
+        let len = self.world.space.len();
+        let none = || Bits::none(len);
+        let mut signature = signature.iter();
+        match tier {
+            Tier::Network(policies) if policies.is_empty() => TierCell { silent: Set::All, ..TierCell::default() },
+            Tier::Network(_) => {
+                // Isolated: what no rule certainly admits may be denied.
+                let (mut accept, mut may) = (none(), none());
+                for rule in rules.iter().flatten() {
+                    let Some(at) = signature.next() else { break };
+                    self.matched(rule, at, |yes, maybe| {
+                        accept.or_set(yes);
+                        may.or_set(maybe);
+                    });
+                }
+                let mut deny = Bits::all(len);
+                deny.minus(&accept);
+                accept.or(&may);
+                TierCell { accept: accept.pack(), deny: deny.pack(), ..TierCell::default() }
+            }
+            Tier::Cluster(policies) => {
+                let (mut accept, mut deny, mut pass) = (none(), none(), none());
+                let mut live = Bits::all(len);
+                let by_name = self.world.profile.tied_priorities == TiedPriorities::ByName;
+                let mut of_policy = rules.iter();
+                for tied in policies.chunk_by(|a, b| !by_name && a.source.priority == b.source.priority) {
+                    // What one of those with the same priority decides is decided: only what all leave goes on.
+                    let mut left_by_all = live.clone();
+                    for _ in tied {
+                        let mut left = live.clone();
+                        for rule in of_policy.next().into_iter().flatten() {
+                            let Some(at) = signature.next() else { break };
+                            self.matched(rule, at, |yes, maybe| {
+                                let target = match rule.action {
+                                    Action::Accept => &mut accept,
+                                    Action::Deny => &mut deny,
+                                    Action::Pass => &mut pass,
+                                };
+                                target.or_both(&left, yes);
+                                target.or_both(&left, maybe);
+                            });
+                            self.matched(rule, at, |yes, _| left.minus_set(yes));
+                        }
+                        left_by_all.and(&left);
+                    }
+                    live = left_by_all;
+                    if live.is_empty() {
+                        break;
+                    }
+                }
+                TierCell { accept: accept.pack(), deny: deny.pack(), pass: pass.pack(), silent: live.pack() }
+            }
+        }
+    }
+
+    /// Hands over the ends that a rule matches at this port, a set after the other.
+    fn matched(&self, rule: &Rule<'_>, at: &AtPort, mut take: impl FnMut(&Set, &Set)) {
+        let only = match at {
+            AtPort::No => return,
+            AtPort::Yes => None,
+            AtPort::For(ends) => Some(ends),
+        };
+        let mut hand_over = |yes: &Set, maybe: &Set| match only {
+            None => take(yes, maybe),
+            Some(ends) => {
+                let within = |set: &Set| Set::few(ends.iter().copied().filter(|end| set.contains(*end)).collect());
+                take(&within(yes), &within(maybe));
+            }
+        };
+        match rule.peers {
+            Peers::Any => hand_over(&Set::All, &Set::None),
+            Peers::Of(ids) => {
+                for matched in ids.iter().filter_map(|id| self.matchers.get(*id, self.world)) {
+                    hand_over(&matched.yes, &matched.maybe);
+                }
+            }
+        }
+    }
+}
+
+fn cluster_rules(policy: &Compiled<ClusterPolicy>, direction: Direction) -> Vec<Rule<'_>> {
+    let rules = policy.source.rules(direction).iter().zip(policy.peers(direction));
+    rules
+        .map(|(rule, peers)| {
+            // A port that cannot be read fails closed: Deny and Pass rules match every port.
+            let is_open = rule.action != Action::Accept && rule.ports.iter().any(|port| matches!(port, ClusterPort::Invalid(_)));
+            let ports = rule.ports.iter().filter_map(|port| match port {
+                ClusterPort::Port(port) => wanted(port),
+                ClusterPort::Named(name) => Some(Wanted::Name(name, None)),
+                ClusterPort::Invalid(_) => None,
+            });
+            Rule { peers, ports: ports.collect(), has_ports: !rule.ports.is_empty() && !is_open, action: rule.action }
+        })
+        .collect()
+}
+
+fn wanted(port: &PolicyPort) -> Option<Wanted<'_>> {
+    let range = |from: u16, to: u16| Some(Wanted::Range(port_key(port.protocol, from)?, port_key(port.protocol, to)?));
+    match &port.port {
+        PortNumber::Any => range(0, u16::MAX),
+        PortNumber::Number(number) => range(*number, *number),
+        PortNumber::Range(from, to) => range(*from, *to),
+        PortNumber::Name(name) => Some(Wanted::Name(name, Some(port.protocol))),
+        PortNumber::Invalid(_) => None,
+    }
+}
+
+impl Row {
+    pub(super) fn new(admin: Arc<TierRow>, network: Arc<TierRow>, baseline: Option<Arc<TierRow>>) -> Self {
+        Row { admin, network, baseline }
+    }
+
+    /// First keys of the intervals within which nothing differs.
+    pub(super) fn starts(&self) -> Vec<PortKey> {
+        let tiers = [Some(&self.admin), Some(&self.network), self.baseline.as_ref()];
+        let mut starts: Vec<PortKey> = tiers.into_iter().flatten().flat_map(|row| &row.ports.starts).copied().collect();
+        starts.sort_unstable();
+        starts.dedup();
+        starts
+    }
+
+    /// What is shared with all other rows of the same policies.
+    pub(super) fn tiers(&self) -> impl Iterator<Item = &Arc<TierRow>> {
+        [&self.admin, &self.network].into_iter().chain(&self.baseline)
+    }
+}
+
+impl TierRow {
+    pub(super) fn starts(&self) -> &[PortKey] {
+        &self.ports.starts
+    }
+}
+
+impl Cell<'_> {
+    /// Whether an end may be admitted, and whether it may be denied.
+    pub(in crate::policy) fn possible(&self, end: EndId) -> (bool, bool) {
+        let (mut may_pass, mut may_fail) = (false, false);
+        for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
+            may_pass |= tier.accept.contains(end);
+            may_fail |= tier.deny.contains(end);
+            if !(tier.silent.contains(end) || tier.pass.contains(end)) {
+                return (may_pass, may_fail);
+            }
+        }
+        // What no tier decides is admitted.
+        (true, may_fail)
+    }
+
+    /// Whether an end is certainly denied because NetworkPolicies isolate the pod.
+    pub(in crate::policy) fn isolates(&self, end: EndId) -> bool {
+        let reached = self.admin.silent.contains(end) || self.admin.pass.contains(end);
+        reached && self.network.deny.contains(end) && self.possible(end) == (false, true)
+    }
+
+    /// Whether a tier of cluster-scoped policies certainly has no rule that matches.
+    pub(in crate::policy) fn is_silent(&self, tier: OfTier, end: EndId) -> bool {
+        let tier = match tier {
+            OfTier::Admin => Some(self.admin),
+            OfTier::Baseline => self.baseline,
+            OfTier::NetworkPolicy => None,
+        };
+        tier.is_some_and(|tier| {
+            tier.silent.contains(end) && !tier.accept.contains(end) && !tier.deny.contains(end) && !tier.pass.contains(end)
+        })
+    }
+
+    /// The ends that are certainly admitted, of the first `len`.
+    pub(super) fn admitted(&self, len: usize) -> Bits {
+        let (mut accept, mut deny) = (Bits::none(len), Bits::none(len));
+        let mut live = Bits::all(len);
+        for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
+            accept.or_both(&live, &tier.accept);
+            deny.or_both(&live, &tier.deny);
+            let mut rest = tier.silent.bits(len);
+            rest.or_set(&tier.pass);
+            live.and(&rest);
+        }
+        accept.or(&live);
+        accept.minus(&deny);
+        accept
+    }
+
+    /// Whether it says the same because it is the same.
+    pub(super) fn is(&self, other: &Cell<'_>) -> bool {
+        let baseline = match (self.baseline, other.baseline) {
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        baseline && std::ptr::eq(self.admin, other.admin) && std::ptr::eq(self.network, other.network)
+    }
+}

@@ -1,0 +1,331 @@
+//! Whom a change admits that is denied today.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::cluster::{ClusterPeer, Direction, IpBlock, Pod, PolicyPort, PortNumber, Rule, Selector, Subject};
+use crate::policy::compiled::{Cell, End, EndId, IdentityId, Of, PeerKey, gather};
+use crate::policy::connection::{Case, End as Side, Who};
+use crate::policy::evaluate::{Changed, View};
+
+use super::{Edit, Task};
+
+/// What a change opens: to or from which pods, for which peers, on which ports.
+pub(super) struct Opened {
+    pub(super) subjects: Subjects,
+    pub(super) peers: Vec<PeerKey>,
+    /// No peer is named: everybody.
+    pub(super) any_peer: bool,
+    /// Empty: every port of every protocol.
+    pub(super) ports: Vec<PolicyPort>,
+}
+
+/// The pods that the changed policy selects.
+#[derive(Clone, PartialEq)]
+pub(super) enum Subjects {
+    /// Of a NetworkPolicy: its namespace and podSelector.
+    Network(Arc<str>, Selector),
+    Cluster(Subject),
+    /// The pods of one workload, by other labels than they have.
+    Relabelled,
+}
+
+/// How many ports a change opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Breadth {
+    /// Those that are named one by one, or in a short range.
+    Listed,
+    /// A protocol, or a long range.
+    Protocol,
+    Everything,
+}
+
+/// Ports of a range that still count as named one by one.
+const SHORT_RANGE: u16 = 1000;
+
+impl Opened {
+    pub(super) fn network(namespace: &Arc<str>, pods: &Selector, opens: &Rule) -> Self {
+        let keys = opens.peers.iter().filter_map(|peer| PeerKey::of(peer, namespace));
+        Opened {
+            subjects: Subjects::Network(namespace.clone(), pods.clone()),
+            peers: keys.collect(),
+            any_peer: opens.peers.is_empty(),
+            ports: opens.ports.clone(),
+        }
+    }
+
+    pub(super) fn cluster(subject: &Subject, peer: &ClusterPeer, port: PolicyPort) -> Self {
+        Opened {
+            subjects: Subjects::Cluster(subject.clone()),
+            peers: PeerKey::of_cluster(peer).into_iter().collect(),
+            any_peer: false,
+            ports: vec![port],
+        }
+    }
+
+    pub(super) fn breadth(&self) -> Breadth {
+        let of = |port: &PolicyPort| match port.port {
+            PortNumber::Any => Breadth::Protocol,
+            PortNumber::Range(from, to) if to.saturating_sub(from) >= SHORT_RANGE => Breadth::Protocol,
+            _ => Breadth::Listed,
+        };
+        self.ports.iter().map(of).max().unwrap_or(Breadth::Everything)
+    }
+}
+
+/// Counts and names whom changes admit. Candidates have much in common: what one asked is kept for the next.
+pub(super) struct Gain<'a> {
+    task: &'a Task<'a>,
+    subjects: RefCell<Vec<(Subjects, Rc<[OfIdentity<'a>]>)>>,
+    peers: RefCell<Vec<(PeerKey, Rc<[Peer<'a>]>)>>,
+}
+
+/// The pods of an identity.
+type OfIdentity<'a> = (IdentityId, Vec<Of<'a>>);
+
+/// A side of a newly admitted connection.
+#[derive(Clone)]
+enum Named<'a> {
+    Workload(&'a Pod),
+    Block(Arc<str>),
+    Anybody,
+}
+
+impl Named<'_> {
+    /// A range is more than the one address that called, and everybody is more than a range.
+    fn weight(&self) -> usize {
+        match self {
+            Named::Workload(..) => 1,
+            Named::Block(cidr) if cidr.ends_with("/32") || cidr.ends_with("/128") => 1,
+            Named::Block(_) => 2,
+            Named::Anybody => 3,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Named::Workload(pod) => name(pod),
+            Named::Block(cidr) => cidr.to_string(),
+            Named::Anybody => "any address".to_owned(),
+        }
+    }
+}
+
+/// An end that a change opens to.
+struct Peer<'a> {
+    end: EndId,
+    workloads: Vec<Of<'a>>,
+    /// A name of what is no pod, with a number that no workload has.
+    other: Option<(u64, Named<'a>)>,
+}
+
+impl<'a> Gain<'a> {
+    pub(super) fn new(task: &'a Task<'a>) -> Self {
+        Gain { task, subjects: RefCell::default(), peers: RefCell::default() }
+    }
+
+    /// How many pairs of workloads the change newly admits; counting ends at `enough`. `edit` is there for all but NetworkPolicies, which
+    /// admit whatever their own tier denies.
+    pub(super) fn count(&self, opened: &Opened, edit: Option<&Edit>, enough: usize) -> usize {
+        if let Some(Edit::Labels(relabelled)) = edit {
+            return relabelled.gains(self.task, enough).len().max(1);
+        }
+        let (mut found, mut admitted) = (HashSet::with_hasher(foldhash::fast::RandomState::default()), 0_usize);
+        self.each(opened, edit, &mut |pair, _, peer| {
+            if found.insert(pair) {
+                admitted = admitted.saturating_add(peer.weight());
+            }
+            admitted < enough
+        });
+        admitted.max(1)
+    }
+
+    /// Who that is. The called one is always among them.
+    pub(super) fn names(&self, opened: &Opened, edit: &Edit) -> Vec<String> {
+        let (own, called) = self.task.case.sides(self.task.direction);
+        let mut names = BTreeSet::new();
+        if let Edit::Labels(relabelled) = edit {
+            names.extend(relabelled.gains(self.task, usize::MAX));
+        } else {
+            names.insert(called.pod().map_or_else(|| IpNet::from(called.ip).to_string(), name));
+            let own = own.pod().map(|pod| (&pod.namespace, &pod.workload));
+            let mut told = HashSet::new();
+            self.each(opened, Some(edit), &mut |pair, subject, peer| {
+                if told.insert(pair) {
+                    names.insert(match self.task.direction {
+                        _ if own == Some((&subject.namespace, &subject.workload)) => peer.shown(),
+                        Direction::Ingress => format!("{} → {}", peer.shown(), name(subject)),
+                        Direction::Egress => format!("{} → {}", name(subject), peer.shown()),
+                    });
+                }
+                true
+            });
+        }
+        names.into_iter().collect()
+    }
+
+    /// Hands over pairs of subject and peer that are newly admitted, under a number that tells them apart, for as long as more are wanted.
+    fn each(&self, opened: &Opened, edit: Option<&Edit>, found: &mut impl FnMut((u64, u64), &'a Pod, Named<'a>) -> bool) {
+        let changed = match edit {
+            Some(Edit::Policy(changed @ Changed::ClusterPolicy(_))) => Some(changed),
+            Some(Edit::Policy(Changed::NetworkPolicy(_)) | Edit::Labels(_)) | None => None,
+        };
+        let subjects = self.subjects(&opened.subjects);
+        let cells: Vec<Vec<Cell<'a>>> = subjects.iter().map(|(identity, _)| self.cells(*identity, &opened.ports)).collect();
+        let anybody = opened.any_peer.then(|| self.anybody());
+        let named = opened.peers.iter().map(|key| self.peers(key));
+        for peers in anybody.into_iter().chain(named) {
+            for peer in peers.iter() {
+                for ((_, subjects), cells) in subjects.iter().zip(&cells) {
+                    let gains = |cell: &Cell<'_>| if changed.is_none() { cell.isolates(peer.end) } else { !cell.possible(peer.end).0 };
+                    let is_admitted = || changed.is_none_or(|changed| self.admits(changed, subjects, &peer.workloads));
+                    if cells.iter().any(gains) && is_admitted() && !pairs(subjects, peer, found) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the changed policy of the Admin or Baseline tier admits these: rules before it may decide otherwise.
+    fn admits(&self, changed: &Changed, subjects: &[Of<'a>], peers: &[Of<'a>]) -> bool {
+        let changed: Vec<Changed> = self.task.view.changed.iter().chain([changed]).cloned().collect();
+        let view = View { changed: &changed, ..self.task.view };
+        let Some(subject) = subjects.first() else { return false };
+        let own = side(subject.pod);
+        let others: Vec<Side<'_>> = if peers.is_empty() {
+            vec![self.task.case.sides(self.task.direction).1]
+        } else {
+            peers.iter().take(1).map(|peer| side(peer.pod)).collect()
+        };
+        others.into_iter().any(|other| {
+            let (source, destination) = match self.task.direction {
+                Direction::Egress => (own, other),
+                Direction::Ingress => (other, own),
+            };
+            view.judge(&Case { source, destination, ..self.task.case }, self.task.direction).admits() == Some(true)
+        })
+    }
+
+    /// The pods that the change selects, by identity.
+    fn subjects(&self, wanted: &Subjects) -> Rc<[OfIdentity<'a>]> {
+        if let Some((_, known)) = self.subjects.borrow().iter().find(|(of, _)| of == wanted) {
+            return known.clone();
+        }
+        let (compiled, index) = (self.task.view.compiled, self.task.view.index);
+        let found: Vec<OfIdentity<'a>> = match wanted {
+            Subjects::Network(namespace, pods) => compiled.pods_in(namespace, Some(pods)),
+            Subjects::Cluster(Subject::Namespaces(namespaces)) => {
+                compiled.namespaces(namespaces, index).into_iter().flat_map(|namespace| compiled.pods_in(namespace, None)).collect()
+            }
+            Subjects::Cluster(Subject::Pods { namespace, pod }) => {
+                compiled.namespaces(namespace, index).into_iter().flat_map(|namespace| compiled.pods_in(namespace, Some(pod))).collect()
+            }
+            Subjects::Relabelled | Subjects::Cluster(Subject::Invalid(_)) => Vec::new(),
+        };
+        let found: Rc<[OfIdentity<'a>]> = found.into();
+        self.subjects.borrow_mut().push((wanted.clone(), found.clone()));
+        found
+    }
+
+    /// Everybody.
+    fn anybody(&self) -> Rc<[Peer<'a>]> {
+        let compiled = self.task.view.compiled;
+        compiled
+            .ends()
+            .map(|(id, end)| peer_at(id, end, |_| true, compiled.is_external(end).then_some((u64::MAX, Named::Anybody))))
+            .collect()
+    }
+
+    /// The ends that a peer matches, with the pods at each.
+    fn peers(&self, key: &PeerKey) -> Rc<[Peer<'a>]> {
+        if let Some((_, known)) = self.peers.borrow().iter().find(|(of, _)| of == key) {
+            return known.clone();
+        }
+        let (compiled, index) = (self.task.view.compiled, self.task.view.index);
+        // No workload has a number beyond 32 bits.
+        let number = (1_u64 << 32) + self.peers.borrow().len() as u64;
+        let mut found: Vec<Peer<'a>> = Vec::new();
+        match key {
+            PeerKey::Own(namespace, pods) => compiled.ends_matching(namespace, pods.as_ref(), |end, workloads| {
+                found.push(Peer { end, workloads, other: None });
+            }),
+            PeerKey::Pods(namespaces, pods) => {
+                for namespace in compiled.namespaces(namespaces, index) {
+                    compiled.ends_matching(namespace, pods.as_ref(), |end, workloads| found.push(Peer { end, workloads, other: None }));
+                }
+            }
+            PeerKey::Block(block) => {
+                let named = Named::Block(block.cidr.text.clone());
+                for (id, end) in compiled.ends_in(key, index, self.task.view.profile) {
+                    let other = compiled.is_external(end).then(|| (number, named.clone()));
+                    found.push(peer_at(id, end, |pod| holds(pod, block), other));
+                }
+                // An address of its own has no end: it is judged like those around it.
+                if let Some(end) = compiled.external_end(block.cidr.net.addr()) {
+                    found.push(Peer { end, workloads: Vec::new(), other: Some((number, named)) });
+                }
+            }
+            PeerKey::Networks(networks) => {
+                for cidr in networks {
+                    if let Some(end) = compiled.external_end(cidr.net.addr()) {
+                        found.push(Peer { end, workloads: Vec::new(), other: Some((number, Named::Block(cidr.text.clone()))) });
+                    }
+                }
+            }
+            PeerKey::Nodes(_) | PeerKey::Names(_) => {}
+        }
+        let found: Rc<[Peer<'a>]> = found.into();
+        self.peers.borrow_mut().push((key.clone(), found.clone()));
+        found
+    }
+
+    /// What is admitted today on the ports that the change opens.
+    fn cells(&self, identity: IdentityId, ports: &[PolicyPort]) -> Vec<Cell<'a>> {
+        let view = &self.task.view;
+        view.compiled.cells(identity, self.task.direction, ports, view.index, view.profile)
+    }
+}
+
+/// Hands over the pairs of some pods of one identity and those at an end. Returns whether more are wanted.
+fn pairs<'a>(subjects: &[Of<'a>], peer: &Peer<'a>, found: &mut impl FnMut((u64, u64), &'a Pod, Named<'a>) -> bool) -> bool {
+    for subject in subjects {
+        let number = u64::from(subject.workload);
+        if let Some((other, named)) = &peer.other
+            && !found((number, *other), subject.pod, named.clone())
+        {
+            return false;
+        }
+        for of in &peer.workloads {
+            // A pod may always reach itself: that is nothing new.
+            let is_itself = !of.has_more && !subject.has_more && Arc::ptr_eq(of.pod, subject.pod);
+            if !is_itself && !found((number, u64::from(of.workload)), subject.pod, Named::Workload(of.pod)) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+fn peer_at<'a>(end: EndId, at: &'a End, is_wanted: impl FnMut(&Pod) -> bool, other: Option<(u64, Named<'a>)>) -> Peer<'a> {
+    let mut workloads = Vec::new();
+    gather(at, is_wanted, &mut workloads);
+    Peer { end, workloads, other }
+}
+
+fn name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.workload.name)
+}
+
+fn side<'a>(pod: &'a Arc<Pod>) -> Side<'a> {
+    let ip = pod.ips.first().map_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), std::net::IpAddr::to_canonical);
+    Side { ip, who: Who::Pod(pod) }
+}
+
+fn holds(pod: &Pod, block: &IpBlock) -> bool {
+    pod.ips.iter().any(|ip| block.cidr.contains(ip.to_canonical()))
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask bench`: what the program costs.
+
+mod policy;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+pub(crate) use policy::Policy;
+
+/// The benchmarks there are. A new one is a file beside this one and a line in each of the two lists.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// The policy engine on generated clusters: load, verdicts, explanations, changes, reachability, memory.
+    Policy(Policy),
+}
+
+/// Names of the benchmarks and what they measure.
+const ALL: &[(&str, &str)] = &[("policy", "the policy engine on generated clusters, side by side with a scan through all policies")];
+
+/// Runs a benchmark, or lists them.
+///
+/// # Errors
+/// When it cannot be built or run, or says that a result is wrong.
+pub(crate) fn run(root: &Path, bench: Option<Bench>) -> Result<()> {
+    match bench {
+        Some(Bench::Policy(options)) => policy::run(root, &options),
+        None => {
+            println!(
+                "Benchmarks (`cargo xtask bench NAME`, and `--help` after it; what they measure and the last figures: docs/benchmarks.md):"
+            );
+            for (name, what) in ALL {
+                println!("  {name:<8} {what}");
+            }
+            Ok(())
+        }
+    }
+}
