@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use crate::cluster::{ContainerPort, Direction, Labels, NetworkPolicy, Peer, Pod, PodPhase, PortNumber, Rule, Service, Workload};
+use crate::cluster::{Action, ContainerPort, Direction, Labels, NetworkPolicy, Peer, Pod, PodPhase, PortNumber, Rule, Service, Workload};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, party};
 use crate::policy::{Admission, Connection, Engine, Verdict};
@@ -29,6 +29,9 @@ const NODE_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 /// An address for what has none in the manifests; of the range for benchmarks (RFC 2544), so that no policy means it.
 const NO_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 53);
 
+/// An address that nothing has (RFC 5737).
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
+
 /// Workloads that a message names.
 const MOST_NAMED: usize = 3;
 
@@ -48,6 +51,10 @@ enum To {
     Assumed(Arc<Pod>),
 }
 
+/// Kind, namespace and name.
+type PolicyKey = (&'static str, Arc<str>, Arc<str>);
+
+/// Whom a policy keeps from what.
 #[derive(Default)]
 struct Cut {
     workloads: BTreeSet<String>,
@@ -63,8 +70,10 @@ pub(super) fn lint(facts: &Facts<'_>, sink: &mut Sink<'_>) {
     if !(isolates || in_tiers) || !sink.wants(Code::EgressWithoutDns) {
         return;
     }
+    let admits_any =
+        facts.index.cluster_policies().flat_map(|policy| &policy.egress).any(|rule| matches!(rule.action, Action::Accept | Action::Pass));
     let server = Server::find(facts);
-    let mut cuts: BTreeMap<(&'static str, Arc<str>, Arc<str>), Cut> = BTreeMap::new();
+    let mut cuts: BTreeMap<PolicyKey, Cut> = BTreeMap::new();
     for group in facts.areas.values().flat_map(|area| &area.groups) {
         if server.is_dns(group.pod) {
             continue;
@@ -80,6 +89,8 @@ pub(super) fn lint(facts: &Facts<'_>, sink: &mut Sink<'_>) {
         let [udp, tcp] = [Protocol::Udp, Protocol::Tcp].map(|protocol| server.denied_by(group.pod, protocol));
         let Some(by) = udp.as_ref().or(tcp.as_ref()) else { continue };
         let place = match by {
+            // Without any other rule nothing is to be called at all, by name or not.
+            Some(_) if !admits_any => continue,
             Some(rule) => rule.clone(),
             None => {
                 // Without any rule nothing may be called at all, by name or not.
@@ -211,7 +222,7 @@ impl Server {
 
     /// The rule or policies that keep the pod from DNS by its egress: none when it may, `Some(None)` where NetworkPolicies isolate it,
     /// otherwise the cluster-scoped policy that denies.
-    fn denied_by(&self, pod: &Arc<Pod>, protocol: Protocol) -> Option<Option<(&'static str, Arc<str>, Arc<str>)>> {
+    fn denied_by(&self, pod: &Arc<Pod>, protocol: Protocol) -> Option<Option<PolicyKey>> {
         let connection = match &self.to {
             To::Service(_, ip) => {
                 let called = Connection::between(*ip, *ip, protocol, Some(DNS_PORT), self.engine.index());
@@ -230,9 +241,13 @@ impl Server {
         }
     }
 
+    /// Whether the pod may call node-local caches because a rule is for them, rather than any address.
     fn reaches_node_local(&self, pod: &Arc<Pod>) -> bool {
-        let cache = party(NODE_LOCAL.into(), self.engine.index());
-        self.engine.verdict(&self.connection(pod, cache, Protocol::Udp)) == Verdict::Allow
+        let may_call = |ip: Ipv4Addr| {
+            let called = party(ip.into(), self.engine.index());
+            self.engine.verdict(&self.connection(pod, called, Protocol::Udp)) == Verdict::Allow
+        };
+        may_call(NODE_LOCAL) && !may_call(OUTSIDE)
     }
 
     /// The rule that lets DNS through.
