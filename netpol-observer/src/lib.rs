@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod diagnose;
 pub mod flow;
 pub mod identify;
+pub mod lint;
 pub mod pipeline;
 pub mod policy;
 pub mod question;

@@ -15,14 +15,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
     ("question", &["flow", "cluster", "identify", "policy"]),
+    ("lint", &["flow", "cluster", "identify", "policy"]),
     ("diagnose", &["flow", "cluster", "identify", "policy"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "diagnose"]),
     ("serve", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline"]),
-    ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve"]),
+    ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint"]),
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
-const PURE: &[&str] = &["flow", "identify", "policy", "question", "diagnose", "pipeline"];
+const PURE: &[&str] = &["flow", "identify", "policy", "question", "lint", "diagnose", "pipeline"];
 
 /// Words that have no place in them.
 const IMPURE: &[&str] = &[

@@ -62,7 +62,7 @@ fn text(check: &Check) -> String {
 
 impl Colour {
     /// What the stream does about it.
-    fn choice(self) -> ColorChoice {
+    pub(super) fn choice(self) -> ColorChoice {
         match self {
             Colour::Auto => ColorChoice::Auto,
             Colour::Always => ColorChoice::Always,

@@ -1,6 +1,7 @@
 //! The `observer` command line: one file per command.
 #![forbid(unsafe_code)]
 
+mod check;
 mod doctor;
 mod error;
 mod explain;
@@ -48,6 +49,7 @@ struct Cli {
 enum Command {
     Tail(Box<tail::TailArgs>),
     Explain(Box<explain::ExplainArgs>),
+    Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -85,6 +87,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(cli.verbose);
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
+        Command::Check(arguments) => check::run(arguments, cli.color),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Doctor(arguments) => doctor::run(&arguments, cli.color).map(|()| ExitCode::SUCCESS),
     };

@@ -30,6 +30,8 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// Rules for connections from the selected pods.
     pub egress: Option<Vec<Rule>>,
+    /// Directions for which rules are written that `policyTypes` does not name: these rules are ignored, and not kept.
+    pub ignored_rules: Vec<Direction>,
     /// What the API server would have refused, in the words of the field; the parts concerned match nothing.
     pub invalid: Vec<String>,
     /// Where it was read.

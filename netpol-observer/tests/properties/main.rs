@@ -1,6 +1,7 @@
 //! What holds for the engine whatever the cluster: on random pods, policies and connections.
 
 mod clusters;
+mod lints;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use super::{
     Effect, FieldErrors, annotations, exact, invalid_cidr, known_protocol, labels, metadata, namespace_of, parse_cidr, port_number, report,
     report_as, text,
 };
-use crate::cluster::{Cidr, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
+use crate::cluster::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 use crate::flow::Protocol;
 
 /// networking.k8s.io/v1 NetworkPolicy. Its `invalid` says the same as what is added to `errors`.
@@ -38,6 +38,9 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
 
     let invalid = own.iter().map(ToString::to_string).collect();
     errors.append(&mut own);
+    let written = [(Direction::Egress, isolates_egress, &egress), (Direction::Ingress, isolates_ingress, &ingress)];
+    let ignored = written.into_iter().filter(|(_, isolates, rules)| !isolates && !rules.is_empty());
+    let ignored_rules = ignored.map(|(direction, ..)| direction).collect();
     NetworkPolicy {
         namespace: namespace_of(policy.metadata.namespace),
         name: text(policy.metadata.name),
@@ -47,6 +50,7 @@ pub fn network_policy(policy: networking::NetworkPolicy, errors: &mut FieldError
         pod_selector,
         ingress: isolates_ingress.then_some(ingress),
         egress: isolates_egress.then_some(egress),
+        ignored_rules,
         invalid,
         origin: None,
     }
