@@ -58,6 +58,7 @@ spec:
   policyTypes: [Ingress]
   ingress:
     - from: [{podSelector: {matchLabels: {app: frontend}}}]
+      ports: [{port: 8080}]
     - ports: [{port: metrics}]
 "#;
 
