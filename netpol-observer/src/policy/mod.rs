@@ -1,11 +1,11 @@
-//! The policy engine: [`explain`] answers whether a connection is admitted, and why; [`verdict`] only whether.
+//! The policy engine: an [`Engine`] answers whether a connection is admitted, and why, and who can reach whom.
 //!
 //! Pure: no I/O, no clock, no kube client, no aya, no tokio. It cannot fail and does not panic on any input. Every verdict
 //! of the program comes from here; no command, test helper or view decides on its own.
 //!
-//! `matching` says whether a rule's peers and ports match, `evaluate` judges one direction between two definite sides,
-//! `explain` goes over directions, candidates and backends and collects the reasons, `near` orders the misses, `fix` finds
-//! the smallest change and proves it by `evaluate`, `gain` lists who else would be admitted, `words` says it in sentences.
+//! `evaluate` judges one connection between two definite sides and names what failed; `compiled` is the same walk over everybody
+//! at once, worked out from the objects and kept in step with them; `explain` goes over directions, readings and endpoints and
+//! collects the reasons; `fix` finds the smallest change and proves it.
 #![forbid(unsafe_code)]
 
 mod compiled;
