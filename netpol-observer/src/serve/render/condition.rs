@@ -37,6 +37,8 @@ pub fn port_conditions(port: &PortMiss) -> String {
             Condition::PortNumber { .. } => {}
             Condition::Protocol { has } => there.push(format!("this is {has}")),
             Condition::NamedPortMissing { pod, .. } => there.push(format!("{pod} has no port of that name and protocol")),
+            // The entry says so itself.
+            Condition::Invalid { why } if port.wants.contains(&**why) => {}
             other => there.push(sentence(other)),
         }
     }

@@ -325,7 +325,7 @@ fn conditions_are_sentences() {
     wants metrics/TCP, shop/api-5c4b has no port of that name and protocol
     wants metrics/TCP, a named port ("metrics") means nothing where the destination is no pod
     wants 8080/TCP, the packet shows no port
-    wants invalid port (endPort without port), invalid: endPort without port
+    wants invalid port (endPort without port)
     "#);
     let both = near(&policy("p"), Direction::Ingress, 0, vec![wants_frontend()], Some(metrics_miss()));
     assert_snapshot!(miss(&both), @r#"peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web; port differs: wants 9090/TCP (named "metrics")"#);

@@ -51,7 +51,12 @@ fn write_direction(text: &mut Text, explained: &DirectionExplanation) {
     text.put(": ");
     text.put(&sentence(explained));
     text.newline();
-    for step in walked(&explained.tiers) {
+    // What leaves it open stands in the sentence already.
+    let is_said = |step: &TierStep| match (&explained.admission, &step.outcome) {
+        (Admission::Undecided { why }, TierOutcome::Undecided { why: again }) => why == again,
+        _ => false,
+    };
+    for step in walked(&explained.tiers).filter(|step| !is_said(step)) {
         text.label(label);
         text.put(&format!("  {}", tier_sentence(step)));
         text.newline();
