@@ -279,6 +279,10 @@ fn dns() {
     let [(Severity::Note, message)] = &found(&format!("{web}, {{to: [{{ipBlock: {{cidr: 169.254.20.10/32}}}}]}}"))[..] else { panic!() };
     assert!(message.contains("they reach 169.254.20.10 only"), "{message}");
     assert_eq!(found(""), [], "who may call nobody needs no names");
+    // What keeps calls from arriving is the doing of the policies there.
+    let closed = policy("{podSelector: {}}").replace("namespace: shop", "namespace: kube-system").replace("name: p", "name: closed");
+    let closed = findings(&format!("{CLUSTER}{}{closed}", policy(&of(&format!("{web}, {DNS}")))));
+    assert!(!closed.iter().any(|finding| finding.code == Code::EgressWithoutDns), "{closed:?}");
     // Without the DNS among the manifests: as most clusters have it.
     let shop_only = |rules: &str| {
         let objects = CLUSTER.replace("k8s-app: kube-dns", "k8s-app: something").replace("name: kube-dns", "name: something");
