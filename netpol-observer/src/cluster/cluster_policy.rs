@@ -88,7 +88,7 @@ pub enum Tier {
 }
 
 /// `spec.subject`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// `namespaces`: all pods of the namespaces.
     Namespaces(Selector),

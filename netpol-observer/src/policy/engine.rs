@@ -12,6 +12,7 @@ use super::connection::{Connection, Profile};
 use super::evaluate::View;
 use super::explain;
 use super::explanation::{Explanation, Verdict};
+use super::fix::Kept;
 
 /// Answers whether connections are admitted, and why. Objects come and go through [`apply`](Engine::apply),
 /// [`delete`](Engine::delete) and [`reset`](Engine::reset); after each the answers are those of an engine built afresh.
@@ -20,6 +21,7 @@ pub struct Engine {
     index: Index,
     profile: Profile,
     compiled: Compiled,
+    kept: Kept,
 }
 
 impl Default for Engine {
@@ -37,7 +39,7 @@ impl Engine {
     /// An engine over the objects of an index.
     pub fn over(index: Index, profile: Profile) -> Self {
         let compiled = Compiled::build(&index, &profile);
-        Engine { index, profile, compiled }
+        Engine { index, profile, compiled, kept: Kept::default() }
     }
 
     /// The objects.
@@ -56,6 +58,7 @@ impl Engine {
         let before = self.index.object(&object.key());
         self.index.apply(object.clone());
         self.compiled.replaced(before.as_ref(), Some(&object), &self.index, &self.profile);
+        self.kept = Kept::default();
     }
 
     /// Removes an object; nothing happens when it is not there.
@@ -63,12 +66,14 @@ impl Engine {
         let Some(before) = self.index.object(key) else { return };
         self.index.delete(key);
         self.compiled.replaced(Some(&before), None, &self.index, &self.profile);
+        self.kept = Kept::default();
     }
 
     /// Forgets everything and takes these objects instead.
     pub fn reset(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.index.reset(objects);
         self.compiled = Compiled::build(&self.index, &self.profile);
+        self.kept = Kept::default();
     }
 
     /// Whether a new connection would be admitted.
@@ -102,7 +107,7 @@ impl Engine {
 
     /// Whether a new connection would be admitted, and why.
     pub fn explain(&self, connection: &Connection) -> Explanation {
-        explain::explain(&self.view(), connection)
+        explain::explain(&self.view(), &self.kept, connection)
     }
 
     /// Who can reach whom on which ports, over the whole cluster.

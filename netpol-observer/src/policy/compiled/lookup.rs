@@ -11,22 +11,22 @@ use crate::flow::Protocol;
 use crate::policy::connection::Profile;
 
 /// Pods of one workload at an end.
-#[derive(Clone, Copy)]
-pub(in crate::policy) struct Of<'a> {
+#[derive(Clone, Debug)]
+pub(in crate::policy) struct Of {
     pub(in crate::policy) workload: WorkloadId,
     /// One of them.
-    pub(in crate::policy) pod: &'a Arc<Pod>,
+    pub(in crate::policy) pod: Arc<Pod>,
     /// Whether there are others.
     pub(in crate::policy) has_more: bool,
 }
 
 /// Adds the wanted pods of an end, those of one workload once.
-pub(in crate::policy) fn gather<'a>(end: &'a End, mut is_wanted: impl FnMut(&Pod) -> bool, found: &mut Vec<Of<'a>>) {
+pub(in crate::policy) fn gather(end: &End, mut is_wanted: impl FnMut(&Pod) -> bool, found: &mut Vec<Of>) {
     for (pod, workload) in end.pods.iter().zip(&end.workloads).filter(|(pod, _)| is_wanted(pod)) {
         match found.iter_mut().find(|of| of.workload == *workload) {
             // A pod with several addresses may be at several ends.
-            Some(of) => of.has_more |= !Arc::ptr_eq(of.pod, pod),
-            None => found.push(Of { workload: *workload, pod, has_more: false }),
+            Some(of) => of.has_more |= !Arc::ptr_eq(&of.pod, pod),
+            None => found.push(Of { workload: *workload, pod: pod.clone(), has_more: false }),
         }
     }
 }
@@ -43,12 +43,7 @@ impl Compiled {
     }
 
     /// Hands over the ends of a namespace's pods that match, with those pods.
-    pub(in crate::policy) fn ends_matching<'a>(
-        &'a self,
-        namespace: &str,
-        pods: Option<&Selector>,
-        mut take: impl FnMut(EndId, Vec<Of<'a>>),
-    ) {
+    pub(in crate::policy) fn ends_matching(&self, namespace: &str, pods: Option<&Selector>, mut take: impl FnMut(EndId, Vec<Of>)) {
         let sees = pods.is_none_or(|pods| self.space.sees(pods));
         for identity in self.space.identities_in(namespace) {
             if sees && !self.identity_matches(*identity, pods) {
@@ -91,7 +86,7 @@ impl Compiled {
     }
 
     /// The pods of a namespace that match, by identity and workload.
-    pub(in crate::policy) fn pods_in(&self, namespace: &str, pods: Option<&Selector>) -> Vec<(IdentityId, Vec<Of<'_>>)> {
+    pub(in crate::policy) fn pods_in(&self, namespace: &str, pods: Option<&Selector>) -> Vec<(IdentityId, Vec<Of>)> {
         let sees = pods.is_none_or(|pods| self.space.sees(pods));
         let mut found = Vec::new();
         for identity in self.space.identities_in(namespace) {
@@ -119,6 +114,10 @@ impl Compiled {
         profile: &Profile,
     ) -> Vec<Cell<'a>> {
         let Some(row) = self.row(identity, direction, index, profile) else { return Vec::new() };
+        let computing = self.computing(identity, direction, index, profile);
+        if let [PolicyPort { protocol, port: PortNumber::Number(number) }] = ports {
+            return port_key(*protocol, *number).and_then(|key| computing.cell(row, key)).into_iter().collect();
+        }
         let single = |port: &PolicyPort| matches!(port.port, PortNumber::Number(_)).then_some(());
         let mut keys: Vec<PortKey> = Vec::new();
         // The starts of all intervals are needed for ranges only.
@@ -144,7 +143,6 @@ impl Compiled {
         if ports.is_empty() {
             keys.clone_from(&starts);
         }
-        let computing = self.computing(identity, direction, index, profile);
         let mut cells: Vec<Cell<'a>> = Vec::new();
         for cell in keys.into_iter().filter_map(|key| computing.cell(row, key)) {
             if !cells.iter().any(|known| known.is(&cell)) {

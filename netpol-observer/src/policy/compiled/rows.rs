@@ -32,23 +32,23 @@ pub(super) fn port_of(key: PortKey) -> (Protocol, u16) {
     (protocol, u16::try_from(key % PORTS).unwrap_or_default())
 }
 
-/// Something per port. `starts` are the first keys of intervals, beginning with 0; each has its entry in `cells`.
+/// Something per port.
 #[derive(Clone, Debug)]
-pub(super) struct ByPort<T> {
-    pub(super) starts: Box<[PortKey]>,
-    at: Box<[u16]>,
-    pub(super) cells: Box<[T]>,
+struct ByPort<T> {
+    /// First keys of intervals, beginning with 0, and which of the entries holds there.
+    intervals: Box<[(PortKey, u16)]>,
+    entries: Box<[T]>,
 }
 
 impl<T> ByPort<T> {
-    pub(super) fn get(&self, key: PortKey) -> Option<&T> {
-        let interval = self.starts.partition_point(|start| *start <= key).checked_sub(1)?;
-        self.cell(interval)
+    fn get(&self, key: PortKey) -> Option<&T> {
+        let interval = self.intervals.partition_point(|(start, _)| *start <= key).checked_sub(1)?;
+        let (_, at) = self.intervals.get(interval)?;
+        self.entries.get(usize::from(*at))
     }
 
-    /// The entry of an interval.
-    pub(super) fn cell(&self, interval: usize) -> Option<&T> {
-        self.cells.get(usize::from(*self.at.get(interval)?))
+    fn starts(&self) -> impl Iterator<Item = PortKey> {
+        self.intervals.iter().map(|(start, _)| *start)
     }
 }
 
@@ -77,6 +77,8 @@ pub(super) struct TierCell {
     pass: Set,
     /// No rule matches, and no NetworkPolicy isolates.
     silent: Set,
+    /// No end is in two of the sets.
+    is_certain: bool,
 }
 
 /// What one tier says, by ports. Cells are worked out when they are first asked for.
@@ -142,7 +144,7 @@ impl<'a> Computing<'a> {
         starts.sort_unstable();
         starts.dedup();
         starts.retain(|start| *start < PORTS * 3);
-        let (mut cells, mut at): (Vec<LateCell>, Vec<u16>) = (Vec::new(), Vec::new());
+        let (mut cells, mut intervals): (Vec<LateCell>, Vec<(PortKey, u16)>) = (Vec::new(), Vec::new());
         for start in &starts {
             let signature: Vec<AtPort> = rules.iter().flatten().map(|rule| self.at_port(rule, *start)).collect();
             let known = cells.iter().position(|(of, _)| *of == signature);
@@ -150,10 +152,10 @@ impl<'a> Computing<'a> {
                 cells.push((signature, OnceLock::new()));
                 cells.len() - 1
             });
-            at.push(u16::try_from(cell).unwrap_or(u16::MAX));
+            intervals.push((*start, u16::try_from(cell).unwrap_or(u16::MAX)));
         }
         drop(rules);
-        TierRow { policies, ports: ByPort { starts: starts.into(), at: at.into(), cells: cells.into() } }
+        TierRow { policies, ports: ByPort { intervals: intervals.into(), entries: cells.into() } }
     }
 
     /// What the tiers say on a port.
@@ -251,7 +253,7 @@ impl<'a> Computing<'a> {
         let none = || Bits::none(len);
         let mut signature = signature.iter();
         match tier {
-            Tier::Network(policies) if policies.is_empty() => TierCell { silent: Set::All, ..TierCell::default() },
+            Tier::Network(policies) if policies.is_empty() => TierCell { silent: Set::All, is_certain: true, ..TierCell::default() },
             Tier::Network(_) => {
                 // Isolated: what no rule certainly admits may be denied.
                 let (mut accept, mut may) = (none(), none());
@@ -265,7 +267,12 @@ impl<'a> Computing<'a> {
                 let mut deny = Bits::all(len);
                 deny.minus(&accept);
                 accept.or(&may);
-                TierCell { accept: accept.pack(), deny: deny.pack(), ..TierCell::default() }
+                TierCell {
+                    is_certain: accept.count() + deny.count() == len,
+                    accept: accept.pack(),
+                    deny: deny.pack(),
+                    ..TierCell::default()
+                }
             }
             Tier::Cluster(policies) => {
                 let (mut accept, mut deny, mut pass) = (none(), none(), none());
@@ -297,7 +304,9 @@ impl<'a> Computing<'a> {
                         break;
                     }
                 }
-                TierCell { accept: accept.pack(), deny: deny.pack(), pass: pass.pack(), silent: live.pack() }
+                // Every end is in one of them at least.
+                let is_certain = [&accept, &deny, &pass, &live].into_iter().map(Bits::count).sum::<usize>() == len;
+                TierCell { accept: accept.pack(), deny: deny.pack(), pass: pass.pack(), silent: live.pack(), is_certain }
             }
         }
     }
@@ -362,7 +371,7 @@ impl Row {
     /// First keys of the intervals within which nothing differs.
     pub(super) fn starts(&self) -> Vec<PortKey> {
         let tiers = [Some(&self.admin), Some(&self.network), self.baseline.as_ref()];
-        let mut starts: Vec<PortKey> = tiers.into_iter().flatten().flat_map(|row| &row.ports.starts).copied().collect();
+        let mut starts: Vec<PortKey> = tiers.into_iter().flatten().flat_map(|row| row.ports.starts()).collect();
         starts.sort_unstable();
         starts.dedup();
         starts
@@ -375,8 +384,8 @@ impl Row {
 }
 
 impl TierRow {
-    pub(super) fn starts(&self) -> &[PortKey] {
-        &self.ports.starts
+    pub(super) fn starts(&self) -> impl Iterator<Item = PortKey> {
+        self.ports.starts()
     }
 }
 
@@ -385,6 +394,14 @@ impl Cell<'_> {
     pub(in crate::policy) fn possible(&self, end: EndId) -> (bool, bool) {
         let (mut may_pass, mut may_fail) = (false, false);
         for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
+            // The same with fewer looks at sets.
+            if tier.is_certain {
+                if tier.silent.contains(end) || tier.pass.contains(end) {
+                    continue;
+                }
+                let is_accepted = tier.accept.contains(end);
+                return (may_pass | is_accepted, may_fail | !is_accepted);
+            }
             may_pass |= tier.accept.contains(end);
             may_fail |= tier.deny.contains(end);
             if !(tier.silent.contains(end) || tier.pass.contains(end)) {

@@ -58,6 +58,10 @@ impl Bits {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
@@ -156,13 +160,12 @@ impl Bits {
 
     /// In the form that takes the least room.
     pub(super) fn pack(&self) -> Set {
-        let count: usize = self.words.iter().map(|word| word.count_ones() as usize).sum();
-        match count {
+        match self.count() {
             0 => Set::None,
-            _ if count == self.len => Set::All,
+            count if count == self.len => Set::All,
             // Two ends take the room of one word; a few are found faster than a bit is fetched.
-            _ if count <= self.words.len() => Set::Few(self.iter().collect()),
-            _ if self.len - count <= self.words.len() => {
+            count if count <= self.words.len() => Set::Few(self.iter().collect()),
+            count if self.len - count <= self.words.len() => {
                 let mut others = Bits::all(self.len);
                 others.minus(self);
                 Set::AllBut(others.iter().collect())

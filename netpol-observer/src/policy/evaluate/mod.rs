@@ -54,6 +54,14 @@ impl<'a> View<'a> {
         found
     }
 
+    /// Whether any policy isolates a pod in a direction.
+    pub(in crate::policy) fn is_isolated(&self, pod: &Pod, direction: Direction) -> bool {
+        match self.compiled.isolating(pod, direction, self.index) {
+            Some(mut isolating) if self.changed.is_empty() => isolating.next().is_some(),
+            _ => !self.isolating(pod, direction).is_empty(),
+        }
+    }
+
     /// The policies of the Admin or Baseline tier that have the pod among their subjects, by priority and then by name.
     pub(in crate::policy) fn cluster_policies(&self, pod: &Pod, tier: Tier) -> Vec<&'a ClusterPolicy> {
         let mut found: Vec<&ClusterPolicy> = match self.compiled.cluster_policies(pod, tier, self.index) {

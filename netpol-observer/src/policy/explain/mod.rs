@@ -16,7 +16,7 @@ use super::evaluate::matching::{Match, Unknown};
 use super::evaluate::walk::{By, Doubt, Outcome, Possible, RuleOf, Said, Walk};
 use super::evaluate::{Changed, View};
 use super::explanation::{Admission, DirectionExplanation, Explanation, Fix, Remaining, RuleRef, TierOutcome, TierStep, Verdict};
-use super::fix;
+use super::fix::{self, Kept};
 
 /// Whether a new connection would be admitted.
 pub(in crate::policy) fn verdict(view: &View<'_>, connection: &Connection) -> Verdict {
@@ -31,10 +31,10 @@ pub(in crate::policy) fn verdict(view: &View<'_>, connection: &Connection) -> Ve
 }
 
 /// Whether a new connection would be admitted, and why.
-pub(in crate::policy) fn explain(view: &View<'_>, connection: &Connection) -> Explanation {
+pub(in crate::policy) fn explain(view: &View<'_>, kept: &Kept, connection: &Connection) -> Explanation {
     let mut explanation = match &connection.destination.identity {
-        Identity::Service(called) => service::explain(view, connection, called),
-        _ => to_party(view, connection, &connection.destination, connection.port),
+        Identity::Service(called) => service::explain(view, kept, connection, called),
+        _ => to_party(view, kept, connection, &connection.destination, connection.port),
     };
     if let Some(call) = &connection.service {
         service::complete(view, connection, call, &mut explanation);
@@ -75,7 +75,13 @@ impl View<'_> {
 }
 
 /// The explanation for one definite destination.
-pub(in crate::policy) fn to_party(view: &View<'_>, connection: &Connection, destination: &Party, port: Option<u16>) -> Explanation {
+pub(in crate::policy) fn to_party(
+    view: &View<'_>,
+    kept: &Kept,
+    connection: &Connection,
+    destination: &Party,
+    port: Option<u16>,
+) -> Explanation {
     let cases: Vec<Case<'_>> = Case::all(connection, destination, port).collect();
     let Some(case) = cases.first() else {
         return undecided("an address is claimed by pods of which none is known");
@@ -108,7 +114,7 @@ pub(in crate::policy) fn to_party(view: &View<'_>, connection: &Connection, dest
     if case.is_loop() && connection.service.is_some() {
         notes.push("a pod calling itself through its Service: whether policies apply depends on the CNI plugin".to_owned());
     }
-    let (fixes, remaining) = fixes(view, &cases, [&egress, &ingress]);
+    let (fixes, remaining) = fixes(view, kept, &cases, [&egress, &ingress]);
     let verdict = match cases.as_slice() {
         [_] => combine([admits(&egress.admission), admits(&ingress.admission)]),
         _ => view.verdict(connection, destination, port),
@@ -125,12 +131,12 @@ pub(in crate::policy) fn to_party(view: &View<'_>, connection: &Connection, dest
 
 /// The smallest fix of each direction that denies. Both may edit one policy: the second starts from the first, so that applying it does
 /// not undo that one.
-fn fixes(view: &View<'_>, cases: &[Case<'_>], directions: [&DirectionExplanation; 2]) -> (Vec<Fix>, Vec<Remaining>) {
+fn fixes(view: &View<'_>, kept: &Kept, cases: &[Case<'_>], directions: [&DirectionExplanation; 2]) -> (Vec<Fix>, Vec<Remaining>) {
     let (mut fixes, mut remaining) = (Vec::new(), Vec::new());
     let mut changed: Vec<Changed> = view.changed.to_vec();
     for explained in directions {
         if let Admission::Denied { by, nearest, .. } = &explained.admission {
-            match fix::smallest(&View { changed: &changed, ..*view }, cases, explained.direction, by.as_ref(), nearest) {
+            match fix::smallest(&View { changed: &changed, ..*view }, kept, cases, explained.direction, by.as_ref(), nearest) {
                 Ok((fix, edit)) => {
                     fixes.push(fix);
                     changed.extend(edit);

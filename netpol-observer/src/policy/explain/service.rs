@@ -12,6 +12,7 @@ use crate::policy::connection::{Case, Connection};
 use crate::policy::evaluate::walk::Outcome;
 use crate::policy::evaluate::{Changed, View};
 use crate::policy::explanation::{Explanation, Manifest, Remaining, Verdict};
+use crate::policy::fix::Kept;
 
 /// Name and namespace of the Service that nearly every cluster has its DNS behind, whatever serves it.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
@@ -24,9 +25,9 @@ const NAMED_ENDPOINTS: usize = 5;
 const LISTED_ENDPOINTS: usize = 20;
 
 /// Explains a call to a Service's address.
-pub(in crate::policy) fn explain(view: &View<'_>, connection: &Connection, called: &Arc<Service>) -> Explanation {
+pub(in crate::policy) fn explain(view: &View<'_>, kept: &Kept, connection: &Connection, called: &Arc<Service>) -> Explanation {
     match &connection.service {
-        Some(call) if !call.backends.is_empty() => over_backends(view, connection, call),
+        Some(call) if !call.backends.is_empty() => over_backends(view, kept, connection, call),
         _ => nothing_behind(connection, &service_name(called)),
     }
 }
@@ -50,7 +51,7 @@ pub(in crate::policy) fn complete(view: &View<'_>, connection: &Connection, call
 }
 
 /// A call to a Service that was not translated yet: it may go to any backend. All are judged, one is explained.
-fn over_backends(view: &View<'_>, connection: &Connection, call: &ServiceCall) -> Explanation {
+fn over_backends(view: &View<'_>, kept: &Kept, connection: &Connection, call: &ServiceCall) -> Explanation {
     let name = service_name(&call.service);
     let judged: Vec<(Party, u16, Verdict)> = call
         .backends
@@ -65,7 +66,7 @@ fn over_backends(view: &View<'_>, connection: &Connection, call: &ServiceCall) -
     // Where the endpoints differ, the denied one is what there is to explain.
     let shown = of(Verdict::Deny).chain(of(Verdict::Undecided)).next().or(judged.first());
     let Some((backend, port, _)) = shown else { return nothing_behind(connection, &name) };
-    let mut explanation = to_party(view, connection, backend, Some(*port));
+    let mut explanation = to_party(view, kept, connection, backend, Some(*port));
     explanation.verdict = agreed(judged.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(explanation.verdict);
     let still = still_denied(view, connection, &judged, (backend, *port), &explanation);
     if !still.is_empty() {

@@ -112,7 +112,7 @@ fn own_policy(task: &Task<'_>, policy: &ClusterPolicy, subject: &Pod, action: Ac
     let (view, direction) = (&task.view, task.direction);
     let is_taken = |priority: &u16| view.index.cluster_policies().any(|other| other.tier == policy.tier && other.priority == *priority);
     let priority = (0..policy.priority).rev().find(|priority| !is_taken(priority))?;
-    let pods = other::selector_of(subject, view);
+    let pods = other::selector_of(subject, view, task.kept);
     if pods.requirements.is_empty() {
         return None;
     }

@@ -1,8 +1,6 @@
 //! Whom a change admits that is denied today.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -25,7 +23,7 @@ pub(super) struct Opened {
 }
 
 /// The pods that the changed policy selects.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Subjects {
     /// Of a NetworkPolicy: its namespace and podSelector.
     Network(Arc<str>, Selector),
@@ -49,10 +47,15 @@ const SHORT_RANGE: u16 = 1000;
 
 impl Opened {
     pub(super) fn network(namespace: &Arc<str>, pods: &Selector, opens: &Rule) -> Self {
-        let keys = opens.peers.iter().filter_map(|peer| PeerKey::of(peer, namespace));
+        let mut keys: Vec<PeerKey> = Vec::new();
+        for key in opens.peers.iter().filter_map(|peer| PeerKey::of(peer, namespace)) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
         Opened {
             subjects: Subjects::Network(namespace.clone(), pods.clone()),
-            peers: keys.collect(),
+            peers: keys,
             any_peer: opens.peers.is_empty(),
             ports: opens.ports.clone(),
         }
@@ -77,20 +80,23 @@ impl Opened {
     }
 }
 
-/// Counts and names whom changes admit. Candidates have much in common: what one asked is kept for the next.
+/// Counts and names whom changes admit.
 pub(super) struct Gain<'a> {
     task: &'a Task<'a>,
-    subjects: RefCell<Vec<(Subjects, Rc<[OfIdentity<'a>]>)>>,
-    peers: RefCell<Vec<(PeerKey, Rc<[Peer<'a>]>)>>,
 }
 
 /// The pods of an identity.
-type OfIdentity<'a> = (IdentityId, Vec<Of<'a>>);
+pub(super) type OfIdentity = (IdentityId, Vec<Of>);
 
 /// A side of a newly admitted connection.
-#[derive(Clone)]
 enum Named<'a> {
     Workload(&'a Pod),
+    Outside(&'a Outside),
+}
+
+/// Addresses of which it is not known who has them.
+#[derive(Clone, Debug)]
+enum Outside {
     Block(Arc<str>),
     Anybody,
 }
@@ -100,32 +106,35 @@ impl Named<'_> {
     fn weight(&self) -> usize {
         match self {
             Named::Workload(..) => 1,
-            Named::Block(cidr) if cidr.ends_with("/32") || cidr.ends_with("/128") => 1,
-            Named::Block(_) => 2,
-            Named::Anybody => 3,
+            Named::Outside(Outside::Block(cidr)) if cidr.ends_with("/32") || cidr.ends_with("/128") => 1,
+            Named::Outside(Outside::Block(_)) => 2,
+            Named::Outside(Outside::Anybody) => 3,
         }
     }
 
     fn shown(&self) -> String {
         match self {
             Named::Workload(pod) => name(pod),
-            Named::Block(cidr) => cidr.to_string(),
-            Named::Anybody => "any address".to_owned(),
+            Named::Outside(Outside::Block(cidr)) => cidr.to_string(),
+            Named::Outside(Outside::Anybody) => "any address".to_owned(),
         }
     }
 }
 
 /// An end that a change opens to.
-struct Peer<'a> {
+#[derive(Debug)]
+pub(super) struct Peer {
     end: EndId,
-    workloads: Vec<Of<'a>>,
-    /// A name of what is no pod, with a number that no workload has.
-    other: Option<(u64, Named<'a>)>,
+    workloads: Vec<Of>,
+    outside: Option<Outside>,
 }
+
+/// No workload has a number beyond 32 bits.
+const OUTSIDE: u64 = 1 << 32;
 
 impl<'a> Gain<'a> {
     pub(super) fn new(task: &'a Task<'a>) -> Self {
-        Gain { task, subjects: RefCell::default(), peers: RefCell::default() }
+        Gain { task }
     }
 
     /// How many pairs of workloads the change newly admits; counting ends at `enough`. `edit` is there for all but NetworkPolicies, which
@@ -170,7 +179,7 @@ impl<'a> Gain<'a> {
     }
 
     /// Hands over pairs of subject and peer that are newly admitted, under a number that tells them apart, for as long as more are wanted.
-    fn each(&self, opened: &Opened, edit: Option<&Edit>, found: &mut impl FnMut((u64, u64), &'a Pod, Named<'a>) -> bool) {
+    fn each(&self, opened: &Opened, edit: Option<&Edit>, found: &mut impl FnMut((u64, u64), &Pod, Named<'_>) -> bool) {
         let changed = match edit {
             Some(Edit::Policy(changed @ Changed::ClusterPolicy(_))) => Some(changed),
             Some(Edit::Policy(Changed::NetworkPolicy(_)) | Edit::Labels(_)) | None => None,
@@ -179,12 +188,12 @@ impl<'a> Gain<'a> {
         let cells: Vec<Vec<Cell<'a>>> = subjects.iter().map(|(identity, _)| self.cells(*identity, &opened.ports)).collect();
         let anybody = opened.any_peer.then(|| self.anybody());
         let named = opened.peers.iter().map(|key| self.peers(key));
-        for peers in anybody.into_iter().chain(named) {
+        for (number, peers) in (OUTSIDE..).zip(anybody.into_iter().chain(named)) {
             for peer in peers.iter() {
                 for ((_, subjects), cells) in subjects.iter().zip(&cells) {
                     let gains = |cell: &Cell<'_>| if changed.is_none() { cell.isolates(peer.end) } else { !cell.possible(peer.end).0 };
                     let is_admitted = || changed.is_none_or(|changed| self.admits(changed, subjects, &peer.workloads));
-                    if cells.iter().any(gains) && is_admitted() && !pairs(subjects, peer, found) {
+                    if cells.iter().any(gains) && is_admitted() && !pairs(subjects, (number, peer), found) {
                         return;
                     }
                 }
@@ -193,15 +202,15 @@ impl<'a> Gain<'a> {
     }
 
     /// Whether the changed policy of the Admin or Baseline tier admits these: rules before it may decide otherwise.
-    fn admits(&self, changed: &Changed, subjects: &[Of<'a>], peers: &[Of<'a>]) -> bool {
+    fn admits(&self, changed: &Changed, subjects: &[Of], peers: &[Of]) -> bool {
         let changed: Vec<Changed> = self.task.view.changed.iter().chain([changed]).cloned().collect();
         let view = View { changed: &changed, ..self.task.view };
         // A pod calling itself is no example.
-        let of = |other: Option<&Of<'a>>| subjects.iter().find(|subject| other.is_none_or(|other| !Arc::ptr_eq(other.pod, subject.pod)));
-        let pair = peers.iter().find_map(|peer| Some((of(Some(peer))?, side(peer.pod))));
+        let of = |other: Option<&Of>| subjects.iter().find(|subject| other.is_none_or(|other| !Arc::ptr_eq(&other.pod, &subject.pod)));
+        let pair = peers.iter().find_map(|peer| Some((of(Some(peer))?, side(&peer.pod))));
         let called = || Some((of(None).filter(|_| peers.is_empty())?, self.task.case.sides(self.task.direction).1));
         let Some((subject, other)) = pair.or_else(called) else { return false };
-        let own = side(subject.pod);
+        let own = side(&subject.pod);
         let (source, destination) = match self.task.direction {
             Direction::Egress => (own, other),
             Direction::Ingress => (other, own),
@@ -210,12 +219,9 @@ impl<'a> Gain<'a> {
     }
 
     /// The pods that the change selects, by identity.
-    fn subjects(&self, wanted: &Subjects) -> Rc<[OfIdentity<'a>]> {
-        if let Some((_, known)) = self.subjects.borrow().iter().find(|(of, _)| of == wanted) {
-            return known.clone();
-        }
+    pub(super) fn subjects(&self, wanted: &Subjects) -> Arc<[OfIdentity]> {
         let (compiled, index) = (self.task.view.compiled, self.task.view.index);
-        let found: Vec<OfIdentity<'a>> = match wanted {
+        self.task.kept.subjects(wanted, || match wanted {
             Subjects::Network(namespace, pods) => compiled.pods_in(namespace, Some(pods)),
             Subjects::Cluster(Subject::Namespaces(namespaces)) => {
                 compiled.namespaces(namespaces, index).into_iter().flat_map(|namespace| compiled.pods_in(namespace, None)).collect()
@@ -224,61 +230,53 @@ impl<'a> Gain<'a> {
                 compiled.namespaces(namespace, index).into_iter().flat_map(|namespace| compiled.pods_in(namespace, Some(pod))).collect()
             }
             Subjects::Relabelled | Subjects::Cluster(Subject::Invalid(_)) => Vec::new(),
-        };
-        let found: Rc<[OfIdentity<'a>]> = found.into();
-        self.subjects.borrow_mut().push((wanted.clone(), found.clone()));
-        found
+        })
     }
 
     /// Everybody.
-    fn anybody(&self) -> Rc<[Peer<'a>]> {
+    fn anybody(&self) -> Arc<[Peer]> {
         let compiled = self.task.view.compiled;
-        compiled
-            .ends()
-            .map(|(id, end)| peer_at(id, end, |_| true, compiled.is_external(end).then_some((u64::MAX, Named::Anybody))))
-            .collect()
+        let peer = |(id, end)| peer_at(id, end, |_| true, compiled.is_external(end).then_some(Outside::Anybody));
+        self.task.kept.anybody(|| compiled.ends().map(peer).collect())
     }
 
     /// The ends that a peer matches, with the pods at each.
-    fn peers(&self, key: &PeerKey) -> Rc<[Peer<'a>]> {
-        if let Some((_, known)) = self.peers.borrow().iter().find(|(of, _)| of == key) {
-            return known.clone();
-        }
+    fn peers(&self, key: &PeerKey) -> Arc<[Peer]> {
+        self.task.kept.peers(key, || self.find_peers(key))
+    }
+
+    fn find_peers(&self, key: &PeerKey) -> Vec<Peer> {
         let (compiled, index) = (self.task.view.compiled, self.task.view.index);
-        // No workload has a number beyond 32 bits.
-        let number = (1_u64 << 32) + self.peers.borrow().len() as u64;
-        let mut found: Vec<Peer<'a>> = Vec::new();
+        let mut found: Vec<Peer> = Vec::new();
         match key {
             PeerKey::Own(namespace, pods) => compiled.ends_matching(namespace, pods.as_ref(), |end, workloads| {
-                found.push(Peer { end, workloads, other: None });
+                found.push(Peer { end, workloads, outside: None });
             }),
             PeerKey::Pods(namespaces, pods) => {
                 for namespace in compiled.namespaces(namespaces, index) {
-                    compiled.ends_matching(namespace, pods.as_ref(), |end, workloads| found.push(Peer { end, workloads, other: None }));
+                    compiled.ends_matching(namespace, pods.as_ref(), |end, workloads| found.push(Peer { end, workloads, outside: None }));
                 }
             }
             PeerKey::Block(block) => {
-                let named = Named::Block(block.cidr.text.clone());
+                let block_itself = Outside::Block(block.cidr.text.clone());
                 for (id, end) in compiled.ends_in(key, index, self.task.view.profile) {
-                    let other = compiled.is_external(end).then(|| (number, named.clone()));
-                    found.push(peer_at(id, end, |pod| holds(pod, block), other));
+                    let outside = compiled.is_external(end).then(|| block_itself.clone());
+                    found.push(peer_at(id, end, |pod| holds(pod, block), outside));
                 }
                 // An address of its own has no end: it is judged like those around it.
                 if let Some(end) = compiled.external_end(block.cidr.net.addr()) {
-                    found.push(Peer { end, workloads: Vec::new(), other: Some((number, named)) });
+                    found.push(Peer { end, workloads: Vec::new(), outside: Some(block_itself) });
                 }
             }
             PeerKey::Networks(networks) => {
                 for cidr in networks {
                     if let Some(end) = compiled.external_end(cidr.net.addr()) {
-                        found.push(Peer { end, workloads: Vec::new(), other: Some((number, Named::Block(cidr.text.clone()))) });
+                        found.push(Peer { end, workloads: Vec::new(), outside: Some(Outside::Block(cidr.text.clone())) });
                     }
                 }
             }
             PeerKey::Nodes(_) | PeerKey::Names(_) => {}
         }
-        let found: Rc<[Peer<'a>]> = found.into();
-        self.peers.borrow_mut().push((key.clone(), found.clone()));
         found
     }
 
@@ -290,18 +288,18 @@ impl<'a> Gain<'a> {
 }
 
 /// Hands over the pairs of some pods of one identity and those at an end. Returns whether more are wanted.
-fn pairs<'a>(subjects: &[Of<'a>], peer: &Peer<'a>, found: &mut impl FnMut((u64, u64), &'a Pod, Named<'a>) -> bool) -> bool {
+fn pairs(subjects: &[Of], (outside, peer): (u64, &Peer), found: &mut impl FnMut((u64, u64), &Pod, Named<'_>) -> bool) -> bool {
     for subject in subjects {
         let number = u64::from(subject.workload);
-        if let Some((other, named)) = &peer.other
-            && !found((number, *other), subject.pod, named.clone())
+        if let Some(named) = &peer.outside
+            && !found((number, outside), &subject.pod, Named::Outside(named))
         {
             return false;
         }
         for of in &peer.workloads {
             // A pod may always reach itself: that is nothing new.
-            let is_itself = !of.has_more && !subject.has_more && Arc::ptr_eq(of.pod, subject.pod);
-            if !is_itself && !found((number, u64::from(of.workload)), subject.pod, Named::Workload(of.pod)) {
+            let is_itself = !of.has_more && !subject.has_more && Arc::ptr_eq(&of.pod, &subject.pod);
+            if !is_itself && !found((number, u64::from(of.workload)), &subject.pod, Named::Workload(&of.pod)) {
                 return false;
             }
         }
@@ -309,10 +307,10 @@ fn pairs<'a>(subjects: &[Of<'a>], peer: &Peer<'a>, found: &mut impl FnMut((u64, 
     true
 }
 
-fn peer_at<'a>(end: EndId, at: &'a End, is_wanted: impl FnMut(&Pod) -> bool, other: Option<(u64, Named<'a>)>) -> Peer<'a> {
+fn peer_at(end: EndId, at: &End, is_wanted: impl FnMut(&Pod) -> bool, outside: Option<Outside>) -> Peer {
     let mut workloads = Vec::new();
     gather(at, is_wanted, &mut workloads);
-    Peer { end, workloads, other }
+    Peer { end, workloads, outside }
 }
 
 fn name(pod: &Pod) -> String {

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod gain;
+mod kept;
 mod label;
 mod labels;
 mod manifest;
@@ -22,11 +23,13 @@ use super::evaluate::{Changed, View};
 use super::explanation::{Fix, Manifest, NearMiss, PatchOperation, PolicyRef, RuleRef};
 
 use gain::{Gain, Opened};
+pub(super) use kept::Kept;
 use other::Other;
 
 /// What is asked: to admit this connection in this direction.
 struct Task<'a> {
     view: View<'a>,
+    kept: &'a Kept,
     /// All that the connection may be; the change must admit each of them.
     cases: &'a [Case<'a>],
     case: Case<'a>,
@@ -82,6 +85,7 @@ enum Edit {
 /// When no change helps; in words for people.
 pub(super) fn smallest(
     view: &View<'_>,
+    kept: &Kept,
     cases: &[Case<'_>],
     direction: Direction,
     by: Option<&RuleRef>,
@@ -98,12 +102,12 @@ pub(super) fn smallest(
     if matches!(peer.who, Who::Unowned) {
         return Err(format!("it is not known which pod has the address {}", peer.ip));
     }
-    let other = Other::new(view, &peer, PolicyPort { protocol: case.protocol, port: PortNumber::Number(port) });
-    let task = Task { view: *view, cases, case, direction, other };
+    let other = Other::new(view, kept, &peer, PolicyPort { protocol: case.protocol, port: PortNumber::Number(port) });
+    let task = Task { view: *view, kept, cases, case, direction, other };
     let mut search = Search { task: &task, gain: Gain::new(&task), best: None };
     match by {
         Some(rule) => cluster::candidates(&task, rule, &mut |candidate| search.take(candidate)),
-        None => network::candidates(&task, nearest, &mut |candidate| search.take(candidate)),
+        None => network::candidates(&task, &Gain::new(&task), nearest, &mut |candidate| search.take(candidate)),
     }
     if search.best.as_ref().is_none_or(|best| best.cost.admitted > label::WORTH_IT) {
         label::candidates(&task, nearest, &mut |candidate| search.take(candidate));

@@ -7,7 +7,7 @@ use crate::policy::evaluate::matching::Match;
 use crate::policy::evaluate::{Changed, View};
 use crate::policy::explanation::{NearMiss, PatchOperation, PolicyRef};
 
-use super::gain::Opened;
+use super::gain::{Gain, Opened};
 use super::{Candidate, Change, Edit, Size, Task, Written, manifest, other, patch};
 
 /// Longest `metadata.name`: a DNS subdomain (RFC 1123).
@@ -15,9 +15,9 @@ const MAX_NAME: usize = 253;
 
 /// Proposes changes. A policy of its own goes first: it is the largest edit and admits the fewest, so
 /// that most others need not be looked at for long.
-pub(super) fn candidates<'a>(task: &'a Task<'a>, nearest: &'a [NearMiss], take: &mut impl FnMut(Candidate<'a>)) {
+pub(super) fn candidates<'a>(task: &'a Task<'a>, gain: &Gain<'_>, nearest: &'a [NearMiss], take: &mut impl FnMut(Candidate<'a>)) {
     let Some(subject) = task.case.sides(task.direction).0.pod() else { return };
-    if let Some(candidate) = new_policy(task, subject) {
+    if let Some(candidate) = new_policy(task, gain, subject) {
         take(candidate);
     }
     for candidate in nearest.iter().filter_map(|miss| entry(task, miss)) {
@@ -41,7 +41,7 @@ fn entry<'a>(task: &'a Task<'a>, miss: &'a NearMiss) -> Option<Candidate<'a>> {
     let mut opens = Rule { peers: Vec::new(), ports: Vec::new(), origin: None };
     match (peer_fits, port_fits) {
         (false, true) => {
-            opens.peers = vec![task.other.peer(&policy.namespace).0.clone()];
+            opens.peers = vec![task.other.peer(&policy.namespace).clone()];
             opens.ports.clone_from(&rule.ports);
         }
         (true, false) => {
@@ -63,7 +63,7 @@ fn entry<'a>(task: &'a Task<'a>, miss: &'a NearMiss) -> Option<Candidate<'a>> {
             (shown, format!("{path}/ports/-"), opens.ports.first().and_then(manifest::port)?)
         } else {
             changed.peers.extend(opens.peers.iter().cloned());
-            let shown = format!("{direction}[{}].{list} += {}", at.index, task.other.peer(&policy.namespace).1);
+            let shown = format!("{direction}[{}].{list} += {}", at.index, task.other.shown(&policy.namespace));
             (shown, format!("{path}/{list}/-"), opens.peers.first().and_then(manifest::peer)?)
         };
         let patch =
@@ -75,12 +75,12 @@ fn entry<'a>(task: &'a Task<'a>, miss: &'a NearMiss) -> Option<Candidate<'a>> {
 
 /// A rule added to a policy that isolates the pod.
 fn rule<'a>(task: &'a Task<'a>, policy: Arc<NetworkPolicy>) -> Candidate<'a> {
-    let (rule, shown) = task.other.rule(&policy.namespace);
+    let rule = task.other.rule(&policy.namespace);
     let opened = Opened::network(&policy.namespace, &policy.pod_selector, &rule);
     let edits = Some(PolicyRef::of(&policy));
     let write = move || {
         let (direction, list) = (task.direction, task.peers_field());
-        let shown = format!("{direction} += {list} {shown}, ports {}", task.other.port);
+        let shown = format!("{direction} += {list} {}, ports {}", task.other.shown(&policy.namespace), task.other.port);
         let mut edited = NetworkPolicy::clone(&policy);
         rules_mut(&mut edited, direction).push(rule.clone());
         let patch = move || {
@@ -95,16 +95,16 @@ fn rule<'a>(task: &'a Task<'a>, policy: Arc<NetworkPolicy>) -> Candidate<'a> {
 
 /// A policy of its own for this connection; none where it would isolate a pod that no policy isolates now, and so deny what
 /// is admitted today.
-fn new_policy<'a>(task: &'a Task<'a>, subject: &'a Pod) -> Option<Candidate<'a>> {
-    let (view, direction) = (&task.view, task.direction);
-    let pod_selector = other::selector_of(subject, view);
-    let is_isolated = |pod: &Pod| !view.isolating(pod, direction).is_empty();
-    let mut selected = view.index.pods_in(&subject.namespace).filter(|pod| pod_selector.matches(&pod.labels));
-    if pod_selector.requirements.is_empty() || !selected.all(|pod| is_isolated(pod)) {
+fn new_policy<'a>(task: &'a Task<'a>, gain: &Gain<'_>, subject: &'a Pod) -> Option<Candidate<'a>> {
+    let direction = task.direction;
+    let pod_selector = other::selector_of(subject, &task.view, task.kept);
+    let rule = task.other.rule(&subject.namespace);
+    let opened = Opened::network(&subject.namespace, &pod_selector, &rule);
+    let selected = gain.subjects(&opened.subjects);
+    let mut selected = selected.iter().flat_map(|(_, pods)| pods);
+    if pod_selector.requirements.is_empty() || !selected.all(|of| task.view.is_isolated(&of.pod, direction)) {
         return None;
     }
-    let (rule, shown) = task.other.rule(&subject.namespace);
-    let opened = Opened::network(&subject.namespace, &pod_selector, &rule);
     let write = move || {
         let peer = task.case.sides(direction).1.pod().map_or("external", |pod| &pod.workload.name);
         let word = match direction {
@@ -113,9 +113,10 @@ fn new_policy<'a>(task: &'a Task<'a>, subject: &'a Pod) -> Option<Candidate<'a>>
         };
         let name = unused_name(&task.view, &subject.namespace, &format!("{}-{word}-{peer}", subject.workload.name));
         let shown = format!(
-            "new NetworkPolicy {}/{name} for {pod_selector}: {direction} {} {shown}, ports {}",
+            "new NetworkPolicy {}/{name} for {pod_selector}: {direction} {} {}, ports {}",
             subject.namespace,
             task.peers_field(),
+            task.other.shown(&subject.namespace),
             task.other.port
         );
         let mut policy =

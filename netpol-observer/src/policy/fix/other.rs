@@ -10,14 +10,14 @@ use crate::cluster::{
 use crate::policy::connection::End;
 use crate::policy::evaluate::View;
 
-use super::labels;
+use super::{Kept, labels};
 
 /// The peer to admit, and the port it calls or is called on.
 pub(super) struct Other {
     what: What,
     /// As an entry of a NetworkPolicy of another namespace, and of its own.
-    far: (Peer, String),
-    near: (Peer, String),
+    far: Peer,
+    near: Peer,
     pub(super) port: PolicyPort,
 }
 
@@ -27,38 +27,45 @@ enum What {
 }
 
 impl Other {
-    pub(super) fn new(view: &View<'_>, end: &End<'_>, port: PolicyPort) -> Self {
+    pub(super) fn new(view: &View<'_>, kept: &Kept, end: &End<'_>, port: PolicyPort) -> Self {
         let what = match end.pod() {
-            Some(pod) => What::Pods { namespace: pod.namespace.clone(), pods: selector(&labels::identifying(pod, view.index)) },
+            Some(pod) => What::Pods { namespace: pod.namespace.clone(), pods: selector_of(pod, view, kept) },
             None => What::Address(IpNet::from(end.ip).into()),
         };
         let (far, near) = match &what {
             What::Pods { namespace, pods } => {
-                let namespaces = named(namespace);
-                let shown = format!("podSelector {}", braces(pods));
-                let far = format!("{shown} namespaceSelector {}", braces(&namespaces));
                 let of = |namespace| Peer::Pods { namespace, pod: Some(pods.clone()) };
-                ((of(Some(namespaces)), far), (of(None), shown))
+                (of(Some(named(namespace))), of(None))
             }
             What::Address(cidr) => {
-                let block = (Peer::IpBlock(IpBlock { cidr: cidr.clone(), except: Vec::new() }), format!("ipBlock {cidr}"));
+                let block = Peer::IpBlock(IpBlock { cidr: cidr.clone(), except: Vec::new() });
                 (block.clone(), block)
             }
         };
         Other { what, far, near, port }
     }
 
-    /// As an entry of a NetworkPolicy of `namespace`, and how people would write it.
-    pub(super) fn peer(&self, namespace: &str) -> (&Peer, &str) {
-        let is_own = matches!(&self.what, What::Pods { namespace: own, .. } if **own == *namespace);
-        let (peer, shown) = if is_own { &self.near } else { &self.far };
-        (peer, shown)
+    fn is_of(&self, namespace: &str) -> bool {
+        matches!(&self.what, What::Pods { namespace: own, .. } if **own == *namespace)
+    }
+
+    /// As an entry of a NetworkPolicy of `namespace`.
+    pub(super) fn peer(&self, namespace: &str) -> &Peer {
+        if self.is_of(namespace) { &self.near } else { &self.far }
+    }
+
+    /// The same as people would write it.
+    pub(super) fn shown(&self, namespace: &str) -> String {
+        match &self.what {
+            What::Pods { pods, .. } if self.is_of(namespace) => format!("podSelector {}", braces(pods)),
+            What::Pods { namespace, pods } => format!("podSelector {} namespaceSelector {}", braces(pods), braces(&named(namespace))),
+            What::Address(cidr) => format!("ipBlock {cidr}"),
+        }
     }
 
     /// A rule of a NetworkPolicy for this peer and port.
-    pub(super) fn rule(&self, namespace: &str) -> (Rule, &str) {
-        let (peer, shown) = self.peer(namespace);
-        (Rule { peers: vec![peer.clone()], ports: vec![self.port.clone()], origin: None }, shown)
+    pub(super) fn rule(&self, namespace: &str) -> Rule {
+        Rule { peers: vec![self.peer(namespace).clone()], ports: vec![self.port.clone()], origin: None }
     }
 
     /// As an entry of a policy of the Admin or Baseline tier.
@@ -84,8 +91,8 @@ pub(super) fn named(namespace: &Arc<str>) -> Selector {
 }
 
 /// A selector of a pod's own labels.
-pub(super) fn selector_of(pod: &Pod, view: &View<'_>) -> Selector {
-    selector(&labels::identifying(pod, view.index))
+pub(super) fn selector_of(pod: &Pod, view: &View<'_>, kept: &Kept) -> Selector {
+    kept.selector(pod, || selector(&labels::identifying(pod, view.index)))
 }
 
 /// `{app: web}`, as in YAML.
