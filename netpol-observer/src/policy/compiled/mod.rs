@@ -139,7 +139,8 @@ impl Compiled {
             if direction == Direction::Ingress && comes_from_own_node {
                 continue;
             }
-            match self.cell(identity, direction, key, index, profile)?.possible(peer.end) {
+            let row = self.row(identity, direction, index, profile)?;
+            match row.possible(key, peer.end, || self.computing(identity, direction, index, profile))? {
                 (true, false) => {}
                 (false, _) => return Some(Verdict::Deny),
                 (true, true) => verdict = Verdict::Undecided,

@@ -32,11 +32,13 @@ pub(super) fn port_of(key: PortKey) -> (Protocol, u16) {
     (protocol, u16::try_from(key % PORTS).unwrap_or_default())
 }
 
+/// First keys of intervals, beginning with 0, and which of the entries holds there.
+type Intervals = [(PortKey, u16)];
+
 /// Something per port.
 #[derive(Clone, Debug)]
 struct ByPort<T> {
-    /// First keys of intervals, beginning with 0, and which of the entries holds there.
-    intervals: Box<[(PortKey, u16)]>,
+    intervals: Box<Intervals>,
     entries: Box<[T]>,
 }
 
@@ -59,6 +61,23 @@ pub(super) struct Row {
     network: Arc<TierRow>,
     /// Absent where the profile ends it for the pod.
     baseline: Option<Arc<TierRow>>,
+    together: ByPort<Together>,
+}
+
+/// What all tiers say together on some ports, once it is asked for: that is all there is to a verdict.
+#[derive(Clone, Debug)]
+struct Together {
+    /// A port that stands for them.
+    key: PortKey,
+    sum: OnceLock<Sum>,
+}
+
+/// The ends that may be admitted, and those that may be denied; every end is in one of them at least.
+#[derive(Clone, Debug)]
+struct Sum {
+    admitted: Set,
+    /// Those that are not admitted, where it is certain.
+    denied: Option<Set>,
 }
 
 /// What the tiers say on one port.
@@ -77,8 +96,6 @@ pub(super) struct TierCell {
     pass: Set,
     /// No rule matches, and no NetworkPolicy isolates.
     silent: Set,
-    /// No end is in two of the sets.
-    is_certain: bool,
 }
 
 /// What one tier says, by ports. Cells are worked out when they are first asked for.
@@ -253,7 +270,7 @@ impl<'a> Computing<'a> {
         let none = || Bits::none(len);
         let mut signature = signature.iter();
         match tier {
-            Tier::Network(policies) if policies.is_empty() => TierCell { silent: Set::All, is_certain: true, ..TierCell::default() },
+            Tier::Network(policies) if policies.is_empty() => TierCell { silent: Set::All, ..TierCell::default() },
             Tier::Network(_) => {
                 // Isolated: what no rule certainly admits may be denied.
                 let (mut accept, mut may) = (none(), none());
@@ -267,12 +284,7 @@ impl<'a> Computing<'a> {
                 let mut deny = Bits::all(len);
                 deny.minus(&accept);
                 accept.or(&may);
-                TierCell {
-                    is_certain: accept.count() + deny.count() == len,
-                    accept: accept.pack(),
-                    deny: deny.pack(),
-                    ..TierCell::default()
-                }
+                TierCell { accept: accept.pack(), deny: deny.pack(), ..TierCell::default() }
             }
             Tier::Cluster(policies) => {
                 let (mut accept, mut deny, mut pass) = (none(), none(), none());
@@ -304,9 +316,7 @@ impl<'a> Computing<'a> {
                         break;
                     }
                 }
-                // Every end is in one of them at least.
-                let is_certain = [&accept, &deny, &pass, &live].into_iter().map(Bits::count).sum::<usize>() == len;
-                TierCell { accept: accept.pack(), deny: deny.pack(), pass: pass.pack(), silent: live.pack(), is_certain }
+                TierCell { accept: accept.pack(), deny: deny.pack(), pass: pass.pack(), silent: live.pack() }
             }
         }
     }
@@ -365,7 +375,23 @@ fn wanted(port: &PolicyPort) -> Option<Wanted<'_>> {
 
 impl Row {
     pub(super) fn new(admin: Arc<TierRow>, network: Arc<TierRow>, baseline: Option<Arc<TierRow>>) -> Self {
-        Row { admin, network, baseline }
+        let together = together([Some(&*admin), Some(&*network), baseline.as_deref()]);
+        Row { admin, network, baseline, together }
+    }
+
+    /// Whether an end may be admitted on a port, and whether it may be denied.
+    pub(super) fn possible<'a>(&self, key: PortKey, end: EndId, computing: impl FnOnce() -> Computing<'a>) -> Option<(bool, bool)> {
+        let together = self.together.get(key)?;
+        let sum = match together.sum.get() {
+            Some(sum) => sum,
+            None => {
+                let computing = computing();
+                let cell = computing.cell(self, together.key)?;
+                together.sum.get_or_init(|| cell.sum(computing.world.space.len()))
+            }
+        };
+        let is_admitted = sum.admitted.contains(end);
+        Some((is_admitted, sum.denied.as_ref().map_or(!is_admitted, |denied| denied.contains(end))))
     }
 
     /// First keys of the intervals within which nothing differs.
@@ -383,6 +409,29 @@ impl Row {
     }
 }
 
+/// The intervals of all tiers, laid over each other.
+fn together(tiers: [Option<&TierRow>; 3]) -> ByPort<Together> {
+    let tiers: Vec<&Intervals> = tiers.into_iter().flatten().map(|row| &*row.ports.intervals).collect();
+    let mut known: Vec<Vec<u16>> = Vec::new();
+    let (mut intervals, mut entries): (Vec<(PortKey, u16)>, Vec<Together>) = (Vec::new(), Vec::new());
+    let mut next = vec![0; tiers.len()];
+    // The start that comes next in any of them.
+    while let Some(key) = tiers.iter().zip(&next).filter_map(|(tier, at)| tier.get(*at)).map(|(start, _)| *start).min() {
+        for (tier, at) in tiers.iter().zip(&mut next) {
+            *at += usize::from(tier.get(*at).is_some_and(|(start, _)| *start == key));
+        }
+        let here: Vec<u16> =
+            tiers.iter().zip(&next).filter_map(|(tier, at)| tier.get(at.checked_sub(1)?)).map(|(_, entry)| *entry).collect();
+        let entry = known.iter().position(|of| *of == here).unwrap_or_else(|| {
+            known.push(here);
+            entries.push(Together { key, sum: OnceLock::new() });
+            entries.len() - 1
+        });
+        intervals.push((key, u16::try_from(entry).unwrap_or(u16::MAX)));
+    }
+    ByPort { intervals: intervals.into(), entries: entries.into() }
+}
+
 impl TierRow {
     pub(super) fn starts(&self) -> impl Iterator<Item = PortKey> {
         self.ports.starts()
@@ -394,14 +443,6 @@ impl Cell<'_> {
     pub(in crate::policy) fn possible(&self, end: EndId) -> (bool, bool) {
         let (mut may_pass, mut may_fail) = (false, false);
         for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
-            // The same with fewer looks at sets.
-            if tier.is_certain {
-                if tier.silent.contains(end) || tier.pass.contains(end) {
-                    continue;
-                }
-                let is_accepted = tier.accept.contains(end);
-                return (may_pass | is_accepted, may_fail | !is_accepted);
-            }
             may_pass |= tier.accept.contains(end);
             may_fail |= tier.deny.contains(end);
             if !(tier.silent.contains(end) || tier.pass.contains(end)) {
@@ -430,8 +471,22 @@ impl Cell<'_> {
         })
     }
 
+    fn sum(&self, len: usize) -> Sum {
+        let (accept, deny) = self.sums(len);
+        // Together they are all.
+        let is_certain = accept.count() + deny.count() == len;
+        Sum { admitted: accept.pack(), denied: (!is_certain).then(|| deny.pack()) }
+    }
+
     /// The ends that are certainly admitted, of the first `len`.
     pub(super) fn admitted(&self, len: usize) -> Bits {
+        let (mut accept, deny) = self.sums(len);
+        accept.minus(&deny);
+        accept
+    }
+
+    /// The ends that may be admitted and those that may be denied, of the first `len`.
+    fn sums(&self, len: usize) -> (Bits, Bits) {
         let (mut accept, mut deny) = (Bits::none(len), Bits::none(len));
         let mut live = Bits::all(len);
         for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
@@ -441,9 +496,9 @@ impl Cell<'_> {
             rest.or_set(&tier.pass);
             live.and(&rest);
         }
+        // What no tier decides is admitted.
         accept.or(&live);
-        accept.minus(&deny);
-        accept
+        (accept, deny)
     }
 
     /// Whether it says the same because it is the same.
