@@ -18,7 +18,7 @@ const ICMPV6: u8 = 58;
 /// The key of a packet; `None` for one that is not plain IPv4 or IPv6. IPv6 extension headers are not walked: such a packet
 /// is rare, has no key, and each is reported.
 #[inline(always)]
-pub(crate) fn key(skb: &SkBuff, netns: u32, reason: u32) -> Option<FoldKey> {
+pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u32) -> Option<FoldKey> {
     // SAFETY: a __be16 field.
     let ether_type = u16::from_be(unsafe { skb.get::<u16>(Field::SkbProtocol) });
     let (network, len) = skb.network();

@@ -10,6 +10,17 @@ use netpol_observer_common::{ABSENT, Field, RecordFlags};
 #[unsafe(no_mangle)]
 static OFFSETS: [u32; Field::COUNT] = [ABSENT; Field::COUNT];
 
+/// Whether the tracepoint has a reason as its third argument (from 5.17, and where distributions brought it earlier). User space
+/// reads it off the tracepoint's prototype. Where it is 0, reading the argument is dead code and never verified.
+#[unsafe(no_mangle)]
+static HAS_REASON: u32 = 0;
+
+#[inline(always)]
+pub(crate) fn has_reason() -> bool {
+    // SAFETY: a static. Volatile, because user space replaces the initial value.
+    unsafe { ptr::read_volatile(&raw const HAS_REASON) != 0 }
+}
+
 /// `SKB_DST_PTRMASK`: bit 0 of `_skb_refdst` is SKB_DST_NOREF.
 const DST_PTRMASK: u64 = !1;
 /// `NFCT_PTRMASK`: the low three bits of `_nfct` are `enum ip_conntrack_info`.
@@ -80,8 +91,9 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The packet: `struct sk_buff *`.
-pub(crate) struct SkBuff(pub(crate) *const u8);
+/// The packet: `struct sk_buff *`. `TYPED` says that the verifier knows the pointer's type (`tp_btf`), so that fields are loaded
+/// directly; otherwise (raw tracepoint) each read is a helper call.
+pub(crate) struct SkBuff<const TYPED: bool>(pub(crate) *const u8);
 
 /// Where a packet was: its device and network namespace.
 pub(crate) struct Origin {
@@ -92,13 +104,14 @@ pub(crate) struct Origin {
     pub(crate) flags: u32,
 }
 
-impl SkBuff {
+impl<const TYPED: bool> SkBuff<TYPED> {
     /// # Safety
     /// As for [`load`].
     #[inline(always)]
     pub(crate) unsafe fn get<T: Copy + Default>(&self, field: Field) -> T {
-        // SAFETY: the tracepoint's first argument is a trusted `struct sk_buff *`.
-        unsafe { load(self.0, field) }
+        // SAFETY: the tracepoint's first argument is a trusted `struct sk_buff *`; what the verifier does not know to be one is
+        // read by the checking helper.
+        unsafe { if TYPED { load(self.0, field) } else { probe(self.0 as u64, field) } }
     }
 
     /// Address of the socket, or 0.

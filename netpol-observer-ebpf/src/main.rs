@@ -1,4 +1,4 @@
-//! The eBPF side: one program on the `kfree_skb` tracepoint.
+//! The eBPF side: one program on the `kfree_skb` tracepoint, in two forms of which one is loaded.
 //!
 //! It copies and counts, and decides nothing: whether a free is a drop of interest stands in tables that user space fills,
 //! where a field lies in a kernel structure user space has looked up, and what the bytes mean is user space's business.
@@ -14,7 +14,12 @@ mod kernel;
 mod maps;
 mod record;
 
-use aya_ebpf::{EbpfContext as _, bindings::BPF_NOEXIST, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use aya_log_ebpf::warn;
 use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, RecordFlags};
 
@@ -28,25 +33,33 @@ const E2BIG: i32 = -7;
 const EBUSY: i32 = -16;
 
 /// `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)`
-/// (include/trace/events/skb.h). `rx_sk` came in 6.11 and is not needed.
+/// (include/trace/events/skb.h). `reason` came in 5.17; `rx_sk` in 6.11, and is not needed.
 #[expect(unreachable_pub, reason = "the macro exports the program under this name")]
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
-    let location: u64 = ctx.arg(1);
-    let reason: u32 = ctx.arg(2);
-    if maps::is_candidate(reason, location) {
-        on_drop(&ctx, location, reason);
-    }
+    let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
+    on_free(&ctx, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    0
+}
+
+/// The same for kernels that do not give their tracepoints' arguments a type: every read of the packet is a helper call.
+#[expect(unreachable_pub, reason = "the macro exports the program under this name")]
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
+    let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
+    on_free(&ctx, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
 #[inline(always)]
-fn on_drop(ctx: &BtfTracePointContext, location: u64, reason: u32) {
+fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    if !maps::is_candidate(reason, location) {
+        return;
+    }
     maps::count(Counter::Seen);
-    let skb = SkBuff(ctx.arg::<*const u8>(0));
     let origin = skb.origin();
-    let Some(key) = fold::key(&skb, origin.netns, reason) else {
-        report(ctx, &skb, &origin, location, reason, None);
+    let Some(key) = fold::key(skb, origin.netns, reason) else {
+        report(ctx, skb, &origin, location, reason, None);
         return;
     };
     if let Some(value) = maps::fold_value(&key) {
@@ -54,13 +67,20 @@ fn on_drop(ctx: &BtfTracePointContext, location: u64, reason: u32) {
         maps::count(Counter::Folded);
         return;
     }
-    report(ctx, &skb, &origin, location, reason, Some(&key));
+    report(ctx, skb, &origin, location, reason, Some(&key));
 }
 
 /// Writes a record and, with a key, opens the fold for its repeats. Room in the ring is taken first, so that a key is only
 /// ever in the table when its record has been written.
 #[inline(always)]
-fn report(ctx: &BtfTracePointContext, skb: &SkBuff, origin: &kernel::Origin, location: u64, reason: u32, key: Option<&FoldKey>) {
+fn report<const TYPED: bool>(
+    ctx: &impl EbpfContext,
+    skb: &SkBuff<TYPED>,
+    origin: &kernel::Origin,
+    location: u64,
+    reason: u32,
+    key: Option<&FoldKey>,
+) {
     let Some(mut entry) = maps::RECORDS.reserve::<DropRecord>(0) else {
         maps::count(Counter::RingFull);
         return;

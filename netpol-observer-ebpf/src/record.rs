@@ -20,7 +20,14 @@ const SKIP_FRAMES: u64 = 2;
 /// # Safety
 /// `record` points to writable memory of a `DropRecord`; `ctx` is the program's context.
 #[inline(always)]
-pub(crate) unsafe fn fill(record: *mut DropRecord, ctx: *mut c_void, skb: &SkBuff, origin: &Origin, location: u64, reason: u32) -> u64 {
+pub(crate) unsafe fn fill<const TYPED: bool>(
+    record: *mut DropRecord,
+    ctx: *mut c_void,
+    skb: &SkBuff<TYPED>,
+    origin: &Origin,
+    location: u64,
+    reason: u32,
+) -> u64 {
     let now = now();
     // SAFETY: see above; each field is written once, reads of kernel memory are checked by the helpers.
     unsafe {
@@ -48,7 +55,7 @@ pub(crate) unsafe fn fill(record: *mut DropRecord, ctx: *mut c_void, skb: &SkBuf
 
 /// The original tuple: what the opener sent, before any translation.
 #[inline(always)]
-unsafe fn conntrack(record: *mut DropRecord, skb: &SkBuff) -> u32 {
+unsafe fn conntrack<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>) -> u32 {
     // SAFETY: `_nfct` is an unsigned long; the entry is read by checked helpers.
     unsafe {
         let nfct = skb.get::<u64>(Field::SkbNfct);
@@ -66,7 +73,7 @@ unsafe fn conntrack(record: *mut DropRecord, skb: &SkBuff) -> u32 {
 }
 
 #[inline(always)]
-unsafe fn socket(record: *mut DropRecord, skb: &SkBuff) -> u32 {
+unsafe fn socket<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>) -> u32 {
     let socket = skb.socket();
     // SAFETY: fields are read by checked helpers.
     unsafe {
@@ -91,7 +98,7 @@ unsafe fn socket(record: *mut DropRecord, skb: &SkBuff) -> u32 {
 }
 
 #[inline(always)]
-unsafe fn packet(record: *mut DropRecord, skb: &SkBuff) {
+unsafe fn packet<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>) {
     let (network, available) = skb.network();
     // SAFETY: fields of sk_buff with their sizes; the helper copies at most HEADER_BYTES into the record.
     unsafe {

@@ -13,11 +13,13 @@ const HEADER_LEN: usize = 24;
 /// Nesting of members, arrays and typedefs beyond this is no kernel's.
 const MAX_DEPTH: usize = 32;
 
+const KIND_PTR: u8 = 2;
 const KIND_ARRAY: u8 = 3;
 const KIND_STRUCT: u8 = 4;
 const KIND_UNION: u8 = 5;
 const KIND_ENUM: u8 = 6;
 const KIND_TYPEDEF: u8 = 8;
+const KIND_FUNC_PROTO: u8 = 13;
 const KIND_ENUM64: u8 = 19;
 
 /// Why BTF could not be used.
@@ -161,12 +163,12 @@ impl Type {
             // INT, VAR, DECL_TAG
             1 | 14 | 17 => 4,
             // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
-            2 | 7..=12 | 16 | 18 => 0,
+            KIND_PTR | 7..=12 | 16 | 18 => 0,
             KIND_ARRAY => 12,
             // members, section variables and 64-bit enumerators
             KIND_STRUCT | KIND_UNION | 15 | KIND_ENUM64 => self.vlen * 12,
             // enumerators and parameters
-            KIND_ENUM | 13 => self.vlen * 8,
+            KIND_ENUM | KIND_FUNC_PROTO => self.vlen * 8,
             _ => return None,
         })
     }
@@ -258,7 +260,7 @@ impl Btf {
     fn size_of(&self, id: u32, depth: usize) -> Option<u32> {
         let (_, image, t) = self.strip(id, false)?;
         match t.kind {
-            2 => Some(8),
+            KIND_PTR => Some(8),
             KIND_ARRAY if depth < MAX_DEPTH => {
                 let element = self.size_of(u32_at(&image.data, t.tail)?, depth + 1)?;
                 element.checked_mul(u32_at(&image.data, t.tail + 8)?)
@@ -340,9 +342,18 @@ impl Btf {
         values
     }
 
-    /// Whether there is a typedef of this name: `btf_trace_X` for each tracepoint X a program can attach to.
-    pub fn has_typedef(&self, name: &str) -> bool {
-        self.named(KIND_TYPEDEF, name).next().is_some()
+    /// How many arguments the tracepoint `name` hands to a program; `None` where BTF does not have it.
+    ///
+    /// Each tracepoint has `typedef void (*btf_trace_NAME)(void *, …)` (`include/trace/bpf_probe.h`), whose first parameter is
+    /// the probe's own.
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
+        let (id, _, _) = self.named(KIND_TYPEDEF, &format!("btf_trace_{name}")).next()?;
+        let (_, _, pointer) = self.strip(id, false)?;
+        if pointer.kind != KIND_PTR {
+            return None;
+        }
+        let (_, _, prototype) = self.strip(pointer.size_or_type, false)?;
+        if prototype.kind != KIND_FUNC_PROTO { None } else { prototype.vlen.checked_sub(1) }
     }
 }
 

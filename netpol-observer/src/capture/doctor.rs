@@ -12,8 +12,8 @@ use zerocopy::FromBytes as _;
 use super::candidates::Candidates;
 use super::kernel::{self, Kernel};
 use super::live::{LiveOptions, open};
-use super::permissions::{Capability, Permissions};
-use super::{CaptureError, Captured, TRACEPOINT, is_built_in};
+use super::permissions::{self, Capability, Permissions, refuser};
+use super::{Attach, CaptureError, Captured, Form, TRACEPOINT, is_built_in};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,12 +59,13 @@ impl Check {
 
 /// Looks at everything capture needs, from the binary to a real packet. Changes nothing; the one packet it has dropped goes
 /// to this machine's own loopback address.
-pub async fn examine() -> Vec<Check> {
-    let mut checks = vec![program(), capabilities(), seccomp()];
-    match Kernel::read() {
+pub async fn examine(options: LiveOptions) -> Vec<Check> {
+    let mut checks = vec![program(), capabilities(), system_call()];
+    checks.extend(memory_lock());
+    match Kernel::read(options.kernel_btf.as_deref()) {
         Ok(kernel) => {
-            checks.push(Check::works("kernel types", format!("BTF of kernel {}", kernel.release)));
-            checks.extend(kernel_checks(&kernel));
+            checks.push(types(&kernel, &options));
+            checks.extend(kernel_checks(&kernel, options.attach));
         }
         Err(error) => checks.push(Check::error("kernel types", &error)),
     }
@@ -72,7 +73,7 @@ pub async fn examine() -> Vec<Check> {
     checks.push(if blocked {
         Check { name: "a real drop", status: Status::Skipped, found: "not tried, since something above fails".to_owned(), advice: None }
     } else {
-        real_drop().await
+        real_drop(options).await
     });
     checks
 }
@@ -99,21 +100,59 @@ fn capabilities() -> Check {
     Check::works(NAME, "CAP_BPF, CAP_PERFMON and CAP_SYSLOG are effective")
 }
 
-fn seccomp() -> Check {
-    const NAME: &str = "seccomp";
-    match Permissions::read().seccomp {
-        0 => Check::works(NAME, "no filter"),
-        mode => Check::works(NAME, format!("mode {mode}; whether it lets bpf() through shows below")),
+fn system_call() -> Check {
+    const NAME: &str = "bpf()";
+    let confined = match Permissions::read().seccomp {
+        0 => "no seccomp filter",
+        _ => "a seccomp filter, which lets it through",
+    };
+    match refuser() {
+        None => Check::works(NAME, format!("the system call reaches the kernel ({confined})")),
+        Some(refuser) => Check::error(NAME, &CaptureError::Refused(refuser)),
     }
 }
 
-fn kernel_checks(kernel: &Kernel) -> Vec<Check> {
-    let mut checks = Vec::new();
-    checks.push(if kernel.has_tracepoint(TRACEPOINT) {
-        Check::works("tracepoint", "kfree_skb with typed arguments (tp_btf)")
+/// Of interest only where maps count against the limit.
+fn memory_lock() -> Option<Check> {
+    const NAME: &str = "memory lock";
+    let release = kernel::release();
+    let limit = permissions::memory_lock(&release)?;
+    Some(if Permissions::read().has(Capability::SysResource) {
+        Check::works(NAME, format!("maps count against the limit of {} KiB, which CAP_SYS_RESOURCE raises", limit / 1024))
     } else {
-        Check::error("tracepoint", &CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT })
-    });
+        let error = CaptureError::MemoryLock { release, limit };
+        Check::not(NAME, Status::Limited, error.to_string(), error.hint())
+    })
+}
+
+fn types(kernel: &Kernel, options: &LiveOptions) -> Check {
+    const NAME: &str = "kernel types";
+    let modules = kernel.modules();
+    let of_modules = if modules.is_empty() { String::new() } else { format!(", and of its modules {}", modules.join(", ")) };
+    match &options.kernel_btf {
+        Some(path) => Check::works(NAME, format!("BTF in {} for kernel {}", path.display(), kernel.release)),
+        None => Check::works(NAME, format!("BTF of kernel {}{of_modules}", kernel.release)),
+    }
+}
+
+fn tracepoint(kernel: &Kernel, attach: Attach) -> Check {
+    const NAME: &str = "tracepoint";
+    let Some(arguments) = kernel.tracepoint_arguments(TRACEPOINT) else {
+        return Check::error(NAME, &CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
+    };
+    let form = match (attach, kernel.has_typed_tracepoint(TRACEPOINT)) {
+        (Attach::Raw, _) | (Attach::Auto, false) => Form::Raw,
+        (Attach::Auto | Attach::Typed, true) => Form::Typed,
+        (Attach::Typed, false) => {
+            let error = CaptureError::NoTypedTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT };
+            return Check::error(NAME, &error);
+        }
+    };
+    Check::works(NAME, format!("{TRACEPOINT} with {arguments} arguments, by {}", form.name()))
+}
+
+fn kernel_checks(kernel: &Kernel, attach: Attach) -> Vec<Check> {
+    let mut checks = vec![tracepoint(kernel, attach)];
     checks.push(match kernel.offsets() {
         Err(error) => Check::error("kernel fields", &error),
         Ok(offsets) if offsets.absent.is_empty() => Check::works("kernel fields", format!("all {} found", Field::COUNT)),
@@ -125,8 +164,11 @@ fn kernel_checks(kernel: &Kernel) -> Vec<Check> {
     });
     let reasons = kernel.reasons();
     let symbols = Kernel::symbols();
-    checks.push(if reasons.is_empty() {
-        Check::error("drop reasons", &CaptureError::NoReasons { release: kernel.release.clone() })
+    checks.push(if reasons.is_empty() && symbols.is_empty() {
+        Check::error("drop reasons", &CaptureError::NoPlaces { release: kernel.release.clone() })
+    } else if reasons.is_empty() {
+        let advice = "drops are told from other frees by the function that freed the packet; what shares a function cannot be told apart";
+        Check::not("drop reasons", Status::Limited, "none: this kernel is from before 5.17", advice)
     } else {
         Check::works("drop reasons", format!("{} named by the kernel", reasons.len()))
     });
@@ -155,9 +197,9 @@ fn kernel_checks(kernel: &Kernel) -> Vec<Check> {
 }
 
 /// Calls a port on loopback that nobody listens on, and waits for the record of it.
-async fn real_drop() -> Check {
+async fn real_drop(options: LiveOptions) -> Check {
     const NAME: &str = "a real drop";
-    let mut live = match open(LiveOptions::default()) {
+    let mut live = match open(options) {
         Ok(live) => live,
         Err(error) => return Check::error(NAME, &error),
     };
@@ -181,7 +223,10 @@ async fn real_drop() -> Check {
     .await;
     live.stop();
     match seen {
-        Ok(true) => Check::works(NAME, format!("a datagram to the closed port 127.0.0.1:{port} was dropped and its record has arrived")),
+        Ok(true) => Check::works(
+            NAME,
+            format!("a datagram to the closed port 127.0.0.1:{port} was dropped and its record has arrived, by {}", live.form().name()),
+        ),
         _ => Check::not(
             NAME,
             Status::Fails,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::btf::BtfError;
-use super::permissions::Capability;
+use super::permissions::{Capability, Refuser};
 
 /// Why capture cannot start.
 #[derive(Debug, Error)]
@@ -23,22 +23,39 @@ pub enum CaptureError {
         error: io::Error,
     },
     /// It is there and not understood.
-    #[error("the kernel's type information cannot be used: {0}")]
-    Btf(#[source] BtfError),
+    #[error("the kernel's type information in {} cannot be used: {error}", path.display())]
+    Btf {
+        /// Where it was read.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: BtfError,
+    },
     /// A required field.
     #[error("a kernel field the program needs cannot be found: {0}")]
     Field(#[source] BtfError),
-    /// No typed `kfree_skb` tracepoint.
-    #[error("kernel {release} offers no BTF for the tracepoint {tracepoint}")]
+    /// No `kfree_skb` tracepoint.
+    #[error("kernel {release} has no tracepoint {tracepoint}, as far as its type information tells")]
     NoTracepoint {
         /// `uname -r`
         release: String,
         /// Its name.
         tracepoint: &'static str,
     },
-    /// The kernel knows no drop reasons.
-    #[error("kernel {release} gives no drop reasons (they came with 5.17), and judging drops by their location alone is not built yet")]
-    NoReasons {
+    /// It is there, but only without types.
+    #[error("kernel {release} does not offer the tracepoint {tracepoint} with typed arguments (tp_btf)")]
+    NoTypedTracepoint {
+        /// `uname -r`
+        release: String,
+        /// Its name.
+        tracepoint: &'static str,
+    },
+    /// Neither reasons nor symbols: nothing tells a drop from any other free.
+    #[error(
+        "kernel {release} gives no drop reasons (they came with 5.17), and the addresses of its functions, by which drops are told \
+         instead, are hidden from this process"
+    )]
+    NoPlaces {
         /// `uname -r`
         release: String,
     },
@@ -50,9 +67,20 @@ pub enum CaptureError {
         /// Capabilities that this process lacks.
         missing: Vec<Capability>,
     },
-    /// EPERM although the capabilities are there.
-    #[error("the bpf() system call is refused although the capabilities are there")]
-    Refused,
+    /// Refused although the capabilities are there.
+    #[error("the bpf() system call is refused although the capabilities are there: {}", refused(*.0))]
+    Refused(Refuser),
+    /// Before 5.11: maps count against the memory lock limit.
+    #[error(
+        "the program's maps do not fit the memory lock limit of {} KiB: on kernel {release} they count against it, and this process \
+         lacks CAP_SYS_RESOURCE, with which it would raise the limit", limit / 1024
+    )]
+    MemoryLock {
+        /// `uname -r`
+        release: String,
+        /// RLIMIT_MEMLOCK in bytes.
+        limit: u64,
+    },
     /// The kernel rejected the program.
     #[error("the kernel does not accept the program: {0}")]
     Load(String),
@@ -73,6 +101,15 @@ fn list(capabilities: &[Capability]) -> String {
     capabilities.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", ")
 }
 
+fn refused(by: Refuser) -> &'static str {
+    match by {
+        Refuser::Seccomp => "a seccomp filter does not let it through",
+        Refuser::Lockdown => "kernel lockdown (confidentiality) forbids reading kernel memory",
+        Refuser::SecurityModule => "a Linux security module forbids it",
+        Refuser::Kernel => "this kernel was built without it (CONFIG_BPF_SYSCALL)",
+    }
+}
+
 impl CaptureError {
     /// What the user can do next.
     pub fn hint(&self) -> &'static str {
@@ -80,20 +117,31 @@ impl CaptureError {
             CaptureError::NoProgram => {
                 "build with `cargo xtask build`, which brings the eBPF toolchain; `--replay FILE` works without the program"
             }
-            CaptureError::NoBtf { .. } => "the kernel must be built with CONFIG_DEBUG_INFO_BTF and /sys must be mounted",
-            CaptureError::Btf(_) | CaptureError::Field(_) | CaptureError::ForeignObject(_) => {
+            CaptureError::NoBtf { .. } => {
+                "the kernel must be built with CONFIG_DEBUG_INFO_BTF and /sys must be mounted; or give the BTF of this very kernel with \
+                 --kernel-btf FILE"
+            }
+            CaptureError::Btf { .. } => {
+                "a file given with --kernel-btf must be the BTF of this very kernel in the form of /sys/kernel/btf/vmlinux; when it is the \
+                 kernel's own, please report the kernel release and this message"
+            }
+            CaptureError::Field(_) | CaptureError::ForeignObject(_) => {
                 "please report the kernel release and this message; `observer doctor` shows the rest"
             }
-            CaptureError::NoTracepoint { .. } | CaptureError::NoReasons { .. } => {
-                "docs/limitations.md lists the kernels that are supported"
-            }
+            CaptureError::NoTracepoint { .. } => "docs/kernels.md lists the kernels that were tried",
+            CaptureError::NoTypedTracepoint { .. } => "--attach auto uses a raw tracepoint instead",
+            CaptureError::NoPlaces { .. } => "give CAP_SYSLOG, and set sysctl kernel.kptr_restrict to 0 or 1",
             CaptureError::NotPermitted { .. } => {
                 "run as root, or give the process CAP_BPF and CAP_PERFMON (kernel 5.8 on), and CAP_SYSLOG for symbol names"
             }
-            CaptureError::Refused => {
-                "a seccomp profile or kernel lockdown refuses bpf(): in a container use a runtime whose default profile permits it with \
-                 CAP_BPF, or a Localhost profile; `observer doctor` shows which"
+            CaptureError::Refused(Refuser::Seccomp) => {
+                "in a container use a runtime whose default seccomp profile permits bpf() with CAP_BPF (containerd 1.6, Docker 20.10.10, \
+                 CRI-O 1.21 or newer), or a Localhost profile that does"
             }
+            CaptureError::Refused(Refuser::Lockdown) => "boot without lockdown=confidentiality; lockdown=integrity is no obstacle",
+            CaptureError::Refused(Refuser::SecurityModule) => "the kernel log or the audit log says which module and why",
+            CaptureError::Refused(Refuser::Kernel) => "docs/kernels.md lists the kernels that were tried",
+            CaptureError::MemoryLock { .. } => "give CAP_SYS_RESOURCE, or raise the limit (`ulimit -l unlimited`) before the start",
             CaptureError::Load(_) | CaptureError::Io { .. } => "`observer doctor` shows what this kernel and process can do",
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use netpol_observer_common::{ABSENT, Field};
 
+use super::TRACEPOINT;
 use super::btf::{Btf, BtfError};
 use super::candidates::REASON_PREFIX;
 use super::error::CaptureError;
@@ -37,27 +38,53 @@ pub struct Kernel {
     pub release: String,
     btf: Btf,
     modules: Vec<(String, Btf)>,
+    /// The BTF came from a file, because the kernel shows none of its own.
+    foreign: bool,
 }
 
 impl Kernel {
-    /// Reads the kernel's BTF and that of its modules.
+    /// Reads the kernel's BTF and that of its modules; or the BTF of this very kernel from `file`, in the form of
+    /// /sys/kernel/btf/vmlinux, for kernels that were built without it.
     ///
     /// # Errors
-    /// When the kernel shows no BTF or it cannot be understood.
-    pub fn read() -> Result<Self, CaptureError> {
-        let vmlinux = Path::new(BTF_DIR).join("vmlinux");
-        let data = fs::read(&vmlinux).map_err(|error| CaptureError::NoBtf { path: vmlinux.clone(), error })?;
-        let btf = Btf::parse(data).map_err(CaptureError::Btf)?;
-        Ok(Kernel { release: release(), modules: modules(&btf), btf })
+    /// When the kernel shows no BTF, the file cannot be read, or it cannot be understood.
+    pub fn read(file: Option<&Path>) -> Result<Self, CaptureError> {
+        let path = file.map_or_else(|| Path::new(BTF_DIR).join("vmlinux"), Path::to_path_buf);
+        let data = match fs::read(&path) {
+            Ok(data) => data,
+            Err(error) => return Err(CaptureError::NoBtf { path, error }),
+        };
+        let btf = Btf::parse(data).map_err(|error| CaptureError::Btf { path, error })?;
+        // A module's BTF continues the numbering of its own kernel's; that of another build would be misread.
+        let modules = if file.is_none() { modules(&btf) } else { Vec::new() };
+        Ok(Kernel { release: release(), modules, btf, foreign: file.is_some() })
     }
 
-    /// Whether programs can attach to this tracepoint with typed arguments.
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.btf.has_typedef(&format!("btf_trace_{name}"))
+    /// The modules whose BTF is used.
+    pub fn modules(&self) -> Vec<&str> {
+        self.modules.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Values and names (with prefix) of the drop reasons: the core's and those of subsystems.
+    /// How many arguments this tracepoint gives to a program; `None` where BTF does not have it.
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
+        self.btf.tracepoint_arguments(name)
+    }
+
+    /// Whether the kernel itself knows the types of this tracepoint's arguments, so that `tp_btf` programs can use it.
+    pub fn has_typed_tracepoint(&self, name: &str) -> bool {
+        !self.foreign && self.tracepoint_arguments(name).is_some()
+    }
+
+    /// Whether drops come with a reason: the third argument of `kfree_skb`, from 5.17 on.
+    pub fn gives_reasons(&self) -> bool {
+        self.tracepoint_arguments(TRACEPOINT).is_some_and(|arguments| arguments >= 3)
+    }
+
+    /// Values and names (with prefix) of the drop reasons: the core's and those of subsystems. Empty where drops come without.
     pub fn reasons(&self) -> BTreeMap<u32, String> {
+        if !self.gives_reasons() {
+            return BTreeMap::new();
+        }
         let mut reasons = self.btf.enumerators("skb_drop_reason");
         // Bookkeeping values are no reasons.
         reasons.retain(|_, name| !matches!(name.strip_prefix(REASON_PREFIX), Some("MAX" | "SUBSYS_MASK")));
@@ -220,7 +247,7 @@ mod tests {
     /// The whole field list against the kernel this test runs on; it prints why when there is none to ask.
     #[test]
     fn this_kernel_has_the_fields() {
-        let kernel = match Kernel::read() {
+        let kernel = match Kernel::read(None) {
             Ok(kernel) => kernel,
             Err(error) => {
                 xtask::testing::skipped("this_kernel_has_the_fields", &error.to_string());
@@ -233,8 +260,14 @@ mod tests {
         }
         // On x86-64 and arm64 a list_head comes first, so that no required field of sk_buff lies at offset 0.
         assert!(Field::ALL.iter().filter(|f| f.spec().structure == "sk_buff").all(|&f| offsets.table[f as usize] != 0));
-        if kernel.has_tracepoint("kfree_skb") {
-            assert!(!kernel.reasons().is_empty());
-        }
+        assert_eq!(kernel.gives_reasons(), !kernel.reasons().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_no_btf_is_named() {
+        let error = Kernel::read(Some(Path::new("Cargo.toml"))).unwrap_err();
+        assert!(error.to_string().contains("Cargo.toml"), "{error}");
+        let error = Kernel::read(Some(Path::new("no/such/file"))).unwrap_err();
+        assert!(error.to_string().contains("no/such/file"), "{error}");
     }
 }

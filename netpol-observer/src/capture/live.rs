@@ -1,6 +1,7 @@
 //! Live capture: the ring reader, the turning of the fold tables and the kernel's counters, as one stream of [`Captured`].
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,22 +16,27 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::candidates::Candidates;
 use super::error::CaptureError;
 use super::kernel::{Kernel, LiveNames};
-use super::program::Program;
+use super::program::{Attach, Form, Program};
+use super::symbols::Symbols;
 use super::{Captured, KernelLedger};
 use crate::flow::KernelNames;
 
 /// How capture is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LiveOptions {
     /// Bytes of the ring between kernel and user space: a power of two, at least a page.
     pub ring_bytes: u32,
     /// How often repeats are fetched from the kernel. A key whose drops go on is also reported afresh this often.
     pub fold_interval: Duration,
+    /// Which form of the program to load.
+    pub attach: Attach,
+    /// BTF of this very kernel, in the form of /sys/kernel/btf/vmlinux, for kernels that show none.
+    pub kernel_btf: Option<PathBuf>,
 }
 
 impl Default for LiveOptions {
     fn default() -> Self {
-        LiveOptions { ring_bytes: 8 * 1024 * 1024, fold_interval: Duration::from_secs(1) }
+        LiveOptions { ring_bytes: 8 * 1024 * 1024, fold_interval: Duration::from_secs(1), attach: Attach::Auto, kernel_btf: None }
     }
 }
 
@@ -48,6 +54,7 @@ pub struct Live {
     names: Arc<LiveNames>,
     stop: Option<oneshot::Sender<()>>,
     release: String,
+    form: Form,
 }
 
 /// Loads and attaches the program and starts reading. Must be called within a tokio runtime.
@@ -55,17 +62,18 @@ pub struct Live {
 /// # Errors
 /// When the kernel, the process's permissions or the binary do not allow it; the error says which.
 pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
-    let kernel = Kernel::read()?;
+    let kernel = Kernel::read(options.kernel_btf.as_deref())?;
     let offsets = kernel.offsets()?;
     for (field, error) in &offsets.absent {
         tracing::info!("not recorded on this kernel: {field:?} ({error})");
     }
     let reasons = kernel.reasons();
-    if reasons.is_empty() {
-        return Err(CaptureError::NoReasons { release: kernel.release });
-    }
     let names = Arc::new(kernel.names());
-    let mut program = Program::load(&kernel, &offsets, options.ring_bytes)?;
+    if reasons.is_empty() && names.with_symbols(Symbols::is_empty) {
+        return Err(CaptureError::NoPlaces { release: kernel.release });
+    }
+    let mut program = Program::load(&kernel, &offsets, options.ring_bytes, options.attach)?;
+    let form = program.form();
     let candidates = names.with_symbols(|symbols| Candidates::new(&reasons, symbols));
     program.set_candidates(&candidates)?;
     let ring = program.take_ring()?;
@@ -89,7 +97,7 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
         modules: modules(),
     };
     tokio::spawn(reader.run(options.fold_interval, batches_in, stopped));
-    Ok(Live { batches, current: Vec::new().into_iter(), names, stop: Some(stop), release: kernel.release })
+    Ok(Live { batches, current: Vec::new().into_iter(), names, stop: Some(stop), release: kernel.release, form })
 }
 
 impl Live {
@@ -135,6 +143,11 @@ impl Live {
     /// `uname -r`
     pub fn release(&self) -> &str {
         &self.release
+    }
+
+    /// Which form of the program is attached.
+    pub fn form(&self) -> Form {
+        self.form
     }
 }
 

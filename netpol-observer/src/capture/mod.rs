@@ -12,7 +12,7 @@ mod recording;
 pub mod symbols;
 
 pub use error::CaptureError;
-pub use program::{TRACEPOINT, is_built_in};
+pub use program::{Attach, Form, TRACEPOINT, is_built_in};
 pub use recording::{ByteOrder, ReadError, RecordingEnd, RecordingHeader, RecordingReader, RecordingWriter, WriteError};
 
 use bytes::Bytes;

@@ -1,6 +1,9 @@
 //! What this process may do: capabilities, seccomp, lockdown, as /proc tells.
 
 use std::fs;
+use std::io;
+
+use super::CaptureError;
 
 /// A capability that matters to capture (`include/uapi/linux/capability.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,88 @@ impl Permissions {
     }
 }
 
+/// Who keeps the bpf() system call from doing its work although the capabilities are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuser {
+    /// A seccomp filter: the call does not reach the kernel.
+    Seccomp,
+    /// Kernel lockdown in the mode `confidentiality`, which forbids reading kernel memory.
+    Lockdown,
+    /// Something else, as a rule a Linux security module.
+    SecurityModule,
+    /// The kernel was built without the call.
+    Kernel,
+}
+
+/// Whether anything stands between this process and bpf(); found by a call with a command that does not exist, which the
+/// kernel answers with EINVAL (`__sys_bpf` in kernel/bpf/syscall.c).
+pub fn refuser() -> Option<Refuser> {
+    let attributes = [0u64; 16];
+    // SAFETY: the attributes outlive the call, and the command, which is none, makes the kernel do nothing with them.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, i32::MAX, attributes.as_ptr(), size_of_val(&attributes)) };
+    let error = if result < 0 { io::Error::last_os_error().raw_os_error() } else { None };
+    who_refused(error, Permissions::read())
+}
+
+fn who_refused(error: Option<i32>, permissions: Permissions) -> Option<Refuser> {
+    match error? {
+        libc::EINVAL => None,
+        // Before 5.16 a process without CAP_BPF gets this from the kernel itself.
+        libc::EPERM if !permissions.has(Capability::Bpf) => None,
+        _ if permissions.seccomp == SECCOMP_MODE_FILTER => Some(Refuser::Seccomp),
+        libc::ENOSYS => Some(Refuser::Kernel),
+        _ => Some(Refuser::SecurityModule),
+    }
+}
+
+/// What an error of bpf() means when it is not about the program itself. `release` is `uname -r`, `what` the step.
+pub(super) fn refusal(what: &'static str, release: &str, error: i32) -> Option<CaptureError> {
+    let permissions = Permissions::read();
+    let missing = permissions.missing_for_capture();
+    let refuser = refuser();
+    // EACCES is what the verifier answers too.
+    if error == libc::EPERM && !missing.is_empty() {
+        return Some(CaptureError::NotPermitted { what, missing });
+    }
+    if let Some(refuser) = refuser {
+        return Some(CaptureError::Refused(refuser));
+    }
+    if error != libc::EPERM {
+        return None;
+    }
+    if let Some(limit) = memory_lock(release).filter(|_| !permissions.has(Capability::SysResource)) {
+        return Some(CaptureError::MemoryLock { release: release.to_owned(), limit });
+    }
+    Some(CaptureError::Refused(if lockdown_hides_memory() { Refuser::Lockdown } else { Refuser::SecurityModule }))
+}
+
+/// The memory lock limit in bytes where maps count against it: before 5.11, unless it is unlimited.
+pub fn memory_lock(release: &str) -> Option<u64> {
+    if !charges_memlock(release) {
+        return None;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to an rlimit that outlives the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Before 5.11 maps are charged to RLIMIT_MEMLOCK, since then to the memory cgroup.
+pub fn charges_memlock(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 11),
+        _ => false,
+    }
+}
+
+fn lockdown_hides_memory() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|modes| modes.contains("[confidentiality]"))
+}
+
+/// `Seccomp:` in /proc/self/status when a filter is installed.
+const SECCOMP_MODE_FILTER: u8 = 2;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +181,29 @@ mod tests {
         assert!(!permissions.has(Capability::SysResource));
         let none = Permissions { effective: 0, seccomp: 0 };
         assert_eq!(none.missing_for_capture(), [Capability::Bpf, Capability::Perfmon]);
+    }
+
+    #[test]
+    fn a_refused_system_call_is_told_from_a_missing_capability() {
+        let all = Permissions { effective: u64::MAX, seccomp: 0 };
+        let confined = Permissions { seccomp: 2, ..all };
+        let none = Permissions { effective: 0, seccomp: 2 };
+        assert_eq!(who_refused(Some(libc::EINVAL), confined), None, "the kernel's own answer");
+        assert_eq!(who_refused(Some(libc::EPERM), confined), Some(Refuser::Seccomp));
+        assert_eq!(who_refused(Some(libc::ENOSYS), none), Some(Refuser::Seccomp));
+        assert_eq!(who_refused(Some(libc::EPERM), none), None, "may be the kernel's answer to one without the capability");
+        assert_eq!(who_refused(Some(libc::EPERM), all), Some(Refuser::SecurityModule));
+        assert_eq!(who_refused(Some(libc::ENOSYS), all), Some(Refuser::Kernel));
+        assert_eq!(who_refused(None, confined), None);
+    }
+
+    #[test]
+    fn maps_count_against_the_memory_lock_limit_before_5_11() {
+        assert!(charges_memlock("5.10.0-33-cloud-amd64"));
+        assert!(charges_memlock("4.18.0-553.el8_10.x86_64"));
+        assert!(!charges_memlock("5.11.0"));
+        assert!(!charges_memlock("6.1.0-28-amd64"));
+        assert!(!charges_memlock("7.0-rc1"));
+        assert!(!charges_memlock("unknown"));
     }
 }

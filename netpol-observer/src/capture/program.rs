@@ -5,20 +5,60 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, ProgramError};
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use netpol_observer_common::{Counters, FoldKey, FoldValue, LOCATION_RANGES};
 
 use super::candidates::Candidates;
 use super::error::CaptureError;
 use super::kernel::{Kernel, Offsets};
-use super::permissions::Permissions;
+use super::permissions;
 
 /// The compiled program, or nothing where it was not built (see build.rs).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
 
-/// The tracepoint, which is also the program's name in the object.
+/// The tracepoint.
 pub const TRACEPOINT: &str = "kfree_skb";
+
+/// Which form of the program to load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// The typed form, or the raw one where the kernel does not take that.
+    #[default]
+    Auto,
+    /// [`Form::Typed`] or nothing.
+    Typed,
+    /// [`Form::Raw`] or nothing.
+    Raw,
+}
+
+/// The forms the program comes in. They do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `BPF_PROG_TYPE_TRACING` with `BPF_TRACE_RAW_TP` ("tp_btf"): the verifier knows the arguments' types, and fields of the
+    /// packet are plain loads.
+    Typed,
+    /// `BPF_PROG_TYPE_RAW_TRACEPOINT`: fields are read by a helper that checks each address. Needs no BTF in the kernel.
+    Raw,
+}
+
+impl Form {
+    /// Name of the program in the object.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Form::Typed => "kfree_skb",
+            Form::Raw => "kfree_skb_raw",
+        }
+    }
+
+    /// As documentation calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Form::Typed => "tp_btf",
+            Form::Raw => "raw tracepoint",
+        }
+    }
+}
 
 type FoldMap = HashMap<MapData, [u8; size_of::<FoldKey>()], [u64; 2]>;
 
@@ -37,24 +77,23 @@ pub(super) struct Program {
     subsystem_reasons: HashMap<MapData, u32, u32>,
     locations: Array<MapData, [u64; 2]>,
     epoch_now: u32,
+    form: Form,
+    release: String,
 }
 
 impl Program {
     /// Loads the program with the kernel's offsets; `ring_bytes` is a power of two of at least a page.
-    pub(super) fn load(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32) -> Result<Self, CaptureError> {
+    pub(super) fn load(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32, attach: Attach) -> Result<Self, CaptureError> {
         if !is_built_in() {
             return Err(CaptureError::NoProgram);
         }
-        if !kernel.has_tracepoint(TRACEPOINT) {
-            return Err(CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
-        }
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets.table, true)
+            .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
             .map_max_entries("RECORDS", ring_bytes)
             .load(OBJECT)
-            .map_err(|error| load_error("create the program's maps", &error))?;
-        let btf = Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))?;
-        tracepoint(&mut ebpf)?.load(TRACEPOINT, &btf).map_err(|error| load_error("load the program", &error))?;
+            .map_err(|error| load_error("create the program's maps", &kernel.release, &error))?;
+        let form = load_form(&mut ebpf, kernel, attach)?;
         Ok(Program {
             fold: [take(&mut ebpf, "FOLD_EVEN")?, take(&mut ebpf, "FOLD_ODD")?],
             epoch: take(&mut ebpf, "EPOCH")?,
@@ -63,8 +102,15 @@ impl Program {
             subsystem_reasons: take(&mut ebpf, "SUBSYSTEM_REASON_ACTIONS")?,
             locations: take(&mut ebpf, "LOCATIONS")?,
             epoch_now: 0,
+            form,
+            release: kernel.release.clone(),
             ebpf,
         })
+    }
+
+    /// Which form of it was loaded.
+    pub(super) fn form(&self) -> Form {
+        self.form
     }
 
     /// The ring of records.
@@ -79,15 +125,20 @@ impl Program {
 
     /// Starts it.
     pub(super) fn attach(&mut self) -> Result<(), CaptureError> {
-        tracepoint(&mut self.ebpf)?.attach().map_err(|error| load_error("attach to the tracepoint", &error))?;
-        Ok(())
+        let attached = match self.form {
+            Form::Typed => typed(&mut self.ebpf)?.attach().map(drop),
+            Form::Raw => raw(&mut self.ebpf)?.attach(TRACEPOINT).map(drop),
+        };
+        attached.map_err(|error| load_error("attach to the tracepoint", &self.release, &error))
     }
 
     /// Stops it, and returns when no run of it is under way any more.
     pub(super) fn detach(&mut self) {
-        if let Ok(program) = tracepoint(&mut self.ebpf)
-            && let Err(error) = program.unload()
-        {
+        let unloaded = match self.form {
+            Form::Typed => typed(&mut self.ebpf).map(BtfTracePoint::unload),
+            Form::Raw => raw(&mut self.ebpf).map(RawTracePoint::unload),
+        };
+        if let Ok(Err(error)) = unloaded {
             tracing::warn!("unloading the program: {error}");
         }
         wait_for_programs();
@@ -127,7 +178,7 @@ impl Program {
     /// `recursion_misses` of the program: runs that the kernel skipped because it was already running on that CPU.
     pub(super) fn misses(&self) -> u64 {
         let read = || {
-            let program = self.ebpf.program(TRACEPOINT)?;
+            let program = self.ebpf.program(self.form.program())?;
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
@@ -165,9 +216,43 @@ impl Program {
     }
 }
 
-fn tracepoint(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, CaptureError> {
-    let program = ebpf.program_mut(TRACEPOINT).ok_or(CaptureError::ForeignObject("program kfree_skb"))?;
-    program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("tracepoint program kfree_skb"))
+/// Loads the form that was asked for, or the better one of those that this kernel takes.
+fn load_form(ebpf: &mut Ebpf, kernel: &Kernel, attach: Attach) -> Result<Form, CaptureError> {
+    if kernel.tracepoint_arguments(TRACEPOINT).is_none() {
+        return Err(CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
+    }
+    let failed = |error: &(dyn std::error::Error + 'static)| load_error("load the program", &kernel.release, error);
+    let mut typed_form = || -> Result<Form, CaptureError> {
+        if !kernel.has_typed_tracepoint(TRACEPOINT) {
+            return Err(CaptureError::NoTypedTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
+        }
+        let btf = Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))?;
+        typed(ebpf)?.load(TRACEPOINT, &btf).map_err(|error| failed(&error))?;
+        Ok(Form::Typed)
+    };
+    match attach {
+        Attach::Typed => return typed_form(),
+        Attach::Raw => {}
+        Attach::Auto => match typed_form() {
+            Ok(form) => return Ok(form),
+            Err(CaptureError::NoTypedTracepoint { .. }) => {}
+            // The verifier may object to the one and take the other; a missing permission is missing for both.
+            Err(CaptureError::Load(error)) => tracing::warn!("falling back to a raw tracepoint: {error}"),
+            Err(error) => return Err(error),
+        },
+    }
+    raw(ebpf)?.load().map_err(|error| failed(&error))?;
+    Ok(Form::Raw)
+}
+
+fn typed(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, CaptureError> {
+    let program = ebpf.program_mut(Form::Typed.program()).ok_or(CaptureError::ForeignObject("program kfree_skb"))?;
+    program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("tp_btf program kfree_skb"))
+}
+
+fn raw(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, CaptureError> {
+    let program = ebpf.program_mut(Form::Raw.program()).ok_or(CaptureError::ForeignObject("program kfree_skb_raw"))?;
+    program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("raw tracepoint program kfree_skb_raw"))
 }
 
 fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
@@ -185,15 +270,15 @@ fn wait_for_programs() {
 }
 
 /// Tells a missing permission from a refusal and from a rejected program.
-fn load_error(what: &'static str, error: &(dyn std::error::Error + 'static)) -> CaptureError {
+fn load_error(what: &'static str, release: &str, error: &(dyn std::error::Error + 'static)) -> CaptureError {
     let mut source = Some(error);
     let mut text = String::new();
     while let Some(error) = source {
         if let Some(io) = error.downcast_ref::<io::Error>()
-            && io.raw_os_error() == Some(libc::EPERM)
+            && let Some(code @ (libc::EPERM | libc::EACCES | libc::ENOSYS)) = io.raw_os_error()
+            && let Some(refusal) = permissions::refusal(what, release, code)
         {
-            let missing = Permissions::read().missing_for_capture();
-            return if missing.is_empty() { CaptureError::Refused } else { CaptureError::NotPermitted { what, missing } };
+            return refusal;
         }
         if !text.is_empty() {
             text.push_str(": ");

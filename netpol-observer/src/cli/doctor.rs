@@ -6,6 +6,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+use super::live::LiveArgs;
 use super::{Colour, CommandError, OutputForm};
 use crate::capture::doctor::{Check, Status, examine};
 use crate::serve::render::clean_lines;
@@ -19,6 +20,9 @@ pub(super) struct DoctorArgs {
     /// For people (text) or for programs (json: one object with a list of checks).
     #[arg(short, long, value_enum, default_value_t = OutputForm::Text, value_name = "FORMAT")]
     output: OutputForm,
+
+    #[command(flatten)]
+    live: LiveArgs,
 }
 
 pub(super) fn run(arguments: &DoctorArgs, colour: Colour) -> Result<(), CommandError> {
@@ -27,7 +31,7 @@ pub(super) fn run(arguments: &DoctorArgs, colour: Colour) -> Result<(), CommandE
         .enable_all()
         .build()
         .map_err(|error| CommandError::failure(format!("cannot start: {error}")))?;
-    let checks = runtime.block_on(examine());
+    let checks = runtime.block_on(examine(arguments.live.options()));
     let text = match arguments.output {
         OutputForm::Text => checks.iter().map(text).collect(),
         OutputForm::Json => {

@@ -7,6 +7,7 @@ mod error;
 mod explain;
 mod filter;
 mod follow;
+mod live;
 mod output;
 mod record;
 mod source;

@@ -38,8 +38,8 @@ pub(super) struct Replay {
 
 impl Source {
     /// Attaches to the running kernel. Needs the runtime entered.
-    pub(super) fn live() -> Result<Self, CommandError> {
-        let live = attach(LiveOptions::default()).map_err(|error| CommandError::failure(&error).hint(error.hint()))?;
+    pub(super) fn live(options: LiveOptions) -> Result<Self, CommandError> {
+        let live = attach(options).map_err(|error| CommandError::failure(&error).hint(error.hint()))?;
         let names = live.names();
         let mut header =
             RecordingHeader::new(live.release().to_owned(), std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::filter::FilterArgs;
 use super::follow::Follow;
+use super::live::LiveArgs;
 use super::output::{Form, Output};
 use super::record::Recorder;
 use super::source::{Source, end_of};
@@ -50,6 +51,9 @@ pub(super) struct TailArgs {
     /// Stop after this long, such as 30s or 5m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Source")]
     duration: Option<SignedDuration>,
+
+    #[command(flatten)]
+    live: LiveArgs,
 
     /// Name of the node to print; by default that of the recording, or this machine's host name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true, help_heading = "Source")]
@@ -127,7 +131,7 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
     let _entered = runtime.enter();
     let source = match &arguments.replay {
         Some(path) => Source::replay(path)?,
-        None => Source::live()?,
+        None => Source::live(arguments.live.options())?,
     };
     let mut header = source.header().clone();
     if arguments.node_name.is_some() {
@@ -192,6 +196,10 @@ impl TailArgs {
         {
             return Err(CommandError::usage(format!("--record would overwrite the recording {} while it is replayed", replay.display()))
                 .hint("give --record another file"));
+        }
+        if self.replay.is_some() && self.live.is_given() {
+            return Err(CommandError::usage("--attach and --kernel-btf are about the running kernel, and --replay reads a recording")
+                .hint("leave them out"));
         }
         if self.manifests.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
             return Err(CommandError::usage("--manifests - is given more than once, and standard input can be read only once"));

@@ -3,9 +3,11 @@
 //! They need root, nftables and a build with the eBPF program; without, each prints that it was skipped and why. The packets
 //! of a record are read here byte by byte, independently of the decoder.
 
+mod confined;
 mod conntrack;
 mod doctor;
 mod flood;
+mod forms;
 mod nftables;
 mod packets;
 mod support;

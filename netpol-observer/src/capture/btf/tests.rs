@@ -133,6 +133,29 @@ fn a_module_continues_the_kernels_numbering() {
     assert_eq!(kernel.place("nf_conn", "field"), Err(BtfError::NoStructure("nf_conn".into())));
 }
 
+/// typedef → pointer → prototype whose first parameter is the probe's own.
+fn traced(parameters: u32) -> Btf {
+    let mut blob = Blob::new();
+    blob.int("u64", 8);
+    blob.words(&[0, u32::from(KIND_FUNC_PROTO) << 24 | parameters, 0]);
+    for _ in 0..parameters {
+        blob.words(&[0, 1]);
+    }
+    blob.simple(KIND_PTR, "", 2);
+    blob.simple(KIND_TYPEDEF, "btf_trace_kfree_skb", 3);
+    blob.simple(KIND_TYPEDEF, "btf_trace_odd", 1);
+    Btf::parse(blob.build()).unwrap()
+}
+
+#[test]
+fn counts_a_tracepoints_arguments() {
+    assert_eq!(traced(3).tracepoint_arguments("kfree_skb"), Some(2), "packet and location: a kernel before 5.17");
+    assert_eq!(traced(5).tracepoint_arguments("kfree_skb"), Some(4));
+    assert_eq!(traced(0).tracepoint_arguments("kfree_skb"), None);
+    assert_eq!(traced(5).tracepoint_arguments("consume_skb"), None);
+    assert_eq!(traced(5).tracepoint_arguments("odd"), None, "not a pointer");
+}
+
 #[test]
 fn reads_enumerators() {
     let mut blob = Blob::new();
@@ -165,7 +188,7 @@ proptest! {
         if let Ok(btf) = Btf::parse(data) {
             let _ = btf.place("outer", "c.y");
             let _ = btf.enumerators("outer");
-            let _ = btf.has_typedef("inner_t");
+            let _ = btf.tracepoint_arguments("kfree_skb");
         }
     }
 }
