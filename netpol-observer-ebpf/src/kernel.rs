@@ -99,6 +99,8 @@ pub(crate) struct SkBuff<const TYPED: bool>(pub(crate) *const u8);
 pub(crate) struct Origin {
     /// Address of the `net_device`, 0 without one.
     pub(crate) device: u64,
+    /// Address of the `net`, 0 when unknown.
+    pub(crate) net: u64,
     pub(crate) netns: u32,
     /// [`RecordFlags`] that tell where these come from.
     pub(crate) flags: u32,
@@ -140,30 +142,32 @@ impl<const TYPED: bool> SkBuff<TYPED> {
         // SAFETY: pointer-sized fields of sk_buff.
         let (device, refdst) = unsafe { (self.get::<u64>(Field::SkbDev), self.get::<u64>(Field::SkbRefdst)) };
         if device != 0 {
-            return Origin { device, netns: device_netns(device), flags: RecordFlags::DEVICE };
+            let net = device_net(device);
+            return Origin { device, net, netns: netns_inum(net), flags: RecordFlags::DEVICE };
         }
         let route = refdst & DST_PTRMASK;
         if route != 0 {
             // SAFETY: pointer-sized; an address that cannot be read gives zero.
             let device = unsafe { probe::<u64>(route, Field::DstDev) };
             if device != 0 {
-                return Origin { device, netns: device_netns(device), flags: RecordFlags::DEVICE_FROM_ROUTE };
+                let net = device_net(device);
+                return Origin { device, net, netns: netns_inum(net), flags: RecordFlags::DEVICE_FROM_ROUTE };
             }
         }
         let socket = self.socket();
         if socket != 0 {
             // SAFETY: pointer-sized.
             let net = unsafe { probe::<u64>(socket, Field::SockNet) };
-            return Origin { device: 0, netns: netns_inum(net), flags: RecordFlags::NETNS_FROM_SOCKET };
+            return Origin { device: 0, net, netns: netns_inum(net), flags: RecordFlags::NETNS_FROM_SOCKET };
         }
-        Origin { device: 0, netns: 0, flags: 0 }
+        Origin { device: 0, net: 0, netns: 0, flags: 0 }
     }
 }
 
 #[inline(always)]
-fn device_netns(device: u64) -> u32 {
+fn device_net(device: u64) -> u64 {
     // SAFETY: pointer-sized.
-    netns_inum(unsafe { probe::<u64>(device, Field::DevNet) })
+    unsafe { probe::<u64>(device, Field::DevNet) }
 }
 
 #[inline(always)]

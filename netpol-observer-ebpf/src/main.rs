@@ -13,6 +13,7 @@ mod fold;
 mod kernel;
 mod maps;
 mod record;
+mod surroundings;
 
 use aya_ebpf::{
     EbpfContext,

@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpol_observer_common::{
-    CORE_REASONS, Counter, Counters, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, LocationRange, ReasonAction,
+    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, LocationRange,
+    ReasonAction, Surroundings, Way,
 };
 
 /// Records on their way to user space. User space sets the size when it loads the program.
@@ -38,6 +39,18 @@ static FOLD_EVEN: HashMap<FoldKey, FoldValue> = HashMap::with_max_entries(FOLD_E
 
 #[map]
 static FOLD_ODD: HashMap<FoldKey, FoldValue> = HashMap::with_max_entries(FOLD_ENTRIES, 0);
+
+/// Where the devices of recent records are.
+#[map(name = "DEVICES")]
+static DEVICE_ADDRESSES: LruHashMap<DeviceKey, DeviceAddress> = LruHashMap::with_max_entries(DEVICES, 0);
+
+/// Byte offsets for the `surroundings` program. Not read-only data as [`crate::kernel`]'s: modules bring their types late.
+#[map]
+static WAYS: Array<u32> = Array::with_max_entries(Way::COUNT as u32, 0);
+
+/// What that program found last. Whoever runs it sees to it that nobody else does at the time.
+#[map]
+static SURROUNDINGS: Array<Surroundings> = Array::with_max_entries(1, 0);
 
 /// Whether the table says that this free is a drop to speak of.
 #[inline(always)]
@@ -108,4 +121,37 @@ pub(crate) fn fold_value(key: &FoldKey) -> Option<*mut FoldValue> {
 #[inline(always)]
 pub(crate) fn fold_insert(key: &FoldKey, value: &FoldValue, flags: u64) -> Result<(), i32> {
     if odd_epoch() { FOLD_ODD.insert(key, value, flags) } else { FOLD_EVEN.insert(key, value, flags) }
+}
+
+/// Remembers where a device is, for questions that user space may have.
+#[inline(always)]
+pub(crate) fn remember(key: &DeviceKey, address: &DeviceAddress) {
+    let known = DEVICE_ADDRESSES.get_ptr(key);
+    // SAFETY: a pointer to a map value, valid for this run of the program; torn reads cost one more update.
+    if !known.is_some_and(|known| unsafe { (*known).device == address.device && (*known).net == address.net }) {
+        // Full buckets and interrupted updates leave the question without an answer, that is all.
+        let _ = DEVICE_ADDRESSES.insert(key, address, 0);
+    }
+}
+
+/// Where a device was.
+#[inline(always)]
+pub(crate) fn recall(key: &DeviceKey) -> Option<DeviceAddress> {
+    // SAFETY: what is copied is plain data; the program checks what it leads to.
+    unsafe { DEVICE_ADDRESSES.get(key) }.copied()
+}
+
+/// Offset of a field, if this kernel has it.
+#[inline(always)]
+pub(crate) fn way(way: Way) -> Option<u64> {
+    match WAYS.get(way as u32).copied() {
+        None | Some(netpol_observer_common::ABSENT) => None,
+        Some(offset) => Some(u64::from(offset)),
+    }
+}
+
+/// Where the answer goes.
+#[inline(always)]
+pub(crate) fn surroundings() -> Option<*mut Surroundings> {
+    SURROUNDINGS.get_ptr_mut(0)
 }

@@ -3,9 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
-use netpol_observer_common::{DropRecord, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
+use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
 
 use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, now, offset, probe, probe_into, zero};
+use crate::maps::remember;
 
 /// TCP_TIME_WAIT and TCP_NEW_SYN_RECV (include/net/tcp_states.h): sockets in these states are small structures without a
 /// cgroup (`sk_fullsock()`).
@@ -44,6 +45,7 @@ pub(crate) unsafe fn fill<const TYPED: bool>(
             (*record).ifindex = probe::<u32>(origin.device, Field::DevIfindex);
             probe_into(&raw mut (*record).ifname, origin.device, Field::DevName);
         }
+        remember(&DeviceKey { netns: origin.netns, ifindex: (*record).ifindex }, &DeviceAddress { device: origin.device, net: origin.net });
         flags |= conntrack(record, skb);
         flags |= socket(record, skb);
         packet(record, skb);

@@ -66,6 +66,8 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
+    /// The pod whose network namespace is at the other end of the device the packet was on, whatever its addresses say.
+    pub behind: Option<Arc<Pod>>,
 }
 
 impl Identity {
@@ -135,7 +137,15 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         },
         _ => party(server.0, index),
     };
-    Who { client: party(client_ip, index), server, service }
+    let client = party(client_ip, index);
+    let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
+    Who { client, server, service, behind }
+}
+
+/// The pod with this uid; as a rule one of the two ends.
+fn pod_with(uid: &str, ends: [&Party; 2], index: &Index) -> Option<Arc<Pod>> {
+    let is_it = |pod: &&Arc<Pod>| *pod.uid == *uid;
+    ends.into_iter().filter_map(|end| end.identity.pod()).find(is_it).or_else(|| index.pods().find(is_it)).cloned()
 }
 
 /// The Service that has this address and port, or whose node port it is.

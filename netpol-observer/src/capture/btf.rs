@@ -328,6 +328,13 @@ impl Btf {
         }
     }
 
+    /// Size of `struct name` in bytes; `None` when there is none, or several that differ.
+    pub fn structure_size(&self, name: &str) -> Option<u32> {
+        let mut sizes = self.named(KIND_STRUCT, name).map(|(_, _, t)| t.size_or_type);
+        let size = sizes.next()?;
+        sizes.all(|other| other == size).then_some(size)
+    }
+
     /// Names of the values of all enumerations called `name`, by value (an enumeration that exists twice is merged).
     pub fn enumerators(&self, name: &str) -> BTreeMap<u32, String> {
         let mut values = BTreeMap::new();

@@ -13,6 +13,7 @@ use super::candidates::Candidates;
 use super::kernel::{self, Kernel};
 use super::live::{LiveOptions, open};
 use super::permissions::{self, Capability, Permissions, refuser};
+use super::surroundings;
 use super::{Attach, CaptureError, Captured, Form, TRACEPOINT, is_built_in};
 
 /// How a check ended.
@@ -185,6 +186,14 @@ fn kernel_checks(kernel: &Kernel, attach: Attach) -> Vec<Check> {
     } else {
         let advice = format!("drops of these kinds cannot be told apart on this kernel as it is now: {}", candidates.missing.join("; "));
         Check::not("candidate table", Status::Limited, found, advice)
+    });
+    let missing: Vec<&str> = surroundings::known(kernel).into_iter().filter(|(_, known)| !known).map(|(what, _)| what).collect();
+    checks.push(if missing.is_empty() {
+        Check::works("surroundings", "chains of nftables, tables of iptables, the other end of a veth")
+    } else {
+        // As long as a module is not loaded, nothing of its kind drops packets.
+        let found = format!("without {}: this kernel shows no types of them, or their modules are not loaded", missing.join(", "));
+        Check::works("surroundings", found)
     });
     let cgroups = match std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") {
         Ok(_) => Check::works("cgroups", "version 2: sockets are told apart by their cgroup"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use netpol_observer_common::{ABSENT, Field};
@@ -12,8 +12,9 @@ use super::TRACEPOINT;
 use super::btf::{Btf, BtfError};
 use super::candidates::REASON_PREFIX;
 use super::error::CaptureError;
+use super::surroundings::Surroundings;
 use super::symbols::Symbols;
-use crate::flow::{KernelNames, Symbol};
+use crate::flow::{HookFunction, HookPoint, KernelNames, Peer, Symbol};
 
 const BTF_DIR: &str = "/sys/kernel/btf";
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -130,6 +131,16 @@ impl Kernel {
         Ok(place.offset)
     }
 
+    /// Offset of a field of any size, or `None`.
+    pub(super) fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
+        self.defining(structure, path).place(structure, path).ok().map(|place| place.offset)
+    }
+
+    /// Size of a structure in bytes.
+    pub(super) fn size_of(&self, structure: &str) -> Option<u32> {
+        self.btf.structure_size(structure)
+    }
+
     /// The BTF that defines a structure: the kernel's, or else the first module's that does.
     fn defining(&self, structure: &str, path: &str) -> &Btf {
         if matches!(self.btf.place(structure, path), Err(BtfError::NoStructure(_))) {
@@ -154,7 +165,7 @@ impl Kernel {
             .into_iter()
             .map(|(number, name)| (number, Arc::from(name.strip_prefix(REASON_PREFIX).unwrap_or(&name))))
             .collect();
-        LiveNames { reasons, symbols: RwLock::new(Self::symbols()), clock_offset_ns: clock_offset_ns() }
+        LiveNames { reasons, symbols: RwLock::new(Self::symbols()), clock_offset_ns: clock_offset_ns(), surroundings: OnceLock::new() }
     }
 }
 
@@ -170,7 +181,7 @@ fn check_tuple(btf: &Btf) -> Result<(), BtfError> {
 
 /// BTF of the loaded modules that can hold a structure of interest.
 fn modules(kernel: &Btf) -> Vec<(String, Btf)> {
-    const OF_INTEREST: &[&str] = &["nf_conntrack", "openvswitch", "mac80211"];
+    const OF_INTEREST: &[&str] = &["nf_conntrack", "openvswitch", "mac80211", "nf_tables", "x_tables"];
     OF_INTEREST
         .iter()
         .filter_map(|&module| {
@@ -207,11 +218,28 @@ pub struct LiveNames {
     reasons: BTreeMap<u32, Arc<str>>,
     symbols: RwLock<Symbols>,
     clock_offset_ns: i64,
+    /// Set once the programs are loaded, where they could be.
+    surroundings: OnceLock<Surroundings>,
 }
 
 impl LiveNames {
+    /// From here on these can be asked too.
+    pub(super) fn set_surroundings(&self, surroundings: Surroundings) {
+        // Set once, by the one that loads the programs.
+        let _ = self.surroundings.set(surroundings);
+    }
+
+    /// After modules have been loaded: their symbols and types.
+    pub(super) fn reload(&self) {
+        self.reload_symbols();
+        let Some(surroundings) = self.surroundings.get() else { return };
+        if let Err(error) = Kernel::read(None).and_then(|kernel| surroundings.refresh(&kernel)) {
+            tracing::debug!("after modules changed: {error}");
+        }
+    }
+
     /// Reads the symbols again, after modules have been loaded.
-    pub fn reload_symbols(&self) {
+    fn reload_symbols(&self) {
         *self.symbols.write().unwrap_or_else(PoisonError::into_inner) = Kernel::symbols();
     }
 
@@ -237,6 +265,17 @@ impl KernelNames for LiveNames {
 
     fn clock_offset_ns(&self) -> i64 {
         self.clock_offset_ns
+    }
+
+    fn hook_functions(&self, at: HookPoint, ifindex: u32) -> Arc<[HookFunction]> {
+        match self.surroundings.get() {
+            Some(surroundings) => surroundings.hook_functions(at, ifindex, |address| self.symbol(address)),
+            None => Arc::from([]),
+        }
+    }
+
+    fn peer(&self, netns: u32, ifindex: u32) -> Option<Peer> {
+        self.surroundings.get()?.peer(netns, ifindex)
     }
 }
 

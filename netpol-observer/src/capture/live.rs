@@ -17,6 +17,7 @@ use super::candidates::Candidates;
 use super::error::CaptureError;
 use super::kernel::{Kernel, LiveNames};
 use super::program::{Attach, Form, Program};
+use super::surroundings::Surroundings;
 use super::symbols::Symbols;
 use super::{Captured, KernelLedger};
 use crate::flow::KernelNames;
@@ -74,6 +75,11 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
     }
     let mut program = Program::load(&kernel, &offsets, options.ring_bytes, options.attach)?;
     let form = program.form();
+    match Surroundings::load(&program.shared(), &kernel) {
+        Ok(surroundings) => names.set_surroundings(surroundings),
+        // Drops are reported all the same.
+        Err(error) => tracing::warn!("tables, chains and the other ends of devices will not be known: {error}"),
+    }
     let candidates = names.with_symbols(|symbols| Candidates::new(&reasons, symbols));
     program.set_candidates(&candidates)?;
     let ring = program.take_ring()?;
@@ -236,7 +242,7 @@ impl Reader {
             return;
         }
         self.modules = now;
-        self.names.reload_symbols();
+        self.names.reload();
         let candidates = self.names.with_symbols(|symbols| Candidates::new(&self.reasons, symbols));
         if let Err(error) = self.program.set_candidates(&candidates) {
             tracing::warn!("after modules changed: {error}");

@@ -9,6 +9,8 @@ pub mod live;
 pub mod permissions;
 mod program;
 mod recording;
+mod sandbox;
+mod surroundings;
 pub mod symbols;
 
 pub use error::CaptureError;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
@@ -60,6 +61,9 @@ impl Form {
     }
 }
 
+/// The loaded object, of which parts are used by others.
+pub(super) type SharedEbpf = Arc<Mutex<Ebpf>>;
+
 type FoldMap = HashMap<MapData, [u8; size_of::<FoldKey>()], [u64; 2]>;
 
 /// Whether this binary carries the eBPF program.
@@ -69,7 +73,7 @@ pub fn is_built_in() -> bool {
 
 /// The loaded program with typed access to its maps.
 pub(super) struct Program {
-    ebpf: Ebpf,
+    ebpf: SharedEbpf,
     fold: [FoldMap; 2],
     epoch: Array<MapData, u32>,
     counters: PerCpuArray<MapData, [u64; 5]>,
@@ -104,7 +108,7 @@ impl Program {
             epoch_now: 0,
             form,
             release: kernel.release.clone(),
-            ebpf,
+            ebpf: Arc::new(Mutex::new(ebpf)),
         })
     }
 
@@ -113,31 +117,43 @@ impl Program {
         self.form
     }
 
+    /// The object it is part of.
+    pub(super) fn shared(&self) -> SharedEbpf {
+        Arc::clone(&self.ebpf)
+    }
+
+    fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The ring of records.
     pub(super) fn take_ring(&mut self) -> Result<RingBuf<MapData>, CaptureError> {
-        take(&mut self.ebpf, "RECORDS")
+        take(&mut self.ebpf(), "RECORDS")
     }
 
     /// Diagnostics of the program go to the `log` facade.
     pub(super) fn take_logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).inspect_err(|error| tracing::debug!("no log ring in the eBPF object: {error}")).ok()
+        aya_log::EbpfLogger::init(&mut self.ebpf()).inspect_err(|error| tracing::debug!("no log ring in the eBPF object: {error}")).ok()
     }
 
     /// Starts it.
     pub(super) fn attach(&mut self) -> Result<(), CaptureError> {
+        let mut ebpf = self.ebpf();
         let attached = match self.form {
-            Form::Typed => typed(&mut self.ebpf)?.attach().map(drop),
-            Form::Raw => raw(&mut self.ebpf)?.attach(TRACEPOINT).map(drop),
+            Form::Typed => typed(&mut ebpf)?.attach().map(drop),
+            Form::Raw => raw(&mut ebpf)?.attach(TRACEPOINT).map(drop),
         };
         attached.map_err(|error| load_error("attach to the tracepoint", &self.release, &error))
     }
 
     /// Stops it, and returns when no run of it is under way any more.
     pub(super) fn detach(&mut self) {
+        let mut ebpf = self.ebpf();
         let unloaded = match self.form {
-            Form::Typed => typed(&mut self.ebpf).map(BtfTracePoint::unload),
-            Form::Raw => raw(&mut self.ebpf).map(RawTracePoint::unload),
+            Form::Typed => typed(&mut ebpf).map(BtfTracePoint::unload),
+            Form::Raw => raw(&mut ebpf).map(RawTracePoint::unload),
         };
+        drop(ebpf);
         if let Ok(Err(error)) = unloaded {
             tracing::warn!("unloading the program: {error}");
         }
@@ -178,7 +194,8 @@ impl Program {
     /// `recursion_misses` of the program: runs that the kernel skipped because it was already running on that CPU.
     pub(super) fn misses(&self) -> u64 {
         let read = || {
-            let program = self.ebpf.program(self.form.program())?;
+            let ebpf = self.ebpf();
+            let program = ebpf.program(self.form.program())?;
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
@@ -255,7 +272,7 @@ fn raw(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, CaptureError> {
     program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("raw tracepoint program kfree_skb_raw"))
 }
 
-fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
+pub(super) fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
     ebpf.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(CaptureError::ForeignObject(name))
 }
 

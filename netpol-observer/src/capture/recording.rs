@@ -22,7 +22,7 @@ use std::sync::Arc;
 use netpol_observer_common::{CORE_REASONS, DropRecord, FoldKey, FoldValue, STACK_FRAMES};
 use serde::{Deserialize, Serialize};
 
-use crate::flow::KernelNames;
+use crate::flow::{Hook, HookFamily, KernelNames};
 
 pub use reader::{ReadError, RecordingEnd, RecordingReader};
 pub use writer::{RecordingWriter, WriteError};
@@ -30,7 +30,7 @@ pub use writer::{RecordingWriter, WriteError};
 /// First bytes of every recording.
 const MAGIC: &[u8; 8] = b"npo-rec\n";
 /// Goes up whenever a program that knows only the versions before would misread the file, be it by a new kind of frame.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of JSON a header may have; a thousand reasons are some 40 KB.
 const MAX_HEADER: u32 = 1 << 20;
 /// Bytes a frame may have; the longest are records and symbols (`KSYM_NAME_LEN` is 512).
@@ -60,6 +60,17 @@ const KIND_LEDGER: u8 = 6;
 const KIND_REASON: u8 = 7;
 /// Number of records u64: nothing follows
 const KIND_END: u8 = 8;
+/// Network namespace u32, family u8, hook u8, JSON list: the functions at a netfilter hook, from here on (since version 2)
+const KIND_HOOK: u8 = 9;
+/// Network namespace u32, interface index u32, JSON: the other end of a device, from here on; without JSON: none any more (since 2)
+const KIND_PEER: u8 = 10;
+
+/// Hooks and devices a recording has surroundings of; those of later ones are left out.
+const MAX_PLACES: usize = 16_384;
+
+/// The families and hooks by the numbers frames have for them.
+const FAMILIES: [HookFamily; 3] = [HookFamily::Ipv4, HookFamily::Ipv6, HookFamily::Bridge];
+const HOOKS: [Hook; 5] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
 
 const REPEAT_LEN: usize = size_of::<FoldKey>() + size_of::<FoldValue>();
 const LEDGER_FIELDS: usize = 8;

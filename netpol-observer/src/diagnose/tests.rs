@@ -62,7 +62,12 @@ fn service(backends: &[(&str, u16)]) -> ServiceCall {
 }
 
 fn who() -> Who {
-    Who { client: Party { ip: ip(WEB), identity: pod("web") }, server: Party { ip: ip(API), identity: pod("api") }, service: None }
+    Who {
+        client: Party { ip: ip(WEB), identity: pod("web") },
+        server: Party { ip: ip(API), identity: pod("api") },
+        service: None,
+        behind: None,
+    }
 }
 
 fn explanation(egress: Admission, ingress: Admission) -> Explanation {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::{Flow, Protocol};
+use super::{Flow, HookFunction, HookPoint, Peer, Protocol};
 
 /// One dropped packet, decoded: what the kernel saw, in the words of the kernel. Nothing here knows of pods or policies.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,10 @@ pub struct DropEvent {
     pub conntrack: Option<Conntrack>,
     /// The socket that sent or would have received it.
     pub socket: Option<Socket>,
+    /// At a netfilter hook: the filters there that can have dropped it, in the order they run. One, as a rule.
+    pub filters: Vec<HookFunction>,
+    /// The other end of the device, where that is one of a pair: for a node's end the pod's.
+    pub peer: Option<Peer>,
 }
 
 impl DropEvent {
@@ -193,4 +197,13 @@ pub trait KernelNames {
     fn symbol(&self, address: u64) -> Option<Symbol>;
     /// Nanoseconds to add to a record's monotonic time to get nanoseconds since the Unix epoch.
     fn clock_offset_ns(&self) -> i64;
+    /// The functions registered at a hook, in the order they run. `ifindex` is of a device in that namespace that a record came
+    /// from, 0 for none.
+    fn hook_functions(&self, _at: HookPoint, _ifindex: u32) -> Arc<[HookFunction]> {
+        Arc::from([])
+    }
+    /// The other end of a device.
+    fn peer(&self, _netns: u32, _ifindex: u32) -> Option<Peer> {
+        None
+    }
 }

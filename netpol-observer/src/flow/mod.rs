@@ -9,6 +9,7 @@ mod hook;
 mod packet;
 mod protocol;
 mod record;
+mod surroundings;
 #[doc(hidden)]
 pub mod testing;
 
@@ -16,7 +17,8 @@ pub use event::{Conntrack, DropEvent, FoldId, Hook, Interface, KernelNames, Loca
 pub use fold::{KeyFlow, decode_key, fold_key};
 pub use packet::{FlowError, decode};
 pub use protocol::{Protocol, UnknownProtocol};
-pub use record::{RecordError, decode_record};
+pub use record::{RecordError, decode_record, hook_point};
+pub use surroundings::{HookFamily, HookFunction, HookPoint, Peer};
 
 use std::net::IpAddr;
 

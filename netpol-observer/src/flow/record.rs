@@ -6,7 +6,10 @@ use netpol_observer_common::{ConntrackTuple, DropRecord, RecordFlags};
 use zerocopy::FromBytes as _;
 
 use super::fold::{fold_key, ipv4_of, ipv6_of};
-use super::{Conntrack, DropEvent, FlowError, FoldId, Interface, KernelNames, Location, Protocol, Reason, Socket, Tuple, decode, hook};
+use super::{
+    Conntrack, DropEvent, FlowError, FoldId, HookPoint, Interface, KernelNames, Location, Protocol, Reason, Socket, Symbol, Tuple, decode,
+    hook, surroundings,
+};
 
 /// Why a record could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +44,14 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
     let flow = decode(record.ether_type, copied).map_err(|source| RecordError::Packet { reason: Arc::clone(&reason.name), source })?;
     let key = fold_key(&record, &flow);
     let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
-    let stack = record.stack.iter().take_while(|address| **address != 0).filter_map(|address| names.symbol(*address));
-    let hook = hook::find(&reason.name, symbol.as_ref(), stack);
+    let hook = hook::find(&reason.name, symbol.as_ref(), stack(&record, names));
+    let point = surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, stack(&record, names));
+    let filters = match (point, &symbol) {
+        (Some(at), Some(location)) => surroundings::suspects(&names.hook_functions(at, record.ifindex), location, stack(&record, names)),
+        _ => Vec::new(),
+    };
+    let interface = interface(&record);
+    let peer = interface.as_ref().and_then(|interface| names.peer(record.netns, interface.index));
     Ok(DropEvent {
         time: wall_clock(record.time_ns, names.clock_offset_ns()),
         id: FoldId::of(&key),
@@ -50,7 +59,7 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
         reason,
         location: Location { address: record.location, symbol },
         hook,
-        interface: interface(&record),
+        interface,
         outgoing: has(RecordFlags::DEVICE_FROM_ROUTE),
         netns: (record.netns != 0).then_some(record.netns),
         packet_len: packet_len(record.packet_len, record.network_offset),
@@ -60,7 +69,22 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
             cookie: (record.socket_cookie != 0).then_some(record.socket_cookie),
             cgroup: (record.cgroup_id != 0).then_some(record.cgroup_id),
         }),
+        filters,
+        peer,
     })
+}
+
+/// The functions on a record's stack, innermost first, without those that have no name.
+fn stack<'a>(record: &'a DropRecord, names: &'a dyn KernelNames) -> impl Iterator<Item = Symbol> + 'a {
+    record.stack.iter().take_while(|address| **address != 0).filter_map(|address| names.symbol(*address))
+}
+
+/// The netfilter hook a record's packet was dropped at: what [`KernelNames::hook_functions`] will be asked about.
+pub fn hook_point(record: &DropRecord, names: &dyn KernelNames) -> Option<HookPoint> {
+    let reason = names.reason(record.reason);
+    let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
+    let hook = hook::find(reason.as_deref().unwrap_or(""), symbol.as_ref(), stack(record, names));
+    surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, stack(record, names))
 }
 
 /// 64 bits of nanoseconds on either side of 1970 are well inside what a `Timestamp` holds, so the fallback is never taken.

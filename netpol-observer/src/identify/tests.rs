@@ -87,6 +87,8 @@ fn packet(source: (&str, u16), destination: (&str, u16)) -> DropEvent {
         },
         conntrack: None,
         socket: None,
+        filters: Vec::new(),
+        peer: None,
     }
 }
 

@@ -193,7 +193,7 @@ impl<'a> DenialObject<'a> {
             icmp: event.flow.icmp,
             fragment: event.flow.fragment,
             explanation,
-            kernel: kernel(event, node),
+            kernel: kernel(denial, node),
             conntrack: event.conntrack.as_ref().map(conntrack),
         }
     }

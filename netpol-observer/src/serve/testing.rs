@@ -10,7 +10,9 @@ use crate::cluster::{
     ContainerPort, Direction, Labels, NetworkPolicy, Node, Operator, Pod, PodPhase, Requirement, Service, ServicePort, TargetPort, Workload,
 };
 use crate::diagnose::{Agreement, Class, Denial, Diagnosis};
-use crate::flow::{Conntrack, DropEvent, Flow, FoldId, Hook, Interface, Location, Protocol, Reason, Symbol, TcpFlags, Tuple};
+use crate::flow::{
+    Conntrack, DropEvent, Flow, FoldId, Hook, HookFunction, Interface, Location, Peer, Protocol, Reason, Symbol, TcpFlags, Tuple,
+};
 use crate::identify::{Identity, Party, ServiceCall, Who};
 use crate::policy::{
     Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, PeerMiss, PolicyRef, PortMiss, RuleMiss,
@@ -188,8 +190,16 @@ pub(crate) fn example() -> Denial {
                 seen_reply: false,
             }),
             socket: None,
+            filters: vec![HookFunction {
+                function: "nft_do_chain_ipv4".into(),
+                priority: 0,
+                table: Some("filter".into()),
+                chain: Some("FORWARD".into()),
+            }],
+            peer: Some(Peer { netns: 4_026_532_700, index: 2, name: "eth0".into(), pod_uid: None }),
         },
         who: Who {
+            behind: None,
             client: party(&web),
             server: party(&api),
             service: Some(ServiceCall {

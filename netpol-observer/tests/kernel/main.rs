@@ -11,4 +11,5 @@ mod forms;
 mod nftables;
 mod packets;
 mod support;
+mod surroundings;
 mod tail;

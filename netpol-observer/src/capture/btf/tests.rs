@@ -88,6 +88,7 @@ fn walks_anonymous_members_typedefs_and_arrays() {
     assert_eq!(btf.place("outer", "b"), Ok(Place { offset: 4, size: 4 }));
     assert_eq!(btf.place("outer", "c.x"), Ok(Place { offset: 8, size: 4 }));
     assert_eq!(btf.place("outer", "c.y"), Ok(Place { offset: 12, size: 16 }));
+    assert_eq!((btf.structure_size("outer"), btf.structure_size("inner_t")), (Some(28), None));
 }
 
 #[test]

@@ -10,11 +10,12 @@ use netpol_observer_common::{Counters, DropRecord, FoldKey, FoldValue};
 use zerocopy::FromBytes as _;
 
 use super::{
-    ByteOrder, FRAME_HEAD, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_LEDGER, KIND_REASON, KIND_RECORD, KIND_REPEAT, KIND_SYMBOL,
-    LEDGER_FIELDS, MAGIC, MAX_FRAME, MAX_HEADER, MAX_REASONS, MAX_SYMBOLS, REPEAT_LEN, RecordingHeader, VERSION,
+    ByteOrder, FAMILIES, FRAME_HEAD, HOOKS, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_HOOK, KIND_LEDGER, KIND_PEER, KIND_REASON,
+    KIND_RECORD, KIND_REPEAT, KIND_SYMBOL, LEDGER_FIELDS, MAGIC, MAX_FRAME, MAX_HEADER, MAX_PLACES, MAX_REASONS, MAX_SYMBOLS, REPEAT_LEN,
+    RecordingHeader, VERSION,
 };
 use crate::capture::{Captured, KernelLedger};
-use crate::flow::{KernelNames, Symbol};
+use crate::flow::{HookFunction, HookPoint, KernelNames, Peer, Symbol};
 
 /// Why a file cannot be replayed, or not further.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,8 @@ pub struct RecordingReader<R: Read> {
     /// Function names, each kept once.
     names: HashMap<Box<str>, Arc<str>>,
     clock_offset_ns: i64,
+    hooks: HashMap<HookPoint, Arc<[HookFunction]>>,
+    peers: HashMap<(u32, u32), Peer>,
 }
 
 impl<R: Read> RecordingReader<R> {
@@ -158,6 +161,8 @@ impl<R: Read> RecordingReader<R> {
             symbols: HashMap::new(),
             names: HashMap::new(),
             clock_offset_ns: header.clock_offset_ns,
+            hooks: HashMap::new(),
+            peers: HashMap::new(),
             header,
         })
     }
@@ -269,6 +274,32 @@ impl<R: Read> RecordingReader<R> {
                 }
                 self.reasons.insert(u32::from_le_bytes(*number), name.into());
             }
+            KIND_HOOK => {
+                let wrong = || wrong_length("hook");
+                let (netns, rest) = payload.split_first_chunk::<4>().ok_or_else(wrong)?;
+                let ([family, hook], json) = rest.split_first_chunk::<2>().ok_or_else(wrong)?;
+                let known = FAMILIES.get(usize::from(*family)).zip(HOOKS.get(usize::from(*hook)));
+                let (&family, &hook) = known.ok_or_else(|| format!("a hook of unknown family {family} or number {hook}"))?;
+                let functions: Vec<HookFunction> = serde_json::from_slice(json).map_err(|e| format!("functions of a hook: {e}"))?;
+                if self.hooks.len() >= MAX_PLACES {
+                    return Err(format!("more than {MAX_PLACES} hooks"));
+                }
+                self.hooks.insert(HookPoint { netns: u32::from_le_bytes(*netns), family, hook }, functions.into());
+            }
+            KIND_PEER => {
+                let wrong = || wrong_length("peer");
+                let (netns, rest) = payload.split_first_chunk::<4>().ok_or_else(wrong)?;
+                let (ifindex, json) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
+                let device = (u32::from_le_bytes(*netns), u32::from_le_bytes(*ifindex));
+                if json.is_empty() {
+                    self.peers.remove(&device);
+                } else {
+                    if self.peers.len() >= MAX_PLACES {
+                        return Err(format!("peers of more than {MAX_PLACES} devices"));
+                    }
+                    self.peers.insert(device, serde_json::from_slice(json).map_err(|e| format!("the peer of a device: {e}"))?);
+                }
+            }
             KIND_END => {
                 let count = u64::from_le_bytes(payload.try_into().map_err(|_| wrong_length("end mark"))?);
                 let records = self.records;
@@ -303,6 +334,14 @@ impl<R: Read> KernelNames for RecordingReader<R> {
 
     fn clock_offset_ns(&self) -> i64 {
         self.clock_offset_ns
+    }
+
+    fn hook_functions(&self, at: HookPoint, _ifindex: u32) -> Arc<[HookFunction]> {
+        self.hooks.get(&at).map_or_else(|| Arc::from([]), Arc::clone)
+    }
+
+    fn peer(&self, netns: u32, ifindex: u32) -> Option<Peer> {
+        self.peers.get(&(netns, ifindex)).cloned()
     }
 }
 

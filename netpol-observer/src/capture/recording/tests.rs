@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::capture::{Captured, KernelLedger};
 use crate::flow::testing::{Names, RecordBuilder};
-use crate::flow::{DropEvent, decode_record};
+use crate::flow::{DropEvent, HookFunction, HookPoint, KernelNames, Peer, Symbol, decode_record};
 
 fn header(names: &Names) -> RecordingHeader {
     RecordingHeader::new("6.18.44".to_owned(), "x86_64".to_owned(), "2026-11-23T02:00:00Z".parse().unwrap(), names)
@@ -261,6 +262,60 @@ fn a_file_cut_anywhere_gives_everything_before_the_cut() {
     assert_eq!(cut.notice().unwrap(), "recording ends in the middle of a frame (was the recorder killed?) after 2 records");
 }
 
+/// A kernel whose rules and devices change between two records.
+struct Surrounded {
+    names: Names,
+    functions: RefCell<Vec<HookFunction>>,
+    peer: RefCell<Option<Peer>>,
+}
+
+impl KernelNames for Surrounded {
+    fn reason(&self, number: u32) -> Option<Arc<str>> {
+        self.names.reason(number)
+    }
+
+    fn symbol(&self, address: u64) -> Option<Symbol> {
+        self.names.symbol(address)
+    }
+
+    fn clock_offset_ns(&self) -> i64 {
+        self.names.clock_offset_ns()
+    }
+
+    fn hook_functions(&self, _at: HookPoint, _ifindex: u32) -> Arc<[HookFunction]> {
+        self.functions.borrow().as_slice().into()
+    }
+
+    fn peer(&self, _netns: u32, _ifindex: u32) -> Option<Peer> {
+        self.peer.borrow().clone()
+    }
+}
+
+#[test]
+fn surroundings_are_those_of_the_time() {
+    let function = |table: &str| HookFunction { function: "ipt_do_table".into(), priority: -7, table: Some(table.into()), chain: None };
+    let peer = Peer { netns: 77, index: 2, name: "eth0".into(), pod_uid: Some("uid".into()) };
+    let kernel = Surrounded { names: Names::linux(), functions: vec![function("filter")].into(), peer: Some(peer.clone()).into() };
+    let mut file = Vec::new();
+    let mut writer = RecordingWriter::new(&mut file, &header(&kernel.names)).unwrap();
+    let record = Captured::Record(drop_of(1).bytes());
+    writer.write(&record, &kernel).unwrap();
+    let first = writer.buffered();
+    writer.write(&record, &kernel).unwrap();
+    assert_eq!(writer.buffered() - first, FRAME_HEAD + size_of::<DropRecord>(), "what is known is not written again");
+    *kernel.functions.borrow_mut() = vec![function("raw"), function("mangle")];
+    *kernel.peer.borrow_mut() = None;
+    writer.write(&record, &kernel).unwrap();
+    writer.finish().unwrap();
+
+    let events = replay(&file).events;
+    assert_eq!(events[0].filters, [function("filter")]);
+    assert_eq!(events[0].peer, Some(peer));
+    assert_eq!(events[1], events[0]);
+    assert_eq!(events[2].filters, [function("raw"), function("mangle")]);
+    assert_eq!(events[2].peer, None);
+}
+
 fn error_of(file: &[u8]) -> String {
     match replay(file).result {
         Err(e) => e.to_string(),
@@ -287,7 +342,7 @@ fn files_that_cannot_be_replayed_say_why() {
     };
     assert_eq!(error_of(b"{\"kind\": \"Pod\"}..."), "this is no recording of netpol-observer: it does not begin with \"npo-rec\\n\"");
     assert!(error_of(b"").starts_with("this is no recording"));
-    assert_eq!(with(8, &[2]), "recording has format version 2, this program reads up to 1: replay it with a newer netpol-observer");
+    assert_eq!(with(8, &[3]), "recording has format version 3, this program reads up to 2: replay it with a newer netpol-observer");
     assert!(with(8, &[0]).contains("format version 0"));
     assert!(with(12, &[0xff; 4]).contains("4294967295 bytes are more than the 1048576"));
     assert!(with(16, b"}").starts_with("header of the recording: "));
@@ -307,6 +362,9 @@ fn damaged_frames_say_where() {
         text.strip_prefix(&prefix).map(str::to_owned).unwrap_or(text)
     };
     assert_eq!(frame(99, 0, &[]), "a frame of unknown kind 99");
+    assert_eq!(frame(KIND_HOOK, 6, &[0, 0, 0, 0, 3, 0]), "a hook of unknown family 3 or number 0");
+    assert!(frame(KIND_HOOK, 8, &[0, 0, 0, 0, 0, 0, b'{', b'}']).starts_with("functions of a hook: "));
+    assert!(frame(KIND_PEER, 9, &[0, 0, 0, 0, 0, 0, 0, 0, b'x']).starts_with("the peer of a device: "));
     assert_eq!(frame(KIND_RECORD, u32::MAX, &[]), "a frame of 4294967295 bytes, where the longest have 4096");
     assert_eq!(frame(KIND_RECORD, 5, &[0; 5]), "a record of 5 bytes");
     assert_eq!(frame(KIND_REPEAT, 63, &[0; 63]), "a repeat of 63 bytes");

@@ -1,18 +1,20 @@
 //! Writing a recording.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use netpol_observer_common::{DropRecord, FoldKey, FoldValue};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{
-    FRAME_HEAD, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_LEDGER, KIND_REASON, KIND_RECORD, KIND_REPEAT, KIND_SYMBOL, MAGIC,
-    MAX_FRAME, MAX_HEADER, MAX_REASONS, MAX_SYMBOLS, RecordingHeader, SYMBOLS_PER_RECORD, VERSION,
+    FAMILIES, FRAME_HEAD, HOOKS, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_HOOK, KIND_LEDGER, KIND_PEER, KIND_REASON, KIND_RECORD,
+    KIND_REPEAT, KIND_SYMBOL, MAGIC, MAX_FRAME, MAX_HEADER, MAX_PLACES, MAX_REASONS, MAX_SYMBOLS, RecordingHeader, SYMBOLS_PER_RECORD,
+    VERSION,
 };
 use crate::capture::{Captured, KernelLedger};
-use crate::flow::KernelNames;
+use crate::flow::{HookFunction, HookPoint, KernelNames, Peer, hook_point};
 
 /// Bytes collected before they are written.
 const BUFFER: usize = 64 * 1024;
@@ -66,6 +68,9 @@ pub struct RecordingWriter<W: Write> {
     /// Addresses whose symbol is in the file and in force.
     symbols: HashSet<u64>,
     reasons: BTreeSet<u32>,
+    /// Surroundings that are in the file and in force.
+    hooks: HashMap<HookPoint, Arc<[HookFunction]>>,
+    peers: HashMap<(u32, u32), Option<Peer>>,
 }
 
 impl<W: Write> RecordingWriter<W> {
@@ -83,6 +88,8 @@ impl<W: Write> RecordingWriter<W> {
             clock_offset_ns: header.clock_offset_ns,
             symbols: HashSet::new(),
             reasons: header.reasons.keys().copied().collect(),
+            hooks: HashMap::new(),
+            peers: HashMap::new(),
         };
         writer.buffer.extend_from_slice(MAGIC);
         writer.buffer.extend_from_slice(&VERSION.to_le_bytes());
@@ -96,6 +103,12 @@ impl<W: Write> RecordingWriter<W> {
     /// Records in the file or on their way there.
     pub fn records(&self) -> u64 {
         self.kept + self.record_ends.len() as u64
+    }
+
+    /// Bytes not yet handed to the file.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Adds one of what was captured.
@@ -164,6 +177,7 @@ impl<W: Write> RecordingWriter<W> {
         for address in [record.location].into_iter().chain(record.stack) {
             self.symbol(address, names);
         }
+        self.surroundings(&record, names);
         self.frame(KIND_RECORD, &[bytes]);
         self.record_ends.push_back(self.buffer.len());
         Ok(())
@@ -177,6 +191,34 @@ impl<W: Write> RecordingWriter<W> {
         if let Some(symbol) = names.symbol(address) {
             self.symbols.insert(address);
             self.frame(KIND_SYMBOL, &[&address.to_le_bytes(), &symbol.offset.to_le_bytes(), shortened(&symbol.name)]);
+        }
+    }
+
+    /// What decoding the record will ask for, where it is new or has changed.
+    fn surroundings(&mut self, record: &DropRecord, names: &dyn KernelNames) {
+        if let Some(at) = hook_point(record, names)
+            && (self.hooks.contains_key(&at) || self.hooks.len() < MAX_PLACES)
+        {
+            let functions = names.hook_functions(at, record.ifindex);
+            let index_of = |place: Option<usize>| place.and_then(|place| u8::try_from(place).ok());
+            let family = index_of(FAMILIES.iter().position(|&family| family == at.family));
+            let hook = index_of(HOOKS.iter().position(|&hook| hook == at.hook));
+            if let (Some(family), Some(hook)) = (family, hook)
+                && self.hooks.get(&at).map_or(!functions.is_empty(), |known| *known != functions)
+                && let Some(json) = serde_json::to_vec(&*functions).ok().filter(|json| json.len() < MAX_FRAME as usize - 8)
+            {
+                self.frame(KIND_HOOK, &[&at.netns.to_le_bytes(), &[family, hook], &json]);
+                self.hooks.insert(at, functions);
+            }
+        }
+        let device = (record.netns, record.ifindex);
+        if record.ifindex != 0 && (self.peers.contains_key(&device) || self.peers.len() < MAX_PLACES) {
+            let peer = names.peer(record.netns, record.ifindex);
+            if self.peers.get(&device).map_or(peer.is_some(), |known| *known != peer) {
+                let json = peer.as_ref().and_then(|peer| serde_json::to_vec(peer).ok()).unwrap_or_default();
+                self.frame(KIND_PEER, &[&record.netns.to_le_bytes(), &record.ifindex.to_le_bytes(), &json]);
+                self.peers.insert(device, peer);
+            }
         }
     }
 

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::cluster::{Labels, Workload};
-use crate::flow::{Conntrack, DropEvent, Hook, Interface, Reason, Socket, Tuple};
+use crate::diagnose::Denial;
+use crate::flow::{Conntrack, Hook, HookFunction, Interface, Reason, Socket, Tuple};
 use crate::identify::{Identity, Party, Who};
 
 #[derive(Serialize)]
@@ -56,8 +57,12 @@ pub(super) struct KernelObject<'a> {
     location: Option<LocationObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<Hook>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    filters: &'a [HookFunction],
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a Interface>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_end: Option<OtherEndObject<'a>>,
     outgoing: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<u32>,
@@ -67,6 +72,19 @@ pub(super) struct KernelObject<'a> {
     folded: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<&'a Socket>,
+}
+
+/// `peer` is what conditions of rules have.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OtherEndObject<'a> {
+    netns: u32,
+    index: u32,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
 }
 
 /// The function where the kernel's symbols name it, otherwise the address; not both, for the address of a known function
@@ -124,7 +142,16 @@ pub(super) fn service(who: &Who) -> Option<ServiceObject<'_>> {
     })
 }
 
-pub(super) fn kernel<'a>(event: &'a DropEvent, node: Option<&'a str>) -> KernelObject<'a> {
+pub(super) fn kernel<'a>(denial: &'a Denial, node: Option<&'a str>) -> KernelObject<'a> {
+    let event = &denial.event;
+    let pod = denial.who.behind.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name));
+    let other_end = event.peer.as_ref().map(|peer| OtherEndObject {
+        netns: peer.netns,
+        index: peer.index,
+        name: &peer.name,
+        pod_uid: peer.pod_uid.as_deref(),
+        pod,
+    });
     let location = match &event.location.symbol {
         Some(symbol) => Some(LocationObject::Symbol { symbol: &symbol.name, offset: symbol.offset }),
         None if event.location.address != 0 => Some(LocationObject::Address { address: format!("{:#x}", event.location.address) }),
@@ -134,7 +161,9 @@ pub(super) fn kernel<'a>(event: &'a DropEvent, node: Option<&'a str>) -> KernelO
         reason: &event.reason,
         location,
         hook: event.hook,
+        filters: &event.filters,
         interface: event.interface.as_ref(),
+        other_end,
         outgoing: event.outgoing,
         netns: event.netns,
         node,

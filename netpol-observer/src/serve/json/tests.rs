@@ -107,6 +107,8 @@ fn full() -> Denial {
     denial.event.flow.icmp = Some(IcmpKind { kind: 8, code: 0 });
     denial.event.flow.fragment = Some(Fragment { offset: 0, more: true });
     denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9) });
+    denial.event.peer.as_mut().expect("the example has one").pod_uid = Some("0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e".into());
+    denial.who.behind = denial.who.client.identity.pod().cloned();
     denial
 }
 

@@ -28,7 +28,7 @@ pub use text::{Palette, Text, clean, clean_lines};
 use super::fold::Summary;
 use super::{Item, Route};
 use crate::diagnose::{Agreement, Class, Denial};
-use crate::flow::DropEvent;
+use crate::flow::HookFunction;
 
 /// Turns items into text.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl Renderer {
             }
         }
         text.label("kernel");
-        text.put(&self.kernel(&denial.event));
+        text.put(&self.kernel(denial));
         text.gap();
         text.put(&agreement(&denial.diagnosis.agreement));
         text.newline();
@@ -121,7 +121,8 @@ impl Renderer {
         text.put(" ");
     }
 
-    fn kernel(&self, event: &DropEvent) -> String {
+    fn kernel(&self, denial: &Denial) -> String {
+        let event = &denial.event;
         let mut words = event.reason.name.to_string();
         // Writing to a String does not fail.
         match &event.location.symbol {
@@ -132,6 +133,14 @@ impl Renderer {
         if let Some(hook) = event.hook {
             _ = write!(words, ", {hook} hook");
         }
+        match event.filters.as_slice() {
+            [] => {}
+            [filter] => _ = write!(words, ", {}", filter.words()),
+            several => {
+                let words_of: Vec<String> = several.iter().map(HookFunction::words).collect();
+                _ = write!(words, ", one of: {}", words_of.join("; "));
+            }
+        }
         if let Some(node) = &self.node {
             _ = write!(words, ", on {node}");
         }
@@ -139,6 +148,11 @@ impl Renderer {
             Some(interface) if interface.name.is_empty() => _ = write!(words, ", interface {}", interface.index),
             Some(interface) => _ = write!(words, ", {}", interface.name),
             None => {}
+        }
+        match (&event.peer, &denial.who.behind) {
+            (Some(peer), Some(pod)) => _ = write!(words, " to {} of {}/{}", peer.name, pod.namespace, pod.name),
+            (Some(peer), None) => _ = write!(words, " to {}", peer.name),
+            (None, _) => {}
         }
         words
     }

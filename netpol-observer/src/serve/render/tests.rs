@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::*;
 use crate::cluster::{Direction, Operator, Requirement};
-use crate::flow::{Fragment, Hook, IcmpKind, Interface, Protocol};
+use crate::flow::{Fragment, Hook, HookFunction, IcmpKind, Interface, Protocol};
 use crate::identify::Identity;
 use crate::policy::{Admission, Condition, IsolatingPolicy, PortMiss, Remaining, Verdict};
 use crate::serve::testing::{
@@ -32,7 +32,7 @@ fn the_example_of_the_documentation() {
       nearest  ingress[0]  peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web
                ingress[1]  port differs: wants 9090/TCP (named "metrics")
       fix      ingress[0].from += podSelector {app: web}      admits 1 more workload: shop/web
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      agrees with the policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      agrees with the policies
     "#);
     assert_snapshot!(oneline(&example()), @"14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)  by shop/api-allow-frontend; nearest ingress[0]: peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web");
     assert_snapshot!(renderer().item(&repeats(1, 2, 7)), @"14:02:18.482 +2 the same in 7 s   shop/web-7d9f → shop/api-5c4b:8080/TCP");
@@ -100,7 +100,7 @@ fn both_directions_and_several_policies() {
                shop/api-allow-frontend: ingress[0].from += podSelector {app: web}      admits 1 more workload: shop/web
       also     Service shop/api has no ready endpoint
                The source was possibly rewritten.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      agrees with the policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      agrees with the policies
     "#);
     assert_snapshot!(oneline(&denial), @"14:02:11.482 DENIED egress+ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)  by shop/default-deny-egress, shop/web-egress; nearest shop/web-egress egress[0]: port differs: wants 53/UDP, this is TCP; by shop/api-allow-frontend; nearest shop/api-allow-frontend ingress[0]: peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web");
 }
@@ -124,7 +124,7 @@ fn many_rules_are_cut_and_counted() {
                and 2 more ingress rules
       fix      new NetworkPolicy shop/allow-web-to-api      admits 5 more: a/a, b/b, c/c and 2 more
       also     no fix found for egress: the peer is not known
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      agrees with the policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      agrees with the policies
     ");
 }
 
@@ -139,7 +139,7 @@ fn a_policy_without_rules() {
     14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP
       by       NetworkPolicy shop/default-deny      isolates shop/api-5c4b for ingress, has no ingress rule
       fix      add ingress rule: from ipBlock 203.0.113.5/32      admits 203.0.113.5/32
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      agrees with the policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      agrees with the policies
     ");
     assert_snapshot!(oneline(&denial), @"14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  by shop/default-deny");
 }
@@ -151,42 +151,42 @@ fn drops_no_policy_is_to_blame_for() {
     assert_snapshot!(show(Class::HostFirewall, Agreement::PoliciesAllow, "A firewall rule of the node dropped it: look at nft list ruleset."), @"
     14:02:11.482 DROPPED host firewall  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    A firewall rule of the node dropped it: look at nft list ruleset.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      the policies allow it
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      the policies allow it
     ");
     assert_snapshot!(show(Class::NoListener, not.clone(), "Nobody listens on port 8080 of shop/api-5c4b."), @"
     14:02:11.482 REFUSED no listener  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    Nobody listens on port 8080 of shop/api-5c4b.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      not a drop that enforces policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
     ");
     assert_snapshot!(show(Class::ServiceWithoutEndpoints, not.clone(), "Service shop/api has no ready endpoint."), @"
     14:02:11.482 DROPPED no endpoints  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    Service shop/api has no ready endpoint.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      not a drop that enforces policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
     ");
     assert_snapshot!(show(Class::NoRoute, not.clone(), "The node has no route to 10.244.2.7."), @"
     14:02:11.482 DROPPED no route  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    The node has no route to 10.244.2.7.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      not a drop that enforces policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
     ");
     assert_snapshot!(show(Class::ReversePathFilter, not.clone(), "10.244.1.5 does not belong behind veth1a2b."), @"
     14:02:11.482 DROPPED reverse-path filter  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    10.244.1.5 does not belong behind veth1a2b.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      not a drop that enforces policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
     ");
     assert_snapshot!(show(Class::ConnectionState, not.clone(), "conntrack holds the packet to be invalid."), @"
     14:02:11.482 DROPPED connection state  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    conntrack holds the packet to be invalid.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      not a drop that enforces policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
     ");
     assert_snapshot!(show(Class::Noise, not, "A late segment of a closed connection."), @"
     14:02:11.482 DROPPED noise  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    A late segment of a closed connection.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      not a drop that enforces policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
     ");
     assert_snapshot!(show(Class::Undecided, Agreement::CannotDecide { why: "two pods claim 10.244.1.5".into() }, "The objects do not tell."), @"
     14:02:11.482 DROPPED undecided  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    The objects do not tell.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      cannot decide: two pods claim 10.244.1.5
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      cannot decide: two pods claim 10.244.1.5
     ");
     let mut reply = innocent(Class::DroppedReply, Agreement::PoliciesAllow, "The answer of shop/api-5c4b was dropped.");
     let flow = &mut reply.event.flow;
@@ -198,7 +198,7 @@ fn drops_no_policy_is_to_blame_for() {
     14:02:11.482 DROPPED reply  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       cause    The answer of shop/api-5c4b was dropped.
       also     Replies are never judged.
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      the policies allow it
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      the policies allow it
     ");
     assert_snapshot!(oneline(&reply), @"14:02:11.482 DROPPED reply  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)  The answer of shop/api-5c4b was dropped.");
 }
@@ -251,19 +251,27 @@ fn a_service_dropped_before_translation_shows_the_port_of_the_backend() {
 
 #[test]
 fn what_the_kernel_shows() {
-    let mut event = example().event;
-    let mut lines = vec![renderer().kernel(&event)];
-    event.hook = Some(Hook::Output);
-    event.location.symbol = None;
-    lines.push(renderer().kernel(&event));
-    event.hook = None;
-    event.location.address = 0;
-    event.interface = Some(Interface { index: 4, name: "".into() });
-    lines.push(Renderer { node: None, ..renderer() }.kernel(&event));
-    event.interface = None;
-    lines.push(Renderer { node: None, ..renderer() }.kernel(&event));
+    let mut denial = example();
+    let mut lines = vec![renderer().kernel(&denial)];
+    denial.who.behind = denial.who.server.identity.pod().cloned();
+    lines.push(renderer().kernel(&denial));
+    denial.event.filters.push(HookFunction { function: "ipt_do_table".into(), priority: 0, table: Some("filter".into()), chain: None });
+    denial.event.peer = None;
+    lines.push(renderer().kernel(&denial));
+    denial.event.filters.clear();
+    denial.event.hook = Some(Hook::Output);
+    denial.event.location.symbol = None;
+    lines.push(renderer().kernel(&denial));
+    denial.event.hook = None;
+    denial.event.location.address = 0;
+    denial.event.interface = Some(Interface { index: 4, name: "".into() });
+    lines.push(Renderer { node: None, ..renderer() }.kernel(&denial));
+    denial.event.interface = None;
+    lines.push(Renderer { node: None, ..renderer() }.kernel(&denial));
     assert_snapshot!(lines.join("\n"), @"
-    NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b
+    NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0
+    NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0 of shop/api-5c4b
+    NETFILTER_DROP in nft_do_chain, forward hook, one of: nft chain ip filter FORWARD; iptables-legacy table filter, on node-2, veth1a2b
     NETFILTER_DROP at 0xffffffffc0a01234, output hook, on node-2, veth1a2b
     NETFILTER_DROP, interface 4
     NETFILTER_DROP

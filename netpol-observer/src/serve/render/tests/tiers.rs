@@ -48,7 +48,7 @@ fn a_deny_rule_of_the_admin_tier() {
     assert_snapshot!(block(&denial), @r#"
     14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
       by       AdminNetworkPolicy no-db      rule "keep-out", ingress[2] (admin.yaml:12), denies it for shop/api-5c4b
-      kernel   NETFILTER_DROP in nft_do_chain, forward hook, on node-2, veth1a2b      agrees with the policies
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      agrees with the policies
     "#);
     assert!(oneline(&denial).ends_with("by rule \"keep-out\" (ingress[2]) of AdminNetworkPolicy no-db\n"), "{}", oneline(&denial));
     assert_snapshot!(why(&denial.explanation), @r#"

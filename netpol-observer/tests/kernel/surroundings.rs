@@ -1,0 +1,116 @@
+//! The filters at a drop's hook, and the other end of its device, as the kernel has them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netpol_observer::capture::Captured;
+use netpol_observer::capture::live::{LiveOptions, open};
+use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
+use xtask::netns::Netns;
+
+use crate::support::{Pods, machine, runtime, send_udp};
+
+/// Drops in the node's namespace, decoded while the rules stand.
+fn dropped(pods: &Pods, from: &Netns, to: &str) -> Vec<DropEvent> {
+    let netns = u32::try_from(pods.node.inode().unwrap()).unwrap();
+    runtime().block_on(async {
+        let mut live = open(LiveOptions::default()).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()));
+        let names = live.names();
+        let to = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 9001);
+        tokio::task::block_in_place(|| from.in_ns(|| send_udp(to, b"x")).unwrap());
+        let mut events = Vec::new();
+        live.stop();
+        while let Some(captured) = live.next().await {
+            if let Captured::Record(bytes) = captured
+                && let Ok(event) = decode_record(&bytes, &*names)
+                && event.netns == Some(netns)
+                && event.flow.destination_port == Some(9001)
+            {
+                events.push(event);
+            }
+        }
+        events
+    })
+}
+
+/// Two chains of one family at the forward hook and one of another; the drop is by the last.
+const CHAINS: &str = "
+table inet shop {
+  chain policies {
+    type filter hook forward priority 10; policy accept;
+    udp dport 9001 drop
+  }
+}
+table ip other {
+  chain watch {
+    type filter hook forward priority -5; policy accept;
+    counter
+  }
+}
+";
+
+#[test]
+fn the_chain_that_dropped() {
+    let Some(_machine) = machine("surroundings::the_chain_that_dropped") else { return };
+    let pods = Pods::new();
+    pods.node.nft(CHAINS).unwrap();
+    for (to, hook_functions) in [("10.244.1.20", "nft_do_chain_inet"), ("fd00:10:244:1::20", "nft_do_chain_inet")] {
+        let events = dropped(&pods, &pods.web, to);
+        assert_eq!(events.len(), 1, "{events:#?}");
+        let filters = &events[0].filters;
+        let shop: Vec<&HookFunction> = filters.iter().filter(|filter| *filter.function == *hook_functions).collect();
+        assert_eq!(shop.len(), 1, "{filters:?}");
+        assert_eq!(shop[0].priority, 10);
+        // Without types of nf_tables (5.10) the function is all there is.
+        if shop[0].table.is_some() {
+            assert_eq!((shop[0].table.as_deref(), shop[0].chain.as_deref()), (Some("shop"), Some("policies")));
+        }
+        // Where nf_tables frees what it drops, the family is told by the stack, and the other table is out.
+        let freed_by_chain = events[0].location.symbol.as_ref().is_some_and(|symbol| symbol.base_name() == "nft_do_chain");
+        let expected = if freed_by_chain || to.contains(':') { 1 } else { 2 };
+        assert_eq!(filters.len(), expected, "{filters:?}");
+    }
+}
+
+#[test]
+fn the_other_end_of_a_veth() {
+    let Some(_machine) = machine("surroundings::the_other_end_of_a_veth") else { return };
+    let pods = Pods::new();
+    pods.node.nft(CHAINS).unwrap();
+    let events = dropped(&pods, &pods.web, "10.244.1.20");
+    let peer = events[0].peer.as_ref().expect("a veth has a peer");
+    // In the forward hook the packet is on the device it came in by: that of the sender.
+    assert_eq!(u64::from(peer.netns), pods.web.inode().unwrap());
+    assert_eq!(&*peer.name, "eth0");
+    assert!(peer.pod_uid.is_none(), "no pod's cgroup: {peer:?}");
+}
+
+#[test]
+fn a_namespace_that_is_gone_has_no_surroundings() {
+    let Some(_machine) = machine("surroundings::a_namespace_that_is_gone_has_no_surroundings") else { return };
+    let pods = Pods::new();
+    pods.node.nft(CHAINS).unwrap();
+    runtime().block_on(async {
+        let mut live = open(LiveOptions::default()).unwrap();
+        let names = live.names();
+        let to = SocketAddr::new("10.244.1.20".parse::<IpAddr>().unwrap(), 9001);
+        let netns = u32::try_from(pods.node.inode().unwrap()).unwrap();
+        tokio::task::block_in_place(|| {
+            pods.web.in_ns(|| send_udp(to, b"x")).unwrap();
+            // The record waits in the ring while everything it speaks of goes away.
+            drop(pods);
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        });
+        live.stop();
+        let mut found = 0;
+        while let Some(captured) = live.next().await {
+            if let Captured::Record(bytes) = captured
+                && let Ok(event) = decode_record(&bytes, &*names)
+                && event.netns == Some(netns)
+            {
+                found += 1;
+                assert!(event.filters.iter().all(|filter| filter.table.as_deref().is_none_or(|table| table == "shop")), "{event:?}");
+            }
+        }
+        assert_eq!(found, 1);
+    });
+}
