@@ -13,3 +13,4 @@ mod packets;
 mod support;
 mod surroundings;
 mod tail;
+mod together;
