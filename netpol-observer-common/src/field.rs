@@ -45,6 +45,8 @@ macro_rules! fields {
 }
 
 fields! {
+    /// Lowest address of the task's stack.
+    TaskStack = "task_struct"."stack" 8 false,
     /// Start of the packet buffer.
     SkbHead = "sk_buff"."head" 8 true,
     /// First byte of the packet at the current layer.

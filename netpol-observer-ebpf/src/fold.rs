@@ -1,11 +1,10 @@
 //! What makes two drops the same, read from the packet.
 
-use core::arch::asm;
-
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use netpol_observer_common::{Field, FoldKey, FoldValue};
 
 use crate::kernel::SkBuff;
+use crate::maps::add_one;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86DD;
@@ -89,8 +88,7 @@ pub(crate) fn add(value: *mut FoldValue, now: u64) {
     // SAFETY: a pointer to a map value, valid for this run of the program; the count lies at its start. Other CPUs add to it
     // at the same time, hence the atomic; of several times written at once any is good.
     unsafe {
-        // The target has no compare-and-swap as far as rustc knows, so core offers no fetch_add; every BPF has this one.
-        asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) &raw mut (*value).count, one = in(reg) 1u64);
+        add_one(&raw mut (*value).count);
         (&raw mut (*value).last_ns).write_volatile(now);
     }
 }

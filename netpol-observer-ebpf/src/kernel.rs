@@ -1,9 +1,13 @@
 //! Reading kernel structures at offsets that user space has taken from BTF.
 
+use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
-use netpol_observer_common::{ABSENT, Field, RecordFlags};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_ns,
+    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
+};
+use netpol_observer_common::{ABSENT, Field, Level, RecordFlags};
 
 /// Byte offsets of [`Field`]s. User space replaces the table before the program is loaded; the map it lies in is then
 /// frozen, so that the verifier knows each value, checks each access as a fixed offset and removes what is [`ABSENT`].
@@ -89,6 +93,28 @@ pub(crate) unsafe fn zero<const N: usize>(to: *mut u64) {
 pub(crate) fn now() -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// Bytes of a task's stack, at least (THREAD_SIZE; 16 KiB on x86-64 and arm64, more with KASAN). A frame beyond, on a bigger stack, is
+/// taken for an interrupt's, which does no harm.
+const STACK_BYTES: u64 = 16 * 1024;
+
+/// Where this program runs: its context lies on the stack of whoever freed the packet (`bpf_trace_run4()` in kernel/trace/bpf_trace.c).
+#[inline(always)]
+pub(crate) fn level<const TYPED: bool>(ctx: *mut c_void) -> Level {
+    // SAFETY: the helpers have no preconditions; a typed pointer may be loaded from, another is probed.
+    let stack = unsafe {
+        if TYPED {
+            load::<u64>(bpf_get_current_task_btf() as *const u8, Field::TaskStack)
+        } else {
+            probe::<u64>(bpf_get_current_task(), Field::TaskStack)
+        }
+    };
+    // The verifier lets the context be compared, but not be calculated with, which the compiler would make of a range check.
+    let mut end = stack;
+    // SAFETY: an addition, out of the compiler's sight.
+    unsafe { core::arch::asm!("{end} += {bytes}", end = inout(reg) end, bytes = in(reg) STACK_BYTES) };
+    if ctx as u64 >= stack && (ctx as u64) < end { Level::Task } else { Level::Interrupt }
 }
 
 /// The packet: `struct sk_buff *`. `TYPED` says that the verifier knows the pointer's type (`tp_btf`), so that fields are loaded

@@ -1,4 +1,5 @@
-//! The eBPF side: one program on the `kfree_skb` tracepoint, in two forms of which one is loaded.
+//! The eBPF side: a program on the `kfree_skb` tracepoint for what tasks free and one for what interrupts free, in two forms of
+//! which one is loaded.
 //!
 //! It copies and counts, and decides nothing: whether a free is a drop of interest stands in tables that user space fills,
 //! where a field lies in a kernel structure user space has looked up, and what the bytes mean is user space's business.
@@ -22,7 +23,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use aya_log_ebpf::warn;
-use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, RecordFlags};
+use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, Level, RecordFlags};
 
 use crate::kernel::SkBuff;
 
@@ -39,7 +40,16 @@ const EBUSY: i32 = -16;
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free(&ctx, Level::Task, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    0
+}
+
+/// The same for packets freed in interrupts; see [`Level`].
+#[expect(unreachable_pub, reason = "the macro exports the program under this name")]
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kfree_skb_irq(ctx: BtfTracePointContext) -> i32 {
+    let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
+    on_free(&ctx, Level::Interrupt, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
@@ -48,27 +58,36 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free(&ctx, Level::Task, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
+    0
+}
+
+/// Likewise for packets freed in interrupts.
+#[expect(unreachable_pub, reason = "the macro exports the program under this name")]
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn kfree_skb_raw_irq(ctx: RawTracePointContext) -> i32 {
+    let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
+    on_free(&ctx, Level::Interrupt, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
 #[inline(always)]
-fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    if !maps::is_candidate(reason, location) {
+fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    if maps::guarded() && kernel::level::<TYPED>(ctx.as_ptr()) != level || !maps::is_candidate(reason, location) {
         return;
     }
-    maps::count(Counter::Seen);
+    maps::count(level, Counter::Seen);
     let origin = skb.origin();
     let Some(key) = fold::key(skb, origin.netns, reason) else {
-        report(ctx, skb, &origin, location, reason, None);
+        report(ctx, level, skb, &origin, location, reason, None);
         return;
     };
     if let Some(value) = maps::fold_value(&key) {
         fold::add(value, kernel::now());
-        maps::count(Counter::Folded);
+        maps::count(level, Counter::Folded);
         return;
     }
-    report(ctx, skb, &origin, location, reason, Some(&key));
+    report(ctx, level, skb, &origin, location, reason, Some(&key));
 }
 
 /// Writes a record and, with a key, opens the fold for its repeats. Room in the ring is taken first, so that a key is only
@@ -76,6 +95,7 @@ fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, locat
 #[inline(always)]
 fn report<const TYPED: bool>(
     ctx: &impl EbpfContext,
+    level: Level,
     skb: &SkBuff<TYPED>,
     origin: &kernel::Origin,
     location: u64,
@@ -83,16 +103,16 @@ fn report<const TYPED: bool>(
     key: Option<&FoldKey>,
 ) {
     let Some(mut entry) = maps::RECORDS.reserve::<DropRecord>(0) else {
-        maps::count(Counter::RingFull);
+        maps::count(level, Counter::RingFull);
         return;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a reserved, aligned DropRecord, and `fill` writes every field of it.
     let now = unsafe { record::fill(record, ctx.as_ptr(), skb, origin, location, reason) };
     let Some(key) = key else {
-        maps::count(Counter::Unfolded);
+        maps::count(level, Counter::Unfolded);
         entry.submit(0);
-        maps::count(Counter::Reported);
+        maps::count(level, Counter::Reported);
         return;
     };
     match maps::fold_insert(key, &FoldValue { count: 0, last_ns: now }, u64::from(BPF_NOEXIST)) {
@@ -105,20 +125,20 @@ fn report<const TYPED: bool>(
             if let Some(value) = maps::fold_value(key) {
                 fold::add(value, now);
                 entry.discard(0);
-                maps::count(Counter::Folded);
+                maps::count(level, Counter::Folded);
                 return;
             }
-            maps::count(Counter::Unfolded);
+            maps::count(level, Counter::Unfolded);
         }
         Err(error) => {
             if error != E2BIG && error != EBUSY {
                 warn!(ctx, "fold table refused a key: error {}", error);
             }
-            maps::count(Counter::Unfolded);
+            maps::count(level, Counter::Unfolded);
         }
     }
     entry.submit(0);
-    maps::count(Counter::Reported);
+    maps::count(level, Counter::Reported);
 }
 
 #[cfg(not(test))]

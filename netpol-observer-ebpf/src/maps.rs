@@ -5,17 +5,22 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpol_observer_common::{
-    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, LocationRange,
-    ReasonAction, Surroundings, Way,
+    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, Level,
+    LocationRange, ReasonAction, Surroundings, Way,
 };
 
 /// Records on their way to user space. User space sets the size when it loads the program.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(8 * 1024 * 1024, 0);
 
-/// One [`Counters`] per CPU.
+/// [`Counters`] per CPU, an element for each [`Level`]: the one program may interrupt the other, but none itself.
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Level::COUNT, 0);
+
+/// Whether the kernel skips a program that it has interrupted on the same CPU, so that there is a program for each [`Level`]. Set by user
+/// space.
+#[unsafe(no_mangle)]
+static GUARDED: u32 = 0;
 
 /// [`ReasonAction`] of the reasons below [`CORE_REASONS`].
 #[map]
@@ -82,23 +87,44 @@ fn in_locations(location: u64) -> bool {
     false
 }
 
-/// Adds one to a counter of this CPU. The kernel does not run the program while it is running on the same CPU, so that a
-/// plain addition is enough.
+/// See [`GUARDED`].
 #[inline(always)]
-pub(crate) fn count(counter: Counter) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the pointer is this CPU's element, and nobody else writes it while the program runs.
+pub(crate) fn guarded() -> bool {
+    // SAFETY: a static. Volatile, because user space replaces the initial value.
+    unsafe { core::ptr::read_volatile(&raw const GUARDED) != 0 }
+}
+
+/// Adds one to a counter of this CPU. A plain addition where the kernel does not let a program interrupt itself.
+#[inline(always)]
+pub(crate) fn count(level: Level, counter: Counter) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(level as u32) {
+        // SAFETY: the pointer is this CPU's element.
         unsafe {
             let field = match counter {
-                Counter::Seen => &mut (*counters).seen,
-                Counter::Reported => &mut (*counters).reported,
-                Counter::Folded => &mut (*counters).folded,
-                Counter::RingFull => &mut (*counters).ring_full,
-                Counter::Unfolded => &mut (*counters).unfolded,
+                Counter::Seen => &raw mut (*counters).seen,
+                Counter::Reported => &raw mut (*counters).reported,
+                Counter::Folded => &raw mut (*counters).folded,
+                Counter::RingFull => &raw mut (*counters).ring_full,
+                Counter::Unfolded => &raw mut (*counters).unfolded,
             };
-            *field += 1;
+            if guarded() {
+                *field += 1;
+            } else {
+                add_one(field);
+            }
         }
     }
+}
+
+/// Adds one, whoever else does so at the same time.
+///
+/// # Safety
+/// `to` is a writable, aligned word of a map.
+#[inline(always)]
+pub(crate) unsafe fn add_one(to: *mut u64) {
+    // The target has no compare-and-swap as far as rustc knows, so core offers no fetch_add; every BPF has this one.
+    // SAFETY: see above.
+    unsafe { core::arch::asm!("lock *(u64 *)({to} + 0) += {one}", to = in(reg) to, one = in(reg) 1u64) };
 }
 
 #[inline(always)]

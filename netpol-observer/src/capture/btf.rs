@@ -19,6 +19,7 @@ const KIND_STRUCT: u8 = 4;
 const KIND_UNION: u8 = 5;
 const KIND_ENUM: u8 = 6;
 const KIND_TYPEDEF: u8 = 8;
+const KIND_FUNC: u8 = 12;
 const KIND_FUNC_PROTO: u8 = 13;
 const KIND_ENUM64: u8 = 19;
 
@@ -333,6 +334,14 @@ impl Btf {
         let mut sizes = self.named(KIND_STRUCT, name).map(|(_, _, t)| t.size_or_type);
         let size = sizes.next()?;
         sizes.all(|other| other == size).then_some(size)
+    }
+
+    /// Whether the kernel has a function of this name. Goes through all types.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.images
+            .iter()
+            .flat_map(|image| image.first_id..image.first_id + image.types.len() as u32)
+            .any(|id| self.get(id).is_some_and(|(_, t)| t.kind == KIND_FUNC && self.name(t.name) == name))
     }
 
     /// Names of the values of all enumerations called `name`, by value (an enumeration that exists twice is merged).

@@ -81,6 +81,12 @@ impl Kernel {
         self.tracepoint_arguments(TRACEPOINT).is_some_and(|arguments| arguments >= 3)
     }
 
+    /// Whether the kernel skips a program on a tracepoint that it has interrupted on the same CPU. The commit that brought this (6.2, "bpf:
+    /// Prevent bpf program recursion for raw tracepoint probes") made a function of the counter of such runs.
+    pub fn guards_against_recursion(&self) -> bool {
+        self.btf.has_function("bpf_prog_inc_misses_counter")
+    }
+
     /// Values and names (with prefix) of the drop reasons: the core's and those of subsystems. Empty where drops come without.
     pub fn reasons(&self) -> BTreeMap<u32, String> {
         if !self.gives_reasons() {

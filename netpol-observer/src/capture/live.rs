@@ -15,8 +15,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::candidates::Candidates;
 use super::error::CaptureError;
+use super::forms::{Attach, Form};
 use super::kernel::{Kernel, LiveNames};
-use super::program::{Attach, Form, Program};
+use super::program::Program;
 use super::surroundings::Surroundings;
 use super::symbols::Symbols;
 use super::{Captured, KernelLedger};
@@ -80,14 +81,14 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
         // Drops are reported all the same.
         Err(error) => tracing::warn!("tables, chains and the other ends of devices will not be known: {error}"),
     }
-    let candidates = names.with_symbols(|symbols| Candidates::new(&reasons, symbols));
-    program.set_candidates(&candidates)?;
     let ring = program.take_ring()?;
     let logger = program.take_logger();
     // SAFETY: the ring owns its map's descriptor and keeps it open and unchanged until it is dropped together with the AsyncFd.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
         .map_err(|error| CaptureError::Io { what: "watch the ring", error: error.into() })?;
     program.attach()?;
+    let candidates = names.with_symbols(|symbols| Candidates::new(&reasons, symbols));
+    program.set_candidates(&candidates)?;
 
     let (batches_in, batches) = mpsc::channel(BATCHES);
     let (stop, stopped) = oneshot::channel();

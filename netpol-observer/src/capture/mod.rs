@@ -4,6 +4,7 @@ pub mod btf;
 pub mod candidates;
 pub mod doctor;
 mod error;
+mod forms;
 pub mod kernel;
 pub mod live;
 pub mod permissions;
@@ -14,7 +15,8 @@ mod surroundings;
 pub mod symbols;
 
 pub use error::CaptureError;
-pub use program::{Attach, Form, TRACEPOINT, is_built_in};
+pub use forms::{Attach, Form, TRACEPOINT};
+pub use program::is_built_in;
 pub use recording::{ByteOrder, ReadError, RecordingEnd, RecordingHeader, RecordingReader, RecordingWriter, WriteError};
 
 use bytes::Bytes;

@@ -1,65 +1,19 @@
 //! Loading and attaching the eBPF program, and its maps.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
-use aya::{Btf, Ebpf, EbpfLoader};
-use netpol_observer_common::{Counters, FoldKey, FoldValue, LOCATION_RANGES};
+use aya::{Ebpf, EbpfLoader};
+use netpol_observer_common::{ABSENT, Counters, Field, FoldKey, FoldValue, LOCATION_RANGES, Level};
 
 use super::candidates::Candidates;
 use super::error::CaptureError;
+use super::forms::{Attach, Form, Programs, load_error};
 use super::kernel::{Kernel, Offsets};
-use super::permissions;
 
 /// The compiled program, or nothing where it was not built (see build.rs).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
-
-/// The tracepoint.
-pub const TRACEPOINT: &str = "kfree_skb";
-
-/// Which form of the program to load.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Attach {
-    /// The typed form, or the raw one where the kernel does not take that.
-    #[default]
-    Auto,
-    /// [`Form::Typed`] or nothing.
-    Typed,
-    /// [`Form::Raw`] or nothing.
-    Raw,
-}
-
-/// The forms the program comes in. They do the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `BPF_PROG_TYPE_TRACING` with `BPF_TRACE_RAW_TP` ("tp_btf"): the verifier knows the arguments' types, and fields of the
-    /// packet are plain loads.
-    Typed,
-    /// `BPF_PROG_TYPE_RAW_TRACEPOINT`: fields are read by a helper that checks each address. Needs no BTF in the kernel.
-    Raw,
-}
-
-impl Form {
-    /// Name of the program in the object.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Form::Typed => "kfree_skb",
-            Form::Raw => "kfree_skb_raw",
-        }
-    }
-
-    /// As documentation calls it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Form::Typed => "tp_btf",
-            Form::Raw => "raw tracepoint",
-        }
-    }
-}
 
 /// The loaded object, of which parts are used by others.
 pub(super) type SharedEbpf = Arc<Mutex<Ebpf>>;
@@ -81,7 +35,7 @@ pub(super) struct Program {
     subsystem_reasons: HashMap<MapData, u32, u32>,
     locations: Array<MapData, [u64; 2]>,
     epoch_now: u32,
-    form: Form,
+    programs: Programs,
     release: String,
 }
 
@@ -91,13 +45,16 @@ impl Program {
         if !is_built_in() {
             return Err(CaptureError::NoProgram);
         }
+        // Without the stack's place a task's run cannot be told from an interrupt's: then one program does all, as far as the guard lets it.
+        let guarded = kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT;
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets.table, true)
             .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
+            .override_global("GUARDED", &u32::from(guarded), true)
             .map_max_entries("RECORDS", ring_bytes)
             .load(OBJECT)
             .map_err(|error| load_error("create the program's maps", &kernel.release, &error))?;
-        let form = load_form(&mut ebpf, kernel, attach)?;
+        let programs = Programs::load(&mut ebpf, kernel, attach, guarded)?;
         Ok(Program {
             fold: [take(&mut ebpf, "FOLD_EVEN")?, take(&mut ebpf, "FOLD_ODD")?],
             epoch: take(&mut ebpf, "EPOCH")?,
@@ -106,7 +63,7 @@ impl Program {
             subsystem_reasons: take(&mut ebpf, "SUBSYSTEM_REASON_ACTIONS")?,
             locations: take(&mut ebpf, "LOCATIONS")?,
             epoch_now: 0,
-            form,
+            programs,
             release: kernel.release.clone(),
             ebpf: Arc::new(Mutex::new(ebpf)),
         })
@@ -114,7 +71,7 @@ impl Program {
 
     /// Which form of it was loaded.
     pub(super) fn form(&self) -> Form {
-        self.form
+        self.programs.form()
     }
 
     /// The object it is part of.
@@ -136,27 +93,14 @@ impl Program {
         aya_log::EbpfLogger::init(&mut self.ebpf()).inspect_err(|error| tracing::debug!("no log ring in the eBPF object: {error}")).ok()
     }
 
-    /// Starts it.
+    /// Starts the programs. Nothing is captured until [`Program::set_candidates`].
     pub(super) fn attach(&mut self) -> Result<(), CaptureError> {
-        let mut ebpf = self.ebpf();
-        let attached = match self.form {
-            Form::Typed => typed(&mut ebpf)?.attach().map(drop),
-            Form::Raw => raw(&mut ebpf)?.attach(TRACEPOINT).map(drop),
-        };
-        attached.map_err(|error| load_error("attach to the tracepoint", &self.release, &error))
+        self.programs.attach(&mut self.ebpf(), &self.release)
     }
 
-    /// Stops it, and returns when no run of it is under way any more.
+    /// Stops them, and returns when no run of them is under way any more.
     pub(super) fn detach(&mut self) {
-        let mut ebpf = self.ebpf();
-        let unloaded = match self.form {
-            Form::Typed => typed(&mut ebpf).map(BtfTracePoint::unload),
-            Form::Raw => raw(&mut ebpf).map(RawTracePoint::unload),
-        };
-        drop(ebpf);
-        if let Ok(Err(error)) = unloaded {
-            tracing::warn!("unloading the program: {error}");
-        }
+        self.programs.unload(&mut self.ebpf());
         wait_for_programs();
     }
 
@@ -177,30 +121,25 @@ impl Program {
         Ok(())
     }
 
-    /// The counters, summed over the CPUs.
+    /// The counters, summed over the CPUs and the programs.
     pub(super) fn counters(&self) -> Counters {
         let mut sum = Counters::default();
-        match self.counters.get(&0, 0) {
-            Ok(values) => {
-                for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
-                    sum += Counters { seen, reported, folded, ring_full, unfolded };
+        for level in 0..Level::COUNT {
+            match self.counters.get(&level, 0) {
+                Ok(values) => {
+                    for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
+                        sum += Counters { seen, reported, folded, ring_full, unfolded };
+                    }
                 }
+                Err(error) => tracing::warn!("reading the counters: {error}"),
             }
-            Err(error) => tracing::warn!("reading the counters: {error}"),
         }
         sum
     }
 
-    /// `recursion_misses` of the program: runs that the kernel skipped because it was already running on that CPU.
+    /// Runs that the kernel skipped because the program was already running on that CPU.
     pub(super) fn misses(&self) -> u64 {
-        let read = || {
-            let ebpf = self.ebpf();
-            let program = ebpf.program(self.form.program())?;
-            let fd = program.fd().ok()?.as_fd().as_raw_fd();
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
-        };
-        read().unwrap_or(0)
+        self.programs.misses(&self.ebpf())
     }
 
     /// Lets the other fold table take over and empties the one that was in use.
@@ -233,45 +172,6 @@ impl Program {
     }
 }
 
-/// Loads the form that was asked for, or the better one of those that this kernel takes.
-fn load_form(ebpf: &mut Ebpf, kernel: &Kernel, attach: Attach) -> Result<Form, CaptureError> {
-    if kernel.tracepoint_arguments(TRACEPOINT).is_none() {
-        return Err(CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
-    }
-    let failed = |error: &(dyn std::error::Error + 'static)| load_error("load the program", &kernel.release, error);
-    let mut typed_form = || -> Result<Form, CaptureError> {
-        if !kernel.has_typed_tracepoint(TRACEPOINT) {
-            return Err(CaptureError::NoTypedTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
-        }
-        let btf = Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))?;
-        typed(ebpf)?.load(TRACEPOINT, &btf).map_err(|error| failed(&error))?;
-        Ok(Form::Typed)
-    };
-    match attach {
-        Attach::Typed => return typed_form(),
-        Attach::Raw => {}
-        Attach::Auto => match typed_form() {
-            Ok(form) => return Ok(form),
-            Err(CaptureError::NoTypedTracepoint { .. }) => {}
-            // The verifier may object to the one and take the other; a missing permission is missing for both.
-            Err(CaptureError::Load(error)) => tracing::warn!("falling back to a raw tracepoint: {error}"),
-            Err(error) => return Err(error),
-        },
-    }
-    raw(ebpf)?.load().map_err(|error| failed(&error))?;
-    Ok(Form::Raw)
-}
-
-fn typed(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, CaptureError> {
-    let program = ebpf.program_mut(Form::Typed.program()).ok_or(CaptureError::ForeignObject("program kfree_skb"))?;
-    program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("tp_btf program kfree_skb"))
-}
-
-fn raw(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, CaptureError> {
-    let program = ebpf.program_mut(Form::Raw.program()).ok_or(CaptureError::ForeignObject("program kfree_skb_raw"))?;
-    program.try_into().map_err(|_: ProgramError| CaptureError::ForeignObject("raw tracepoint program kfree_skb_raw"))
-}
-
 pub(super) fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
     ebpf.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(CaptureError::ForeignObject(name))
 }
@@ -284,26 +184,6 @@ fn wait_for_programs() {
         // nohz_full kernels refuse it; a run of the program takes microseconds.
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-}
-
-/// Tells a missing permission from a refusal and from a rejected program.
-fn load_error(what: &'static str, release: &str, error: &(dyn std::error::Error + 'static)) -> CaptureError {
-    let mut source = Some(error);
-    let mut text = String::new();
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<io::Error>()
-            && let Some(code @ (libc::EPERM | libc::EACCES | libc::ENOSYS)) = io.raw_os_error()
-            && let Some(refusal) = permissions::refusal(what, release, code)
-        {
-            return refusal;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    CaptureError::Load(format!("{what}: {text}"))
 }
 
 #[cfg(test)]

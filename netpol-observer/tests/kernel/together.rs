@@ -67,6 +67,27 @@ fn pin(cpu: usize) {
     }
 }
 
+/// Has packets that arrive in this namespace received on every CPU, so that the interrupt comes while that CPU sends.
+fn steer(netns: &Netns) {
+    let all = format!("{:x}", (1u64 << cpus()) - 1);
+    let set = move || {
+        // /sys shows the devices of the namespace it was mounted in.
+        // SAFETY: the strings are terminated, and the mounts are this thread's own.
+        unsafe {
+            assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "{}", std::io::Error::last_os_error());
+            let flags = libc::MS_REC | libc::MS_PRIVATE;
+            assert_eq!(libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()), 0);
+            assert_eq!(libc::mount(c"sysfs".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, std::ptr::null()), 0);
+        }
+        let devices = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+        for device in devices.filter(|device| device.file_name() != "lo") {
+            std::fs::write(device.path().join("queues/rx-0/rps_cpus"), &all).unwrap();
+        }
+    };
+    // A thread of its own, which takes its mounts with it.
+    netns.in_ns(|| std::thread::spawn(set).join().unwrap()).unwrap();
+}
+
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -74,14 +95,7 @@ fn cpus() -> usize {
 fn round(time: Duration) -> Round {
     let pods = Pods::new();
     pods.node.nft(RULES).unwrap();
-    // Received packets are steered to every CPU, so that the interrupt comes while that CPU sends.
-    pods.node
-        .in_ns(|| {
-            for device in std::fs::read_dir("/sys/class/net").unwrap().flatten() {
-                let _ = std::fs::write(device.path().join("queues/rx-0/rps_cpus"), format!("{:x}", (1u64 << cpus()) - 1));
-            }
-        })
-        .unwrap();
+    steer(&pods.node);
     let inode = u32::try_from(pods.node.inode().unwrap()).unwrap();
     let target = |port| SocketAddr::new("10.244.1.20".parse().unwrap(), port);
     let (observed, ledger) = runtime().block_on(async {

@@ -145,6 +145,7 @@ fn traced(parameters: u32) -> Btf {
     blob.simple(KIND_PTR, "", 2);
     blob.simple(KIND_TYPEDEF, "btf_trace_kfree_skb", 3);
     blob.simple(KIND_TYPEDEF, "btf_trace_odd", 1);
+    blob.simple(KIND_FUNC, "freed", 2);
     Btf::parse(blob.build()).unwrap()
 }
 
@@ -155,6 +156,7 @@ fn counts_a_tracepoints_arguments() {
     assert_eq!(traced(0).tracepoint_arguments("kfree_skb"), None);
     assert_eq!(traced(5).tracepoint_arguments("consume_skb"), None);
     assert_eq!(traced(5).tracepoint_arguments("odd"), None, "not a pointer");
+    assert!(traced(5).has_function("freed") && !traced(5).has_function("odd"));
 }
 
 #[test]
