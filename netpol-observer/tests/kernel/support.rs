@@ -1,6 +1,7 @@
 //! What the kernel tests share: when to skip, one test at a time, and drops read byte by byte.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,15 @@ use zerocopy::FromBytes as _;
 /// One test at a time: the tracepoint is the machine's, and some tests count every drop there is.
 static MACHINE: Mutex<()> = Mutex::new(());
 
+/// The machine, for as long as this value lives: no other test runs on it, of this process or of another one.
+pub(crate) struct Machine {
+    _of_this_process: MutexGuard<'static, ()>,
+    /// Locked; closing it gives the machine back, also when the process is killed.
+    _of_all: File,
+}
+
 /// The machine for one test, or `None` after printing why it cannot run here.
-pub(crate) fn machine(test: &str) -> Option<MutexGuard<'static, ()>> {
+pub(crate) fn machine(test: &str) -> Option<Machine> {
     let missing = Permissions::read().missing_for_capture();
     let why = if !missing.is_empty() {
         format!("missing {missing:?}; run as root")
@@ -28,7 +36,10 @@ pub(crate) fn machine(test: &str) -> Option<MutexGuard<'static, ()>> {
     } else if let Some(tool) = required_tools().first() {
         format!("the Debian package {} is not installed", tool.package)
     } else {
-        return Some(MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
+        let of_this_process = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_all = File::create(std::env::temp_dir().join("npo-test.lock")).unwrap();
+        of_all.lock().unwrap();
+        return Some(Machine { _of_this_process: of_this_process, _of_all: of_all });
     };
     skipped(test, &why);
     None
