@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cluster::{Index, Node, Pod, Service};
-use crate::flow::{DropEvent, Protocol};
+use crate::flow::{DropEvent, Protocol, Tunnel};
 
 /// One side of a connection.
 #[derive(Clone, Debug)]
@@ -66,8 +66,19 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
+    /// The ends of the tunnel that the packet was dropped in.
+    pub tunnel: Option<TunnelEnds>,
     /// The pod whose network namespace is at the other end of the device the packet was on, whatever its addresses say.
     pub behind: Option<Arc<Pod>>,
+}
+
+/// Between whom a tunnel is: nodes, as a rule.
+#[derive(Clone, Debug)]
+pub struct TunnelEnds {
+    /// Who sent the tunnel's packet.
+    pub source: Party,
+    /// To whom.
+    pub destination: Party,
 }
 
 impl Identity {
@@ -139,7 +150,24 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
     };
     let client = party(client_ip, index);
     let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
-    Who { client, server, service, behind }
+    let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
+    Who { client, server, service, tunnel, behind }
+}
+
+/// The drop of the connection that policies speak of. A tunnel between nodes carries the connections of their pods. One that a pod has built
+/// for itself is a connection of that pod, whatever is inside: policies judge its outside.
+pub fn settle_tunnel(event: DropEvent, index: &Index) -> DropEvent {
+    let of_pods = event.tunnel.as_ref().is_some_and(|tunnel| {
+        let ends = tunnel_ends(tunnel, index);
+        [ends.source, ends.destination]
+            .iter()
+            .any(|end| matches!(end.identity, Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Service(_)))
+    });
+    if of_pods { event.outside() } else { event }
+}
+
+fn tunnel_ends(tunnel: &Tunnel, index: &Index) -> TunnelEnds {
+    TunnelEnds { source: party(tunnel.outer.source, index), destination: party(tunnel.outer.destination, index) }
 }
 
 /// The pod with this uid; as a rule one of the two ends.

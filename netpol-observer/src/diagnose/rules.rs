@@ -16,6 +16,11 @@ const ENFORCERS: &[&str] = &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_C
 const ENFORCING_FUNCTIONS: &[&str] =
     &["nf_hook_slow", "nft_do_chain", "nf_reinject", "nfqnl_reinject", "sch_handle_ingress", "sch_handle_egress"];
 
+/// The kind of cause, if routing dropped it.
+pub(super) fn routing_class(reason: &str) -> Option<&'static Class> {
+    ROUTING.iter().find(|(reasons, _)| reasons.contains(&reason)).map(|(_, class)| class)
+}
+
 /// What routing drops, by reason (`include/net/dropreason-core.h`).
 const ROUTING: &[(&[&str], Class)] = &[
     // fib_validate_source(), ip_rcv_finish_core(): martian sources and what strict or loose rp_filter refuses.
@@ -31,7 +36,7 @@ pub(super) struct Facts<'a> {
     pub(super) who: &'a Who,
     pub(super) explanation: &'a Explanation,
     /// An enforcer dropped it: a firewall or a dataplane, of the policies or not.
-    enforced: bool,
+    pub(super) enforced: bool,
     pub(super) words: Words<'a>,
 }
 
@@ -49,7 +54,7 @@ impl<'a> Facts<'a> {
     /// What an enforcer's drop is, measured by the policies.
     fn agreement(&self) -> Agreement {
         match self.explanation.verdict {
-            _ if !self.enforced => Agreement::NotEnforcement,
+            _ if !self.enforced || self.event.tunnel.is_some() => Agreement::NotEnforcement,
             Verdict::Deny => Agreement::Agrees,
             Verdict::Allow => Agreement::PoliciesAllow,
             Verdict::Undecided => Agreement::CannotDecide { why: self.why_undecided() },
@@ -97,6 +102,7 @@ impl<'a> Facts<'a> {
 /// In this order. The second half is reached by drops of enforcers only.
 const RULES: &[fn(&Facts<'_>) -> Option<Diagnosis>] = &[
     reset,
+    super::tunnel::tunnel,
     stray_segment,
     no_listener,
     routing,
@@ -159,13 +165,13 @@ fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
     Some(Diagnosis { class: Class::NoListener, agreement: Agreement::NotEnforcement, summary: sentences([Some(what), service, denied]) })
 }
 
-fn no_socket(facts: &Facts<'_>) -> bool {
+pub(super) fn no_socket(facts: &Facts<'_>) -> bool {
     &*facts.event.reason.name == "NO_SOCKET"
 }
 
 fn routing(facts: &Facts<'_>) -> Option<Diagnosis> {
     let reason = &*facts.event.reason.name;
-    let (_, class) = ROUTING.iter().find(|(reasons, _)| reasons.contains(&reason))?;
+    let class = routing_class(reason)?;
     let destination = facts.event.flow.destination;
     let source = facts.event.flow.source;
     let summary = if *class == Class::NoRoute {

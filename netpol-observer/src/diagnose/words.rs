@@ -90,7 +90,7 @@ impl Words<'_> {
         }
     }
 
-    fn kind_of_rule(&self) -> &'static str {
+    pub(super) fn kind_of_rule(&self) -> &'static str {
         match &*self.event.reason.name {
             "TC_INGRESS" | "TC_EGRESS" => "a traffic-control (eBPF) program outside the policies",
             "BPF_CGROUP_EGRESS" => "an eBPF program on the sender's cgroup",
@@ -99,7 +99,7 @@ impl Words<'_> {
     }
 }
 
-fn party(party: &Party) -> String {
+pub(super) fn party(party: &Party) -> String {
     let ip = party.ip;
     match &party.identity {
         Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name),

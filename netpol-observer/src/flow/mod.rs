@@ -12,6 +12,7 @@ mod record;
 mod surroundings;
 #[doc(hidden)]
 pub mod testing;
+mod tunnel;
 
 pub use event::{Conntrack, DropEvent, FoldId, Hook, Interface, KernelNames, Location, Reason, Socket, Symbol, Tuple};
 pub use fold::{KeyFlow, decode_key, fold_key};
@@ -19,6 +20,7 @@ pub use packet::{FlowError, decode};
 pub use protocol::{Protocol, UnknownProtocol};
 pub use record::{RecordError, decode_record, hook_point};
 pub use surroundings::{HookFamily, HookFunction, HookPoint, Peer};
+pub use tunnel::{Inner, Tunnel, TunnelKind, decapsulate};
 
 use std::net::IpAddr;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::{Labels, PodPhase, ServicePort, TargetPort, Workload};
-use crate::flow::{Conntrack, Flow, FoldId, Location, Reason, TcpFlags, Tuple};
+use crate::flow::{Conntrack, Flow, FoldId, Location, Reason, TcpFlags, TunnelKind, Tuple};
 
 const WEB: &str = "10.1.0.1";
 const API: &str = "10.1.0.2";
@@ -85,6 +85,7 @@ fn packet(source: (&str, u16), destination: (&str, u16)) -> DropEvent {
             icmp: None,
             fragment: None,
         },
+        tunnel: None,
         conntrack: None,
         socket: None,
         filters: Vec::new(),
@@ -308,4 +309,33 @@ fn an_icmp_error_keeps_its_own_addresses() {
 fn a_dialled_address_nobody_knows_is_no_service() {
     let event = tracked(packet((WEB, 40000), (API, 8080)), (WEB, 40000), ("10.96.0.99", 80), false);
     check(&event, &cluster(), "shop/web → shop/api");
+}
+
+/// A packet inside a VXLAN packet.
+fn tunnelled(event: DropEvent, source: &str, destination: &str) -> DropEvent {
+    let outer = packet((source, 49_152), (destination, 8472)).flow;
+    let tunnel = Tunnel { kind: TunnelKind::Vxlan, vni: Some(1), outer: Flow { protocol: Protocol::Udp, ..outer }, conntrack: None };
+    DropEvent { tunnel: Some(tunnel), ..event }
+}
+
+#[test]
+fn a_tunnel_between_nodes_carries_the_connection_inside() {
+    let index = cluster();
+    let event = settle_tunnel(tunnelled(packet((WEB, 40000), (API, 8080)), NODE, "192.168.0.2"), &index);
+    check(&event, &index, "shop/web → shop/api");
+    let tunnel = identify(&event, &index).tunnel.expect("a tunnel");
+    assert_eq!((tunnel.source.to_string().as_str(), tunnel.destination.to_string().as_str()), ("node node-1", "192.168.0.2"));
+}
+
+#[test]
+fn a_tunnel_that_a_pod_built_is_a_connection_of_that_pod() {
+    let index = cluster();
+    for (source, destination, expected) in
+        [(WEB, "203.0.113.5", "shop/web → 203.0.113.5"), ("203.0.113.5", API, "203.0.113.5 → shop/api"), (WEB, API, "shop/web → shop/api")]
+    {
+        let event = settle_tunnel(tunnelled(packet(("10.9.0.1", 40000), ("10.9.0.2", 22)), source, destination), &index);
+        check(&event, &index, expected);
+        assert_eq!((event.flow.destination_port, event.flow.protocol), (Some(8472), Protocol::Udp));
+        assert!(identify(&event, &index).tunnel.is_none());
+    }
 }

@@ -70,6 +70,11 @@ impl Renderer {
                 text.newline();
             }
         }
+        if let (Some(tunnel), Some(ends)) = (&denial.event.tunnel, &denial.who.tunnel) {
+            text.label("tunnel");
+            text.put(&names::tunnel(tunnel, ends));
+            text.newline();
+        }
         text.label("kernel");
         text.put(&self.kernel(denial));
         text.gap();

@@ -1,8 +1,11 @@
 //! What the ends of a connection, its route and its fate are called.
 
+use std::fmt::Write as _;
+
 use crate::cluster::Direction;
 use crate::diagnose::Class;
-use crate::identify::{Identity, Party};
+use crate::flow::Tunnel;
+use crate::identify::{Identity, Party, TunnelEnds};
 use crate::serve::Route;
 
 /// `DENIED` and `ingress`, `DROPPED` and `host firewall`, …
@@ -70,4 +73,18 @@ pub(super) fn dialled(route: &Route) -> Option<String> {
         Some(port) => format!("Service {namespace}/{name}:{port}"),
         None => format!("Service {namespace}/{name}"),
     })
+}
+
+/// `VXLAN 1 (8472/UDP) from node node-1 to node node-2`
+pub(super) fn tunnel(tunnel: &Tunnel, ends: &TunnelEnds) -> String {
+    let mut words = tunnel.kind.to_string();
+    // Writing to a String does not fail.
+    if let Some(vni) = tunnel.vni {
+        _ = write!(words, " {vni}");
+    }
+    if let Some(port) = tunnel.outer.destination_port {
+        _ = write!(words, " ({port}/{})", tunnel.outer.protocol);
+    }
+    _ = write!(words, " from {} to {}", party(&ends.source), party(&ends.destination));
+    words
 }
