@@ -10,8 +10,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::cluster::{Index, Node, Pod, Service};
-use crate::flow::{DropEvent, Protocol, Tunnel};
+use crate::flow::{DropEvent, Hook, Protocol, Tunnel};
 
 /// One side of a connection.
 #[derive(Clone, Debug)]
@@ -140,18 +142,48 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         Some(tuple) => (tuple.source.to_canonical(), (tuple.destination.to_canonical(), tuple.destination_port)),
         None => (client.0, server),
     };
+    let party = |ip| local_party(ip, event, index);
     let service = service_call(dialled, flow.protocol, index);
     let server = match &service {
         Some(call) if call.ip == server.0 => match call.backends.as_slice() {
-            [(backend, _)] => party(*backend, index),
+            [(backend, _)] => party(*backend),
             _ => Party { ip: call.ip, identity: Identity::Service(call.service.clone()) },
         },
-        _ => party(server.0, index),
+        _ => party(server.0),
     };
-    let client = party(client_ip, index);
+    let client = party(client_ip);
     let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
     let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
     Who { client, server, service, tunnel, behind }
+}
+
+/// As [`party`], with what the hook tells besides: what a machine receives for itself, or sends itself, has an address of that machine.
+///
+/// The bridge of a node (`bridge` plugin, flannel) has the first address of the node's pod range, and the node calls its pods from there, the
+/// kubelet's probes included. No object says so; but where no pod has that address, and the packet was the machine's own, it is the node.
+fn local_party(ip: IpAddr, event: &DropEvent, index: &Index) -> Party {
+    let local = match event.hook {
+        Some(Hook::Input) => Some(event.flow.destination),
+        Some(Hook::Output) => Some(event.flow.source),
+        _ => None,
+    };
+    let mut party = party(ip, index);
+    if matches!(party.identity, Identity::UnownedPodAddress)
+        && local.map(|local| local.to_canonical()) == Some(party.ip)
+        && let Some(node) = index.nodes().find(|node| node.pod_cidrs.iter().any(|range| is_first(party.ip, range)))
+    {
+        party.identity = Identity::Node(node.clone());
+    }
+    party
+}
+
+/// Whether it is the address behind that of the network.
+fn is_first(ip: IpAddr, range: &IpNet) -> bool {
+    match (ip, range) {
+        (IpAddr::V4(ip), IpNet::V4(range)) => u32::from(ip).checked_sub(u32::from(range.network())) == Some(1),
+        (IpAddr::V6(ip), IpNet::V6(range)) => u128::from(ip).checked_sub(u128::from(range.network())) == Some(1),
+        _ => false,
+    }
 }
 
 /// The drop of the connection that policies speak of. A tunnel between nodes carries the connections of their pods. One that a pod has built

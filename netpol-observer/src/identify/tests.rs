@@ -339,3 +339,25 @@ fn a_tunnel_that_a_pod_built_is_a_connection_of_that_pod() {
         assert!(identify(&event, &index).tunnel.is_none());
     }
 }
+
+#[test]
+fn a_node_on_its_bridge_is_the_node_where_the_packet_is_its_own() {
+    let index = cluster();
+    const BRIDGE: &str = "10.1.0.1";
+    let mut bridged = index.clone();
+    bridged.apply(pod("web", &["10.1.0.7"]));
+    let at = |event: DropEvent, hook| DropEvent { hook: Some(hook), ..event };
+    let called = || packet(("10.1.0.7", 40000), (BRIDGE, 9001));
+    let calls = || packet((BRIDGE, 40000), (API, 8080));
+    check(&at(called(), Hook::Input), &bridged, "shop/web → node node-1");
+    check(&at(calls(), Hook::Output), &bridged, "node node-1 → shop/api");
+    // The answer to the node.
+    let answer = tracked(packet((API, 8080), (BRIDGE, 40000)), (BRIDGE, 40000), (API, 8080), true);
+    check(&at(answer, Hook::Input), &bridged, "node node-1 → shop/api");
+    // Elsewhere nobody can tell, and other addresses may be a new pod's.
+    check(&at(called(), Hook::Forward), &bridged, "shop/web → 10.1.0.1");
+    check(&at(calls(), Hook::Input), &bridged, "10.1.0.1 → shop/api");
+    check(&at(packet(("10.1.0.7", 40000), ("10.1.0.9", 9001)), Hook::Input), &bridged, "shop/web → 10.1.0.9");
+    // A pod that has the address is that pod.
+    check(&at(packet((API, 40000), (BRIDGE, 9001)), Hook::Input), &index, "shop/api → shop/web");
+}
