@@ -6,6 +6,7 @@
 mod confined;
 mod conntrack;
 mod doctor;
+mod enforcers;
 mod flood;
 mod forms;
 mod nftables;

@@ -124,6 +124,12 @@ impl Scene {
         self.sandboxes.push(sandbox);
     }
 
+    /// The control group of a pod, below the root of the version 2 hierarchy.
+    pub(crate) fn group(&self, namespace: &str) -> &str {
+        let own = self.ns(namespace).full_name();
+        self.sandboxes.iter().map(|sandbox| &*sandbox.group).find(|group| group.starts_with(own)).expect("an inhabited namespace")
+    }
+
     /// The engine over the cluster with `policies`.
     pub(crate) fn engine(&self, policies: &str) -> Arc<Engine> {
         engine(&self.text(policies))

@@ -36,19 +36,24 @@ pub(crate) fn allowed_calls() -> usize {
 }
 
 /// TCP from one namespace to an address of another: every allowed call is answered, none of the denied ones is.
-pub(crate) fn tcp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnce() + Send {
+pub(crate) fn tcp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnce() + Send + use<> {
+    tcp_to(client, server, address, address)
+}
+
+/// Likewise, the denied calls to another address.
+pub(crate) fn tcp_to(client: &Netns, server: &Netns, address: IpAddr, denied: IpAddr) -> impl FnOnce() + Send + use<> {
     serve_tcp(server, SocketAddr::new(address, ALLOWED_PORT));
     let client = client.clone();
     move || {
-        client.in_ns(|| call_all(address, true)).unwrap();
+        client.in_ns(|| call_all(address, Some(denied))).unwrap();
     }
 }
 
-fn call_all(address: IpAddr, denied: bool) {
+fn call_all(address: IpAddr, denied: Option<IpAddr>) {
     let left = AtomicUsize::new(allowed_calls());
     std::thread::scope(|scope| {
-        for port in DENIED.filter(|_| denied) {
-            scope.spawn(move || call_tcp(SocketAddr::new(address, port), brief()).expect_err("denied"));
+        for to in denied.into_iter().flat_map(|address| DENIED.map(move |port| SocketAddr::new(address, port))) {
+            scope.spawn(move || call_tcp(to, brief()).expect_err("denied"));
         }
         for _ in 0..CALLERS {
             scope.spawn(|| {
@@ -61,7 +66,7 @@ fn call_all(address: IpAddr, denied: bool) {
 }
 
 /// The denied flows as datagrams, one each; the allowed calls are TCP.
-pub(crate) fn udp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnce() + Send {
+pub(crate) fn udp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnce() + Send + use<> {
     serve_tcp(server, SocketAddr::new(address, ALLOWED_PORT));
     // Somebody listens: what gets through nevertheless would not be refused.
     let sockets: Vec<UdpSocket> = server.in_ns(|| DENIED.map(|port| UdpSocket::bind((address, port)).unwrap()).collect()).unwrap();
@@ -70,7 +75,7 @@ pub(crate) fn udp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnc
         client
             .in_ns(|| {
                 DENIED.for_each(|port| send_udp(SocketAddr::new(address, port), b"x"));
-                call_all(address, false);
+                call_all(address, None);
             })
             .unwrap();
         for socket in sockets {
