@@ -47,9 +47,10 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The compressed kernel.
+    /// The compressed kernel; newer packages have it among the modules.
     pub(super) fn image(&self) -> PathBuf {
-        self.tree.join("boot").join(format!("vmlinuz-{}", self.release))
+        let beside = self.modules().join("vmlinuz");
+        if beside.is_file() { beside } else { self.tree.join("boot").join(format!("vmlinuz-{}", self.release)) }
     }
 
     /// The directory that is called after the release.
@@ -192,7 +193,7 @@ fn bring_one(directory: &Path, apt: &Apt, series: &'static Series, names: &[&str
     }
     let kernel = Kernel { series: series.name, release: release.to_owned(), tree };
     if !kernel.image().is_file() {
-        bail!("Debian's packages of kernel {release} hold no boot/vmlinuz-{release}");
+        bail!("Debian's packages of kernel {release} hold no vmlinuz");
     }
     Ok(kernel)
 }

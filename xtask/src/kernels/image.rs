@@ -127,10 +127,14 @@ pub(super) fn assemble(kernel: &Kernel, base: &Path, path: &Path, orders: &[(&st
     collect(&from, &mut |file| files.push(file.to_owned()))?;
     for file in files {
         let relative = file.strip_prefix(&from)?;
-        let is_unwanted = relative.strip_prefix("kernel").is_ok_and(|module| {
-            !MODULES.iter().any(|wanted| module.starts_with(wanted)) || NO_MODULES.iter().any(|unwanted| module.starts_with(unwanted))
-        });
-        if !is_unwanted {
+        let is_wanted = match relative.strip_prefix("kernel") {
+            Ok(module) => {
+                MODULES.iter().any(|wanted| module.starts_with(wanted)) && !NO_MODULES.iter().any(|unwanted| module.starts_with(unwanted))
+            }
+            // The lists that modprobe reads. The kernel itself may lie here too.
+            Err(_) => relative.to_string_lossy().starts_with("modules."),
+        };
+        if is_wanted {
             archive.copy(&file, &to.join(relative))?;
         }
     }
