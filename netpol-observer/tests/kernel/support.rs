@@ -1,6 +1,7 @@
 //! What the kernel tests share: when to skip, one test at a time, and drops read byte by byte.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -148,6 +149,23 @@ pub(crate) fn as_this_machine_needs(options: LiveOptions) -> LiveOptions {
         Some(file) => LiveOptions { attach: Attach::Raw, kernel_btf: Some(file.into()), ..options },
         None => options,
     }
+}
+
+/// The same as options of the observer.
+pub(crate) fn arguments_for_this_machine() -> Vec<OsString> {
+    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
+        Some(file) => vec!["--attach".into(), "raw-tracepoint".into(), "--kernel-btf".into(), file],
+        None => Vec::new(),
+    }
+}
+
+/// Whether the kernel shows its types; prints that the test is skipped where it does not.
+pub(crate) fn shows_types(test: &str) -> bool {
+    let shows = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
+    if !shows {
+        skipped(test, "this kernel shows no types");
+    }
+    shows
 }
 
 pub(crate) fn start(options: LiveOptions) -> Live {

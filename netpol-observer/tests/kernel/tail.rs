@@ -11,7 +11,7 @@ use xtask::netns::Bed;
 use xtask::testing::report;
 
 use crate::flood::{node, packets, resident_of, send_same, send_spoofed};
-use crate::support::machine;
+use crate::support::{arguments_for_this_machine, machine};
 
 /// The pod that the floods are sent to, isolated by a policy that admits nobody.
 const MANIFESTS: &str = r#"
@@ -38,6 +38,7 @@ fn start(directory: &Path, arguments: &[&str]) -> Tail {
         .args(["tail", "-o", "json", "--manifests"])
         .arg(&manifests)
         .args(arguments)
+        .args(arguments_for_this_machine())
         .stdout(File::create(directory.join("out.jsonl")).unwrap())
         .stderr(Stdio::piped())
         .spawn()

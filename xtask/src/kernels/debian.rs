@@ -97,12 +97,12 @@ impl Apt {
     }
 
     /// Writes the sources and fetches their lists, unless that was done a short time ago.
-    fn update(&self, wanted: &[&'static Series]) -> Result<()> {
+    fn update(&self) -> Result<()> {
         for directory in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(self.directory.join(directory))?;
         }
         fs::write(self.directory.join("status"), "")?;
-        let sources = sources(wanted);
+        let sources = sources();
         let list = self.directory.join("sources.list");
         let stamp = self.directory.join("updated");
         let young = fs::metadata(&stamp).and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LISTS_KEEP));
@@ -118,14 +118,14 @@ impl Apt {
 }
 
 /// The lines of a sources.list: the machine's own mirror where it has one.
-fn sources(wanted: &[&'static Series]) -> String {
+fn sources() -> String {
     let mut configured = String::new();
     let files = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
     for file in std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(files) {
         configured += &fs::read_to_string(file).unwrap_or_default();
         configured.push('\n');
     }
-    let mut lines: Vec<String> = wanted
+    let mut lines: Vec<String> = SERIES
         .iter()
         .flat_map(|series| series.suites)
         .map(|&(archive, suite)| format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror(archive, &configured)))
@@ -147,9 +147,9 @@ fn mirror(archive: Archive, configured: &str) -> String {
 }
 
 /// Fetches and unpacks the newest kernel of each series. What was fetched before serves where the mirror cannot be reached.
-pub(super) fn bring(directory: &Path, wanted: &[&'static Series]) -> Result<Vec<Kernel>> {
+pub(super) fn bring(directory: &Path, wanted: impl Iterator<Item = &'static Series>) -> Result<Vec<Kernel>> {
     let apt = Apt { directory: directory.join("apt") };
-    let names = match apt.update(wanted).and_then(|()| output(apt.command("apt-cache").args(["pkgnames", "linux-"]))) {
+    let names = match apt.update().and_then(|()| output(apt.command("apt-cache").args(["pkgnames", "linux-"]))) {
         Ok(names) => names,
         Err(error) => {
             eprintln!("xtask: Debian's mirror cannot be asked for kernels, using what was fetched before: {error:#}");
@@ -157,7 +157,7 @@ pub(super) fn bring(directory: &Path, wanted: &[&'static Series]) -> Result<Vec<
         }
     };
     let names: Vec<&str> = names.lines().collect();
-    wanted.iter().map(|series| bring_one(directory, &apt, series, &names)).collect()
+    wanted.map(|series| bring_one(directory, &apt, series, &names)).collect()
 }
 
 fn bring_one(directory: &Path, apt: &Apt, series: &'static Series, names: &[&str]) -> Result<Kernel> {

@@ -1,16 +1,17 @@
 //! One guest: starts QEMU, follows what it tells, and ends it when it hangs.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use super::binaries::Binaries;
+use super::Plan;
+use super::column::Types;
 use super::debian::Kernel;
 use super::image;
 use super::report::Report;
@@ -29,13 +30,15 @@ const WHOLE: Duration = Duration::from_secs(45 * 60);
 /// kernel's; and nobody attacks it.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=7 panic=-1 rcupdate.rcu_cpu_stall_timeout=300 nowatchdog mitigations=off";
 
+/// Where tests keep what the kernel said of shapes.
+pub(super) const KEEP_SHAPES: &str = "NETPOL_OBSERVER_KEEP_SHAPES";
+
 /// A guest to run.
 pub(super) struct Guest<'a> {
-    pub(super) directory: &'a Path,
+    pub(super) column: &'static str,
     pub(super) kernel: &'a Kernel,
-    pub(super) base: &'a Path,
-    pub(super) binaries: &'a Binaries,
-    pub(super) tests: &'a [String],
+    pub(super) types: Types,
+    pub(super) plan: &'a Plan<'a>,
 }
 
 /// A QEMU that ends with this value, and with this process.
@@ -50,24 +53,36 @@ impl Drop for Qemu {
 
 impl Guest<'_> {
     fn file(&self, what: &str) -> PathBuf {
-        self.directory.join(format!("{}.{what}", self.kernel.series))
+        self.plan.directory.join(format!("{}.{what}", self.column))
+    }
+
+    /// What the first process reads: settings and the names of the tests.
+    fn orders(&self) -> [(&'static str, String); 2] {
+        let mut environment = vec![
+            ("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/usr/local/bin".to_owned()),
+            ("HOME", "/root".to_owned()),
+            ("RUST_BACKTRACE", "0".to_owned()),
+            ("NETPOL_OBSERVER_TEST_SLOW", "1".to_owned()),
+            ("TEST_TIMEOUT", self.plan.test_timeout.as_secs().to_string()),
+            ("OBSERVER", self.plan.binaries.observer.to_string_lossy().into_owned()),
+        ];
+        if self.types == Types::Hidden {
+            environment.push(("HIDE_BTF", "1".to_owned()));
+            environment.push(("NETPOL_OBSERVER_TEST_BTF_FILE", "/tmp/vmlinux.btf".to_owned()));
+        }
+        if self.plan.keep_shapes.is_some() {
+            environment.push((KEEP_SHAPES, "/root/shapes".to_owned()));
+        }
+        let environment = environment.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
+        let tests = self.plan.tests.iter().map(|test| format!("{test}\n")).collect();
+        [("environment", environment), ("tests", tests)]
     }
 
     /// Boots it, runs the tests, and says what came of them.
-    pub(super) fn run(&self, test_timeout: Duration) -> Result<Report> {
-        let name = self.kernel.series;
+    pub(super) fn run(&self) -> Result<Report> {
+        let (name, test_timeout) = (self.column, self.plan.test_timeout);
         let initramfs = self.file("cpio");
-        let environment = [
-            ("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/usr/local/bin"),
-            ("HOME", "/root"),
-            ("RUST_BACKTRACE", "0"),
-            ("NETPOL_OBSERVER_TEST_SLOW", "1"),
-            ("TEST_TIMEOUT", &test_timeout.as_secs().to_string()),
-            ("OBSERVER", &self.binaries.observer.to_string_lossy()),
-        ];
-        let environment = environment.map(|(name, value)| format!("export {name}={value}\n")).concat();
-        let tests: String = self.tests.iter().map(|test| format!("{test}\n")).collect();
-        image::assemble(self.kernel, self.base, &initramfs, &[("environment", environment), ("tests", tests)])?;
+        image::assemble(self.kernel, self.plan.base, &initramfs, &self.orders())?;
 
         let _slot = Slot::take(name)?;
         let console = self.file("console.log");
@@ -82,7 +97,7 @@ impl Guest<'_> {
                 }
             }
         });
-        let mut report = Report::new(self.kernel, self.tests.len());
+        let mut report = Report::new(name, &self.kernel.release, self.plan.tests.len());
         let mut patience = BOOT;
         let mut last_event = Instant::now();
         while !report.is_done() {
@@ -117,6 +132,10 @@ impl Guest<'_> {
         drop(qemu);
         let said = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
         report.conclude(&said, &console, begin.elapsed());
+        if let (Some(directory), Some(archive)) = (self.plan.keep_shapes, report.output_of("shapes")) {
+            unpack(archive, directory)?;
+        }
+        let _ = fs::remove_file(&initramfs);
         Ok(report)
     }
 
@@ -140,4 +159,16 @@ impl Guest<'_> {
         }
         command.spawn().context("cannot start qemu-system-x86_64")
     }
+}
+
+/// Unpacks what the guest has sent as text.
+fn unpack(archive: &str, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut child = Command::new("sh").args(["-c", "base64 -d | tar -xz -C \"$0\""]).arg(directory).stdin(Stdio::piped()).spawn()?;
+    child.stdin.take().context("piped")?.write_all(archive.as_bytes())?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cannot unpack the shapes that a guest has kept into {}: {status}", directory.display());
+    }
+    Ok(())
 }

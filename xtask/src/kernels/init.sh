@@ -20,6 +20,12 @@ mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t securityfs securityfs /sys/kernel/security
 ip link set lo up
+if [ -n "$HIDE_BTF" ]; then
+    # The kernel shows nothing of its types; a file has them, as one that was brought from elsewhere.
+    cat /sys/kernel/btf/vmlinux >"$NETPOL_OBSERVER_TEST_BTF_FILE"
+    mount -t tmpfs -o ro tmpfs /sys/kernel/btf
+    attach="--attach raw-tracepoint --kernel-btf $NETPOL_OBSERVER_TEST_BTF_FILE"
+fi
 stty -F /dev/ttyS1 raw -echo
 exec 3>/dev/ttyS1
 echo "BOOTED $(uname -r)" >&3
@@ -41,8 +47,11 @@ while read -r test; do
     task "$test" /tests/kernel --exact "$test" --nocapture
 done </etc/guest/tests
 # Behind the tests, when the modules are loaded that a node has loaded.
-task doctor "$OBSERVER" doctor -o json
+task doctor "$OBSERVER" doctor -o json $attach
 task memory grep -E '^(MemTotal|MemAvailable|Slab)' /proc/meminfo
+if [ -d "$NETPOL_OBSERVER_KEEP_SHAPES" ]; then
+    task shapes sh -c 'tar -C "$NETPOL_OBSERVER_KEEP_SHAPES" -c . | gzip | base64'
+fi
 echo "DONE" >&3
 sync
 poweroff -f

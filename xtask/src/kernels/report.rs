@@ -14,8 +14,6 @@ use std::time::Duration;
 use serde_json::Value;
 use xtask::testing::{ROW, Row, SKIPPED};
 
-use super::debian::Kernel;
-
 /// Lines of a console or of a test that are shown.
 const SHOWN: usize = 40;
 
@@ -63,12 +61,17 @@ impl Task {
     fn passed(&self) -> bool {
         self.status == Some(0)
     }
+
+    fn is_test(&self) -> bool {
+        self.name.contains("::")
+    }
 }
 
 /// All that is known of a guest's run.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    pub(crate) series: &'static str,
+    /// See [`Column`](super::column::Column).
+    pub(crate) column: &'static str,
     pub(crate) release: String,
     pub(crate) tasks: Vec<Task>,
     /// What went wrong beside the tests.
@@ -81,10 +84,10 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(kernel: &Kernel, expected: usize) -> Self {
+    pub(super) fn new(column: &'static str, release: &str, expected: usize) -> Self {
         Report {
-            series: kernel.series,
-            release: kernel.release.clone(),
+            column,
+            release: release.to_owned(),
             tasks: Vec::new(),
             faults: Vec::new(),
             time: Duration::ZERO,
@@ -96,8 +99,8 @@ impl Report {
     }
 
     /// A guest that could not be started.
-    pub(super) fn not_run(kernel: &Kernel, error: &anyhow::Error) -> Self {
-        let mut report = Report::new(kernel, 0);
+    pub(super) fn not_run(column: &'static str, error: &anyhow::Error) -> Self {
+        let mut report = Report::new(column, column, 0);
         report.fault(format!("could not be started: {error:#}"));
         report
     }
@@ -112,7 +115,7 @@ impl Report {
 
     /// The tests among the tasks.
     pub(crate) fn tests(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.iter().filter(|task| task.name.contains("::"))
+        self.tasks.iter().filter(|task| task.is_test())
     }
 
     /// Takes a line; what of it is worth showing at once.
@@ -138,30 +141,10 @@ impl Report {
                 None
             }
             ("END", Some(name)) => {
-                let count = self.tests().count();
-                let task = self.tasks.last_mut().filter(|task| task.name == name)?;
+                let mut task = self.tasks.pop().filter(|task| task.name == name)?;
                 task.status = words.next().and_then(|status| status.parse().ok());
                 task.seconds = words.next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0);
-                let is_test = name.contains("::");
-                // The harness ends well, too, when it found no test of the name.
-                if is_test && task.passed() && !task.output.contains("1 passed") {
-                    task.status = None;
-                    task.output.push_str("the test did not run\n");
-                }
-                let skipped = task.skipped().count();
-                let word = match task.status {
-                    Some(0) if skipped > 0 => "skipped",
-                    Some(0) => "passed",
-                    _ => "FAILED",
-                };
-                let mut text = format!("{name} {word} in {:.1} s", task.seconds);
-                if word == "FAILED" {
-                    text = format!("{text}\n{}", last_lines(&task.output, SHOWN));
-                }
-                if !is_test {
-                    return (word == "FAILED").then_some(text);
-                }
-                Some(format!("[{count}/{}] {text}", self.expected))
+                self.add(task)
             }
             ("DONE", None) => {
                 self.done = true;
@@ -172,6 +155,35 @@ impl Report {
                 None
             }
         }
+    }
+
+    /// Takes a task that has ended; what of it is worth showing at once.
+    pub(super) fn add(&mut self, mut task: Task) -> Option<String> {
+        // The harness ends well, too, when it found no test of the name.
+        if task.is_test() && task.passed() && !task.output.contains("1 passed") {
+            task.status = None;
+            task.output.push_str("the test did not run\n");
+        }
+        let word = match task.status {
+            Some(0) if task.skipped().count() > 0 => "skipped",
+            Some(0) => "passed",
+            _ => "FAILED",
+        };
+        let mut text = format!("{} {word} in {:.1} s", task.name, task.seconds);
+        if word == "FAILED" {
+            text = format!("{text}\n{}", last_lines(&task.output, SHOWN));
+        }
+        let is_test = task.is_test();
+        self.tasks.push(task);
+        if is_test {
+            return Some(format!("[{}/{}] {text}", self.tests().count(), self.expected));
+        }
+        (word == "FAILED").then_some(text)
+    }
+
+    /// The end of a run that had no guest.
+    pub(super) fn finish(&mut self, time: Duration) {
+        (self.time, self.booted, self.done) = (time, true, true);
     }
 
     /// After its end: looks through what the kernel said.
@@ -201,22 +213,24 @@ impl Report {
     pub(crate) fn counts(&self) -> (u64, u64, Vec<String>) {
         let passed = self.tests().filter(|test| test.passed()).count() as u64;
         let failed = self.tasks.iter().filter(|task| !task.passed()).count() as u64;
-        let skipped = self.tests().flat_map(Task::skipped).map(|line| format!("{line} (kernel {})", self.release)).collect();
+        let skipped = self.tests().flat_map(Task::skipped).map(|line| format!("{line} (kernel {})", self.column)).collect();
         (passed, failed, skipped)
     }
 
     /// The findings that the tests have written as rows.
-    #[expect(dead_code, reason = "the table of docs/kernels.md is made of them")]
     pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
         let lines = self.tests().flat_map(|test| test.output.lines());
         lines.filter_map(|line| serde_json::from_str(line.strip_prefix(ROW)?).ok())
     }
 
+    /// What a task has written.
+    pub(super) fn output_of(&self, name: &str) -> Option<&str> {
+        self.tasks.iter().find(|task| task.name == name).map(|task| task.output.as_str())
+    }
+
     /// What `observer doctor -o json` says there.
-    #[expect(dead_code, reason = "the table of docs/kernels.md is made of it")]
     pub(crate) fn doctor(&self) -> Option<Value> {
-        let task = self.tasks.iter().find(|task| task.name == "doctor")?;
-        task.output.lines().find_map(|line| serde_json::from_str(line).ok())
+        self.output_of("doctor")?.lines().find_map(|line| serde_json::from_str(line).ok())
     }
 
     /// A few lines for people.
@@ -224,7 +238,8 @@ impl Report {
         let (passed, failed, skipped) = self.counts();
         let word = if self.verdict() == Verdict::Passed { "passed" } else { "FAILED" };
         let mut text = format!(
-            "kernel {}: {word} in {:.0} s ({passed} passed, {failed} failed, {} skipped)",
+            "kernel {} ({}): {word} in {:.0} s ({passed} passed, {failed} failed, {} skipped)",
+            self.column,
             self.release,
             self.time.as_secs_f64(),
             skipped.len()
@@ -238,7 +253,7 @@ impl Report {
         for fault in &self.faults {
             text.push_str(&format!("\n  {fault}"));
         }
-        if self.verdict() == Verdict::Failed {
+        if self.verdict() == Verdict::Failed && !self.console.as_os_str().is_empty() {
             text.push_str(&format!("\n  all that the kernel said: {}", self.console.display()));
         }
         text
