@@ -107,7 +107,9 @@ mod tests {
     /// Function `n` of `names` at `n` times 0x100.
     fn symbols(names: &[&str]) -> Symbols {
         let lines = names.iter().chain(&["end"]).enumerate();
-        Symbols::parse(&lines.map(|(n, name)| format!("{:016x} t {name}\n", 0xffff_ffff_8100_0000_u64 + n as u64 * 0x100)).collect::<String>())
+        Symbols::parse(
+            &lines.map(|(n, name)| format!("{:016x} t {name}\n", 0xffff_ffff_8100_0000_u64 + n as u64 * 0x100)).collect::<String>(),
+        )
     }
 
     fn range(n: u64) -> LocationRange {

@@ -165,8 +165,10 @@ fn unnamed(facts: &Facts<'_>) -> Option<Diagnosis> {
         Verdict::Allow => Agreement::PoliciesAllow,
         Verdict::Deny | Verdict::Undecided => Agreement::CannotDecide { why },
     };
-    let summary =
-        format!("The packet was {}. This kernel does not say why, and at that place there are several causes: {causes}.", facts.words.evidence());
+    let summary = format!(
+        "The packet was {}. This kernel does not say why, and at that place there are several causes: {causes}.",
+        facts.words.evidence()
+    );
     Some(Diagnosis { class: Class::Undecided, agreement, summary })
 }
 

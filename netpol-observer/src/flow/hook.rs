@@ -275,7 +275,12 @@ mod tests {
         let stack = ["ip_finish_output", "ip_output", "__ip_queue_xmit", "__tcp_transmit_skb"];
         check("BPF_CGROUP_EGRESS", "ip_finish_output", &stack, None);
         check("reason-0", "ip6_finish_output", &["kfree_skb", "ip6_finish_output", "ip6_output", "ip6_xmit"], None);
-        check("SOCKET_FILTER", "udp_queue_rcv_one_skb", &["udp_queue_rcv_one_skb", "udp_queue_rcv_skb", "__udp4_lib_rcv"], Some(Hook::Input));
+        check(
+            "SOCKET_FILTER",
+            "udp_queue_rcv_one_skb",
+            &["udp_queue_rcv_one_skb", "udp_queue_rcv_skb", "__udp4_lib_rcv"],
+            Some(Hook::Input),
+        );
         // A verdict from user space comes by netlink.
         let stack = ["nfqnl_reinject", "nfqnl_recv_verdict", "nfnetlink_rcv_msg", "netlink_rcv_skb", "netlink_unicast", "netlink_sendmsg"];
         check("NOT_SPECIFIED", "nfqnl_reinject", &stack, None);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use xtask::netns::Netns;
 
-use crate::support::{call_tcp, send_udp, serve_tcp};
+use crate::support::{call_tcp, is_slow, send_udp, serve_tcp};
 
 /// The port that is allowed.
 pub(crate) const ALLOWED_PORT: u16 = 8080;
@@ -15,24 +15,19 @@ pub(crate) const DENIED: std::ops::RangeInclusive<u16> = 9001..=9010;
 /// Callers of the allowed port at one time.
 const CALLERS: usize = 4;
 
-/// Emulated processors are slow; `NETPOL_OBSERVER_TEST_SLOW` says that this is one.
-pub(crate) fn slow() -> bool {
-    std::env::var_os("NETPOL_OBSERVER_TEST_SLOW").is_some_and(|value| value == "1")
-}
-
 /// How long an answer may take that is bound to come.
 pub(crate) fn patience() -> Duration {
-    Duration::from_secs(if slow() { 60 } else { 5 })
+    Duration::from_secs(if is_slow() { 60 } else { 5 })
 }
 
 /// How long one waits for an answer that must not come.
 pub(crate) fn brief() -> Duration {
-    Duration::from_millis(if slow() { 900 } else { 300 })
+    Duration::from_millis(if is_slow() { 900 } else { 300 })
 }
 
 /// Allowed calls beside the denied ones.
 pub(crate) fn allowed_calls() -> usize {
-    if slow() { 300 } else { 1000 }
+    if is_slow() { 300 } else { 1000 }
 }
 
 /// TCP from one namespace to an address of another: every allowed call is answered, none of the denied ones is.
