@@ -93,7 +93,7 @@ impl Candidates {
 
 /// Functions that are inlined as a rule, or belong to modules that need not be loaded.
 fn optional(place: &Place) -> bool {
-    place.functions.iter().any(|function| function.starts_with("sch_handle_") || matches!(*function, "nfqnl_reinject" | "veth_xdp_rcv_skb"))
+    place.functions.iter().any(|function| function.starts_with("sch_handle_") || *function == "nfqnl_reinject")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The rules, in the order they are asked; the first that applies decides.
 
 use crate::cluster::Direction;
-use crate::flow::{DropEvent, Place, Protocol, QUEUE_VERDICT, XDP_IN_VETH, is_unspecific, place};
+use crate::flow::{DropEvent, Place, Protocol, QUEUE_VERDICT, XDP_VERDICT, is_unspecific, place};
 use crate::identify::Who;
 use crate::policy::{Admission, Explanation, Verdict};
 
@@ -11,7 +11,7 @@ use super::{Agreement, Class, Diagnosis};
 /// Reasons (without `SKB_DROP_REASON_`) by which firewalls and dataplanes drop. SOCKET_FILTER is a program at the receiver's control group
 /// as well as a filter that the receiver has put on its own socket: one check, sk_filter_trim_cap().
 const ENFORCERS: &[&str] =
-    &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS", "SOCKET_FILTER", "XDP", QUEUE_VERDICT, XDP_IN_VETH];
+    &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS", "SOCKET_FILTER", "XDP", QUEUE_VERDICT, XDP_VERDICT];
 
 /// What routing drops, by reason (`include/net/dropreason-core.h`).
 const ROUTING: &[(&[&str], Class)] = &[

@@ -93,11 +93,14 @@ impl Words<'_> {
     }
 
     fn kind_of_rule(&self) -> &'static str {
+        let symbol = self.event.location.symbol.as_ref();
+        if symbol.is_some_and(|symbol| symbol.base_name().contains("xdp")) {
+            return "an XDP program outside the policies";
+        }
         match &*self.event.reason.name {
             "TC_INGRESS" | "TC_EGRESS" => "a traffic-control (eBPF) program outside the policies",
             "BPF_CGROUP_EGRESS" => "an eBPF program on the sender's cgroup",
             "SOCKET_FILTER" => "an eBPF program on the receiver's cgroup or a filter on its socket",
-            "XDP" => "an XDP program outside the policies",
             _ => "a firewall rule outside the policies",
         }
     }

@@ -17,7 +17,7 @@ pub mod testing;
 pub use event::{Conntrack, DropEvent, FoldId, Hook, Interface, KernelNames, Location, Reason, Socket, Symbol, Tuple};
 pub use fold::{KeyFlow, decode_key, fold_key};
 pub use packet::{FlowError, decode};
-pub use places::{PLACES, Place, QUEUE_VERDICT, XDP_IN_VETH, is_unspecific, place};
+pub use places::{PLACES, Place, QUEUE_VERDICT, XDP_VERDICT, is_unspecific, place};
 pub use protocol::{Protocol, UnknownProtocol};
 pub use record::{RecordError, decode_record, hook_point};
 pub use surroundings::{HookFamily, HookFunction, HookPoint, Peer};

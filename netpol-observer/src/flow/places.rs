@@ -31,8 +31,12 @@ pub const PLACES: &[Place] = &[
     Place { functions: &["__dev_queue_xmit"], reasons: &["TC_EGRESS"], shared: true },
     // net/ipv4/ip_output.c, net/ipv6/ip6_output.c: a control group's program, and what is inlined there (segmentation, neighbours).
     Place { functions: &["ip_finish_output", "ip_mc_finish_output", "ip6_finish_output"], reasons: &["BPF_CGROUP_EGRESS"], shared: true },
-    // drivers/net/veth.c: XDP_DROP on what is a packet already. No kernel up to 6.18 names it.
-    Place { functions: &["veth_xdp_rcv_skb"], reasons: &[XDP_IN_VETH], shared: false },
+    // net/core/dev.c, drivers/net/veth.c: XDP programs on what is a packet already. The reason XDP is of failed redirects alone.
+    Place {
+        functions: &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb"],
+        reasons: &[XDP_VERDICT],
+        shared: false,
+    },
     // net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c: nobody listens, the filter of a socket or its control group, and damaged or late segments.
     Place { functions: &["tcp_v4_rcv", "tcp_v6_rcv"], reasons: &["NO_SOCKET", "SOCKET_FILTER"], shared: true },
     // net/ipv4/udp.c, net/ipv6/udp.c: nobody listens, or a wrong checksum.
@@ -44,8 +48,8 @@ pub const PLACES: &[Place] = &[
     Place { functions: &["__ip_queue_xmit"], reasons: &["IP_OUTNOROUTES"], shared: false },
 ];
 
-/// XDP_DROP in the veth driver, as it is called here.
-pub const XDP_IN_VETH: &str = "XDP_IN_VETH";
+/// What an XDP program's drop verdict behind the driver is called here. No kernel up to 6.18 has a reason for it.
+pub const XDP_VERDICT: &str = "XDP_DROP";
 
 /// What it means that this function (without suffixes) freed a packet without a reason.
 pub fn place(function: &str) -> Option<&'static Place> {

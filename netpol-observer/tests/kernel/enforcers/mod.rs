@@ -25,6 +25,7 @@ const LACKING: &[&str] = &[
     "No such file or directory",
     "can't initialize",
     "Couldn't load match",
+    "Failed to load TC action module",
     "Unknown filter",
     "Specified qdisc",
     "NLMSG",

@@ -23,14 +23,10 @@ fn on_a_veth() {
             program.load().unwrap();
             scene.node.netns().in_ns(|| program.attach("vethweb", mode).map(drop)).unwrap().unwrap();
             let mut shape = Shape::new(name, ipv6, EGRESS).on("vethweb").behind("shop/web");
-            if mode == XdpMode::Skb {
-                let why = "do_xdp_generic() frees it without a reason of its own among others";
-                shape = shape.look(Look::gap("5.10", why)).denied_by_policy("5.18", "XDP", "do_xdp_generic", "ingress", Direction::Egress);
-            } else {
-                let class = Class::PolicyDenied(vec![Direction::Egress]);
-                for (since, reason) in [("5.10", "reason-0"), ("5.17", "NOT_SPECIFIED")] {
-                    shape = shape.look(Look::of_class(since, reason, "veth_xdp_rcv_skb", "ingress", &class, &Agreement::Agrees));
-                }
+            let location = if mode == XdpMode::Skb { "do_xdp_generic" } else { "veth_xdp_rcv_skb" };
+            let class = Class::PolicyDenied(vec![Direction::Egress]);
+            for (since, reason) in [("5.10", "reason-0"), ("5.17", "NOT_SPECIFIED")] {
+                shape = shape.look(Look::of_class(since, reason, location, "ingress", &class, &Agreement::Agrees));
             }
             shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| packets(&ebpf)));
         }
