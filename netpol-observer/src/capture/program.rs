@@ -48,6 +48,8 @@ impl Program {
         // Without the stack's place a task's run cannot be told from an interrupt's: then one program does all, as far as the guard lets it.
         let guarded = kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT;
         let mut ebpf = EbpfLoader::new()
+            // For relocations that the object does not have; reading the kernel's types a second time takes longer than all the rest.
+            .btf(None)
             .override_global("OFFSETS", &offsets.table, true)
             .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
             .override_global("GUARDED", &u32::from(guarded), true)

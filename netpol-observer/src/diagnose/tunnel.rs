@@ -13,10 +13,9 @@ use super::{Agreement, Class, Diagnosis};
 
 pub(super) fn tunnel(facts: &Facts<'_>) -> Option<Diagnosis> {
     let (tunnel, ends) = (facts.event.tunnel.as_ref()?, facts.who.tunnel.as_ref()?);
-    let reason = &*facts.event.reason.name;
-    let (class, what) = if no_socket(facts) || reason == "IP_NOPROTO" {
+    let (class, what) = if no_socket(facts) || facts.is_one_of(&["IP_NOPROTO"]) {
         (Class::NoListener, nobody_receives(tunnel, ends))
-    } else if let Some(class) = routing_class(reason) {
+    } else if let Some(class) = routing_class(facts) {
         (class.clone(), routed(facts, tunnel, class))
     } else if facts.enforced {
         (Class::HostFirewall, dropped(facts, tunnel, ends))

@@ -7,6 +7,7 @@ mod confined;
 mod conntrack;
 mod datapaths;
 mod doctor;
+mod enforcers;
 mod flood;
 mod forms;
 mod nftables;

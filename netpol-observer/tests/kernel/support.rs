@@ -1,6 +1,7 @@
 //! What the kernel tests share: when to skip, one test at a time, and drops read byte by byte.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use netpol_observer::capture::live::{Live, LiveOptions, open};
 use netpol_observer::capture::permissions::Permissions;
-use netpol_observer::capture::{Captured, KernelLedger, is_built_in};
+use netpol_observer::capture::{Attach, Captured, KernelLedger, is_built_in};
 use netpol_observer::flow::{decode, fold_key};
 use netpol_observer_common::{DropRecord, FoldKey};
 use xtask::netns::{Bed, Netns, required_tools};
@@ -43,6 +44,11 @@ pub(crate) fn machine(test: &str) -> Option<Machine> {
     };
     skipped(test, &why);
     None
+}
+
+/// Whether the machine is emulated, as the guests of `cargo xtask kernels` are: some ten to thirty times slower.
+pub(crate) fn is_slow() -> bool {
+    std::env::var_os("NETPOL_OBSERVER_TEST_SLOW").is_some()
 }
 
 /// A runtime like that of the binary.
@@ -135,8 +141,33 @@ pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Ob
     })
 }
 
+/// With NETPOL_OBSERVER_TEST_BTF_FILE the machine is one whose kernel shows no types (`cargo xtask kernels --no-btf`).
+pub(crate) fn as_this_machine_needs(options: LiveOptions) -> LiveOptions {
+    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
+        Some(file) => LiveOptions { attach: Attach::Raw, kernel_btf: Some(file.into()), ..options },
+        None => options,
+    }
+}
+
+/// The same as options of the observer.
+pub(crate) fn arguments_for_this_machine() -> Vec<OsString> {
+    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
+        Some(file) => vec!["--attach".into(), "raw-tracepoint".into(), "--kernel-btf".into(), file],
+        None => Vec::new(),
+    }
+}
+
+/// Whether the kernel shows its types; prints that the test is skipped where it does not.
+pub(crate) fn shows_types(test: &str) -> bool {
+    let shows = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
+    if !shows {
+        skipped(test, "this kernel shows no types");
+    }
+    shows
+}
+
 pub(crate) fn start(options: LiveOptions) -> Live {
-    open(options).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()))
+    open(as_this_machine_needs(options)).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()))
 }
 
 #[derive(Default)]

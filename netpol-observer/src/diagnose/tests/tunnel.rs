@@ -51,5 +51,5 @@ fn other_causes_speak_of_the_tunnels_ends() {
     let summary = check(&inside(VXLAN, SYN).reason("IP_OUTNOROUTES"), &ends(), &allow(), Class::NoRoute, NotEnforcement);
     assert!(summary.starts_with("The kernel has no route to 192.0.2.2, the other end of the VXLAN tunnel"), "{summary}");
     check(&inside(VXLAN, SYN).reason("IP_INHDR"), &ends(), &deny(), Class::Undecided, NotEnforcement);
-    check(&inside(VXLAN, testing::RST), &ends(), &deny(), Class::Noise, NotEnforcement);
+    check(&inside(VXLAN, RST), &ends(), &deny(), Class::Noise, NotEnforcement);
 }

@@ -124,6 +124,12 @@ impl Scene {
         self.sandboxes.push(sandbox);
     }
 
+    /// The control group of a pod, below the root of the version 2 hierarchy.
+    pub(crate) fn group(&self, namespace: &str) -> &str {
+        let own = self.ns(namespace).full_name();
+        self.sandboxes.iter().map(|sandbox| &*sandbox.group).find(|group| group.starts_with(own)).expect("an inhabited namespace")
+    }
+
     /// The engine over the cluster with `policies`.
     pub(crate) fn engine(&self, policies: &str) -> Arc<Engine> {
         engine(&self.text(policies))
@@ -148,6 +154,23 @@ fn addresses(of: [&str; 2]) -> [IpAddr; 2] {
     of.map(|address| address.parse().unwrap())
 }
 
+/// How the control groups of sandboxes end, behind the name of their network namespace.
+const GROUP: &str = ".npo";
+
+/// Removes groups that tests have left whose namespace is gone: they were killed.
+fn remove_stale(root: &Path) -> std::io::Result<()> {
+    for group in fs::read_dir(root)?.flatten() {
+        let name = group.file_name().to_string_lossy().into_owned();
+        if name.strip_suffix(GROUP).is_some_and(|namespace| !Path::new("/run/netns").join(namespace).exists()) {
+            let kubepods = group.path().join("kubepods");
+            let pods = fs::read_dir(&kubepods).into_iter().flatten().flatten().map(|pod| pod.path());
+            // Another run may be doing the same.
+            let _ = pods.chain([kubepods.clone(), group.path()]).try_for_each(fs::remove_dir);
+        }
+    }
+    Ok(())
+}
+
 /// What the pause container is on a node.
 struct Sandbox {
     process: Option<Process>,
@@ -160,8 +183,9 @@ impl Sandbox {
         sleep.arg("infinity");
         let process = namespace.spawn(sleep).unwrap();
         let id = process.id();
-        let group = format!("{}.npo/kubepods/pod{pod_uid}", namespace.full_name());
+        let group = format!("{}{GROUP}/kubepods/pod{pod_uid}", namespace.full_name());
         in_cgroup2(|root| {
+            remove_stale(root)?;
             fs::create_dir_all(root.join(&group))?;
             fs::write(root.join(&group).join("cgroup.procs"), id.to_string())
         })
@@ -187,12 +211,12 @@ impl Drop for Sandbox {
 /// have it elsewhere.
 pub(crate) fn in_cgroup2<T: Send>(work: impl FnOnce(&Path) -> std::io::Result<T> + Send) -> std::io::Result<T> {
     let mount = || {
-        let root = Path::new("/mnt");
+        let root = Path::new("/tmp");
         // SAFETY: the strings are terminated, and the mounts are this thread's own.
         let ok = unsafe {
             libc::unshare(libc::CLONE_NEWNS) == 0
                 && libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()) == 0
-                && libc::mount(c"none".as_ptr(), c"/mnt".as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null()) == 0
+                && libc::mount(c"none".as_ptr(), c"/tmp".as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null()) == 0
         };
         if ok { work(root) } else { Err(std::io::Error::last_os_error()) }
     };
