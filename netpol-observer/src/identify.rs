@@ -68,6 +68,8 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
+    /// Where the server is a node: the pods in its network that declare the port called. One of them may have been meant.
+    pub host_network: Vec<Arc<Pod>>,
     /// The ends of the tunnel that the packet was dropped in.
     pub tunnel: Option<TunnelEnds>,
     /// The pod whose network namespace is at the other end of the device the packet was on, whatever its addresses say.
@@ -154,7 +156,9 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
     let client = party(client_ip);
     let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
     let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
-    Who { client, server, service, tunnel, behind }
+    let port = if event.is_reply() { flow.source_port } else { flow.destination_port };
+    let host_network = host_network(&server, port, flow.protocol, index);
+    Who { client, server, service, host_network, tunnel, behind }
 }
 
 /// As [`party`], with what the hook tells besides: what a machine receives for itself, or sends itself, has an address of that machine.
@@ -184,6 +188,14 @@ fn is_first(ip: IpAddr, range: &IpNet) -> bool {
         (IpAddr::V6(ip), IpNet::V6(range)) => u128::from(ip).checked_sub(u128::from(range.network())) == Some(1),
         _ => false,
     }
+}
+
+fn host_network(server: &Party, port: Option<u16>, protocol: Protocol, index: &Index) -> Vec<Arc<Pod>> {
+    if !matches!(server.identity, Identity::Node(_)) {
+        return Vec::new();
+    }
+    let declares = |pod: &&Arc<Pod>| pod.ports.iter().any(|declared| (Some(declared.port), declared.protocol) == (port, protocol));
+    index.host_network_pods_at(server.ip).iter().filter(declares).cloned().collect()
 }
 
 /// The drop of the connection that policies speak of. A tunnel between nodes carries the connections of their pods. One that a pod has built

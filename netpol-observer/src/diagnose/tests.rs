@@ -70,6 +70,7 @@ fn who() -> Who {
         service: None,
         behind: None,
         tunnel: None,
+        host_network: Vec::new(),
     }
 }
 

@@ -361,3 +361,29 @@ fn a_node_on_its_bridge_is_the_node_where_the_packet_is_its_own() {
     // A pod that has the address is that pod.
     check(&at(packet((API, 40000), (BRIDGE, 9001)), Hook::Input), &index, "shop/api → shop/web");
 }
+
+#[test]
+fn pods_in_the_network_of_the_node_called_are_told_by_their_ports() {
+    let mut index = cluster();
+    let declares = |port| vec![crate::cluster::ContainerPort { name: None, port, protocol: Protocol::Tcp }];
+    let exporter = Pod { host_network: true, ports: declares(9100), ..pod("exporter", &[NODE]) };
+    index.apply(exporter.clone());
+    index.apply(Pod { host_network: true, ports: declares(10256), ..pod("proxy", &[NODE]) });
+    let named = |event: &DropEvent, index: &Index| -> Vec<String> {
+        identify(event, index).host_network.iter().map(|pod| pod.name.to_string()).collect()
+    };
+    let to = |address, port| packet((WEB, 40000), (address, port));
+    assert_eq!(named(&to(NODE, 9100), &index), ["exporter"]);
+    assert_eq!(named(&to(NODE, 22), &index), [""; 0]);
+    assert_eq!(named(&to(API, 9100), &index), [""; 0]);
+    let mut udp = to(NODE, 9100);
+    udp.flow.protocol = Protocol::Udp;
+    assert_eq!(named(&udp, &index), [""; 0]);
+    let answer = tracked(packet((NODE, 9100), (WEB, 40000)), (WEB, 40000), (NODE, 9100), true);
+    assert_eq!(named(&answer, &index), ["exporter"]);
+    // It ends, or gets a network of its own.
+    index.apply(Pod { phase: PodPhase::Terminated, ..exporter });
+    assert_eq!(named(&to(NODE, 9100), &index), [""; 0]);
+    index.apply(Pod { ports: declares(10256), ..pod("proxy", &["10.1.0.9"]) });
+    assert_eq!(named(&to(NODE, 10256), &index), [""; 0]);
+}

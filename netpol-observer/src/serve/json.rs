@@ -187,7 +187,7 @@ impl<'a> DenialObject<'a> {
             agreement: &diagnosis.agreement,
             summary: &diagnosis.summary,
             client: PartyObject::of(&who.client, client_port),
-            server: PartyObject::of(&who.server, route.port),
+            server: PartyObject::of(&who.server, route.port).running(&who.host_network),
             service: service(who),
             protocol: event.flow.protocol,
             reply: event.is_reply(),

@@ -203,6 +203,7 @@ pub(crate) fn example() -> Denial {
         who: Who {
             behind: None,
             tunnel: None,
+            host_network: Vec::new(),
             client: party(&web),
             server: party(&api),
             service: Some(ServiceCall {

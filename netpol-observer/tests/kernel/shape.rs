@@ -28,7 +28,7 @@ use zerocopy::FromBytes as _;
 use crate::support::{assert_balanced, runtime, start};
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
-pub(crate) use scene::{API, CLUSTER, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID, in_cgroup2};
+pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID, in_cgroup2};
 pub(crate) use traffic::{ALLOWED_PORT, DENIED, allowed_calls, brief, patience, tcp, tcp_to, udp};
 
 /// What is tried, and what it must come to.

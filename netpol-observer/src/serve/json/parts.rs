@@ -1,10 +1,11 @@
 //! The objects inside a line.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cluster::{Labels, Workload};
+use crate::cluster::{Labels, Pod, Workload};
 use crate::diagnose::Denial;
 use crate::flow::{Conntrack, Hook, HookFunction, Interface, Protocol, Reason, Socket, TunnelKind, Tuple};
 use crate::identify::{Identity, Party, Who};
@@ -138,6 +139,16 @@ impl<'a> PartyObject<'a> {
             Identity::Special => anonymous("special"),
             Identity::External => anonymous("external"),
         }
+    }
+}
+
+impl PartyObject<'_> {
+    /// A node, with the pods in its network that may be meant.
+    pub(super) fn running(mut self, pods: &[Arc<Pod>]) -> Self {
+        if !pods.is_empty() {
+            self.candidates = Some(pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect());
+        }
+        self
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the ends of a connection, its route and its fate are called.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use crate::cluster::Direction;
+use crate::cluster::{Direction, Pod};
 use crate::diagnose::Class;
 use crate::flow::Tunnel;
 use crate::identify::{Identity, Party, TunnelEnds};
@@ -87,4 +88,11 @@ pub(super) fn tunnel(tunnel: &Tunnel, ends: &TunnelEnds) -> String {
     }
     _ = write!(words, " from {} to {}", party(&ends.source), party(&ends.destination));
     words
+}
+
+/// `monitoring/exporter-7x declares that port in the network of node node-1`
+pub(super) fn host_network(pods: &[Arc<Pod>], node: &Party) -> String {
+    let names: Vec<String> = pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let declare = if pods.len() == 1 { "declares" } else { "declare" };
+    format!("{} {declare} that port in the network of {}", names.join(", "), party(node))
 }

@@ -39,6 +39,17 @@ fn the_example_of_the_documentation() {
 }
 
 #[test]
+fn pods_in_the_network_of_the_node_called_are_named() {
+    let mut denial = innocent(Class::HostFirewall, Agreement::PoliciesAllow, "The packet was dropped.");
+    denial.who.service = None;
+    denial.who.server = node("node-2", "192.0.2.2");
+    denial.who.host_network = vec![api()];
+    assert!(block(&denial).contains("\n  host     shop/api-5c4b declares that port in the network of node node-2\n"), "{}", block(&denial));
+    denial.who.host_network.push(web());
+    assert!(block(&denial).contains("shop/api-5c4b, shop/web-7d9f declare that port"), "{}", block(&denial));
+}
+
+#[test]
 fn a_tunnel_has_a_line() {
     let mut denial = innocent(Class::HostFirewall, Agreement::NotEnforcement, "The VXLAN packet was dropped.");
     in_tunnel(&mut denial);
