@@ -155,7 +155,7 @@ impl Shape {
         let look = self.expectation.look(&release);
         let found = self.expectation.check(&release, &taken.denials).unwrap_or_else(|problems| {
             panic!(
-                "{shape} {family}:\n{problems}\nof {} denials; the first: {:#?}",
+                "{shape} {family}:\n{problems}\nof {} denials; the first: {:?}",
                 taken.denials.len(),
                 taken.denials.first().map(|d| &d.event)
             )
