@@ -60,6 +60,20 @@ fn call_all(address: IpAddr, denied: Option<IpAddr>) {
     });
 }
 
+/// One datagram to each of the denied ports of an address, beside the allowed calls of another.
+pub(crate) fn udp_to(client: &Netns, server: &Netns, address: IpAddr, denied: IpAddr) -> impl FnOnce() + Send + use<> {
+    serve_tcp(server, SocketAddr::new(address, ALLOWED_PORT));
+    let client = client.clone();
+    move || {
+        client
+            .in_ns(|| {
+                DENIED.for_each(|port| send_udp(SocketAddr::new(denied, port), b"x"));
+                call_all(address, None);
+            })
+            .unwrap();
+    }
+}
+
 /// The denied flows as datagrams, one each; the allowed calls are TCP.
 pub(crate) fn udp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnce() + Send + use<> {
     serve_tcp(server, SocketAddr::new(address, ALLOWED_PORT));
