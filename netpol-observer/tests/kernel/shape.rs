@@ -28,7 +28,7 @@ use zerocopy::FromBytes as _;
 use crate::support::{assert_balanced, runtime, start};
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
-pub(crate) use scene::{API, CLUSTER, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, in_cgroup2};
+pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, in_cgroup2};
 pub(crate) use traffic::{ALLOWED_PORT, DENIED, allowed_calls, brief, patience, tcp, tcp_to, udp, udp_to};
 
 /// What is tried, and what it must come to.
@@ -109,14 +109,14 @@ impl Shape {
         self
     }
 
-    /// What netfilter's verdicts look like, by kernel: `since_6_7` is the function that frees the packet from 6.7 on, when nf_tables frees what it drops;
-    /// before, and always for others, `nf_hook_slow` does. The reason came with 5.18, reasons at all with 5.17.
+    /// What netfilter's verdicts look like, by kernel: reasons came with 5.17, that of netfilter with 5.18. `frees` is the function that frees the
+    /// packet: `nf_hook_slow`, or `nft_do_chain` since nf_tables frees what it drops (6.7, and the stable releases of 6.1 and 6.6).
     pub(crate) fn netfilter(mut self, frees: &str, hook: &str, class: &Class, agreement: &Agreement) -> Self {
         for (since, reason, location) in [
             ("5.10", "reason-0", "nf_hook_slow"),
             ("5.17", "NOT_SPECIFIED", "nf_hook_slow"),
             ("5.18", "NETFILTER_DROP", "nf_hook_slow"),
-            ("6.7", "NETFILTER_DROP", frees),
+            ("6.1", "NETFILTER_DROP", frees),
         ] {
             self = self.look(Look::of_class(since, reason, location, hook, class, agreement));
         }
@@ -133,11 +133,9 @@ impl Shape {
         let release = release();
         let look = self.expectation.look(&release);
         let found = self.expectation.check(&release, &taken.denials).unwrap_or_else(|problems| {
-            panic!(
-                "{shape} {family}:\n{problems}\nof {} denials; the first: {:#?}",
-                taken.denials.len(),
-                taken.denials.first().map(|d| &d.event)
-            )
+            // What is wrong comes last: reports of guests are cut at their beginning.
+            let first = taken.denials.first().map(|denial| &denial.event);
+            panic!("of {} denials the first: {first:#?}\n{shape} {family}:\n{problems}", taken.denials.len())
         });
         assert_balanced(&taken.ledger);
         if look.gap.is_none() {
