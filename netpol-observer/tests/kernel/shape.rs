@@ -29,7 +29,7 @@ use crate::support::{assert_balanced, runtime, start};
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
 pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, in_cgroup2};
-pub(crate) use traffic::{ALLOWED_PORT, DENIED, allowed_calls, brief, patience, tcp, tcp_to, udp, udp_to};
+pub(crate) use traffic::*;
 
 /// What is tried, and what it must come to.
 pub(crate) struct Shape {

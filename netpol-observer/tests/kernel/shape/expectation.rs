@@ -128,7 +128,8 @@ impl Expectation {
             Some(why) if problems.is_empty() => return Ok(why.clone()),
             Some(_) => {}
             None => {
-                problems.extend(self.denied.iter().filter(|flow| !found.contains_key(flow)).map(|flow| format!("not reported: {flow:?}")))
+                let missing = self.denied.iter().filter(|flow| !found.contains_key(flow));
+                problems.extend(missing.map(|flow| format!("not reported: {flow:?}")));
             }
         }
         problems.sort();
