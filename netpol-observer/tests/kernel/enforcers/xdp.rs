@@ -23,18 +23,9 @@ fn on_a_veth() {
             program.load().unwrap();
             scene.node.netns().in_ns(|| program.attach("vethweb", mode).map(drop)).unwrap().unwrap();
             let mut shape = Shape::new(name, ipv6, EGRESS).on("vethweb").behind("shop/web");
-            // Since 5.13 a part of it is a function of its own, and the rest fits into the caller.
-            let looks = match mode {
-                XdpMode::Skb => [
-                    ("5.10", "reason-0", "netif_receive_generic_xdp"),
-                    ("5.13", "reason-0", "do_xdp_generic"),
-                    ("5.17", "NOT_SPECIFIED", "do_xdp_generic"),
-                ]
-                .as_slice(),
-                _ => &[("5.10", "reason-0", "veth_xdp_rcv_skb"), ("5.17", "NOT_SPECIFIED", "veth_xdp_rcv_skb")],
-            };
+            let location = if mode == XdpMode::Skb { "do_xdp_generic|netif_receive_generic_xdp" } else { "veth_xdp_rcv_skb" };
             let class = Class::PolicyDenied(vec![Direction::Egress]);
-            for (since, reason, location) in looks {
+            for (since, reason) in [("5.10", "reason-0"), ("5.17", "NOT_SPECIFIED")] {
                 shape = shape.look(Look::of_class(since, reason, location, "ingress", &class, &Agreement::Agrees));
             }
             shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| packets(&ebpf)));
