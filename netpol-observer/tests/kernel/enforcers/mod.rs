@@ -6,6 +6,7 @@ mod iptables;
 mod nfqueue;
 mod products;
 mod services;
+mod unenforced;
 mod xdp;
 
 use std::net::IpAddr;
@@ -39,7 +40,8 @@ fn lacking(netns: &Netns, words: &[&str]) -> Option<String> {
     }
     let error = netns.exec(words).err().map(|error| format!("{error:#}"))?;
     assert!(LACKING.iter().any(|lacking| error.contains(lacking)), "{error}");
-    Some(error.lines().next().unwrap_or_default().split(": ").skip(1).collect::<Vec<_>>().join(": "))
+    let said = error.split_once("exit status: ").map_or(&*error, |(_, rest)| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    Some(format!("`{}`{}", words[0], said.lines().next().unwrap_or_default()))
 }
 
 /// Runs commands, one a line. Gives why the kernel cannot obey the first one that it cannot.
@@ -67,7 +69,7 @@ fn address(of: [&str; 2], ipv6: bool) -> IpAddr {
     of[usize::from(ipv6)].parse().unwrap()
 }
 
-/// The function that frees what netfilter drops, from 6.7 on.
+/// The function that frees what netfilter drops, where nf_tables does so itself.
 fn frees(variant: &str) -> &'static str {
     if variant == "nft" { "nft_do_chain" } else { "nf_hook_slow" }
 }

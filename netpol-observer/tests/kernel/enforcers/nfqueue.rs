@@ -176,14 +176,14 @@ fn packets(mut bytes: &[u8]) -> Vec<(u32, u16)> {
 fn verdicts() {
     let Some(_machine) = machine("enforcers::nfqueue::verdicts") else { return };
     let directions = [("", INGRESS, Direction::Ingress), (", egress denied", EGRESS, Direction::Egress)];
-    for (variant, (word, policies, direction)) in [("legacy", directions[0]), ("nft", directions[0]), ("nft", directions[1])] {
+    let variants =
+        [("iptables-legacy", directions[0]), ("iptables-nft", directions[0]), ("iptables-nft", directions[1]), ("nftables", directions[0])];
+    for (variant, (word, policies, direction)) in variants {
         for ipv6 in [false, true] {
             let scene = Scene::routed();
             let node = scene.node.netns();
-            let program = xtables(variant, ipv6);
-            let mut shape = Shape::new(&format!("NFQUEUE from iptables-{variant}, verdict drop{word}"), ipv6, policies)
-                .on("vethweb")
-                .behind("shop/web");
+            let mut shape =
+                Shape::new(&format!("NFQUEUE from {variant}, verdict drop{word}"), ipv6, policies).on("vethweb").behind("shop/web");
             // nf_reinject() came to lie in nfnetlink_queue.c with 6.12, where it is part of its caller.
             for (since, reason, location) in
                 [("5.10", "reason-0", "nf_reinject"), ("5.17", "NOT_SPECIFIED", "nf_reinject"), ("6.12", "NOT_SPECIFIED", "nfqnl_reinject")]
@@ -199,8 +199,24 @@ fn verdicts() {
                     continue;
                 }
             };
-            let rule = format!("{program} -A FORWARD -p tcp -m conntrack --ctstate NEW -j NFQUEUE --queue-num {QUEUE}");
-            match commands(node, &rule) {
+            let queued = match variant.strip_prefix("iptables-") {
+                Some(variant) => {
+                    let program = xtables(variant, ipv6);
+                    commands(node, &format!("{program} -A FORWARD -p tcp -m conntrack --ctstate NEW -j NFQUEUE --queue-num {QUEUE}"))
+                }
+                None => {
+                    let chain = "type filter hook forward priority 0; policy accept; meta l4proto tcp ct state new queue num";
+                    let refused = node
+                        .nft(&format!("table inet test {{ chain policies {{ {chain} {QUEUE}; }}; }}"))
+                        .map_err(|error| format!("{error:#}"));
+                    // A kernel without the expression does not know what the rule speaks of.
+                    refused.map_err(|error| {
+                        assert!(error.contains("No such file or directory"), "{error}");
+                        "no expression `queue` in this kernel's nf_tables".to_owned()
+                    })
+                }
+            };
+            match queued {
                 Ok(()) => shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| reader.dropped.load(Ordering::Relaxed))),
                 Err(why) => shape.cannot_run(&why),
             }
