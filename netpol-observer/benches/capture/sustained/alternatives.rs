@@ -96,7 +96,9 @@ impl Tool for Bpftrace {
 
 /// Whether a program on an ordinary tracepoint with this name is loaded: bpftrace gives its program the tracepoint's.
 fn is_loaded(name: &str) -> bool {
-    loaded_programs().flatten().any(|program| program.name_as_str() == Some(name) && program.program_type() as u32 == BPF_PROG_TYPE_TRACEPOINT)
+    loaded_programs()
+        .flatten()
+        .any(|program| program.name_as_str() == Some(name) && program.program_type() as u32 == BPF_PROG_TYPE_TRACEPOINT)
 }
 
 struct Ulogd {

@@ -107,10 +107,8 @@ pub(crate) fn measure(scene: &Scene, observer: &Path, effort: Effort) -> Result<
     for tool in [alternatives::bpftrace(scene), alternatives::ulogd(scene)] {
         match tool {
             Ok(tool) => alternatives.push(Contender { tool, source: Box::new(all_different) }),
-            Err((name, error)) => part.row(
-                name,
-                vec![Cell::Absent, Cell::Text(format!("cannot run here: {error:#}")), Cell::Absent, Cell::Absent, Cell::Absent],
-            ),
+            Err((name, error)) => part
+                .row(name, vec![Cell::Absent, Cell::Text(format!("cannot run here: {error:#}")), Cell::Absent, Cell::Absent, Cell::Absent]),
         }
     }
     let with_fold = climb(scene, &flows, effort)?;
