@@ -20,24 +20,6 @@ pub struct Counters {
     pub unfolded: u64,
 }
 
-/// Where a packet was freed: the index of the counters that it is counted in.
-///
-/// An interrupt may come in the middle of a run for a packet that a task frees, and bring packets that are dropped too. Each level has
-/// counters of its own, so that a plain addition is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Level {
-    /// On a task's stack: by a system call, or in a thread of the kernel.
-    Task,
-    /// On an interrupt's stack: as a rule in the soft interrupts that receive packets.
-    Interrupt,
-}
-
-impl Level {
-    /// How many there are.
-    pub const COUNT: u32 = 2;
-}
-
 /// A field of [`Counters`], as an index for the program.
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]

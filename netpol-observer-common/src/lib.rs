@@ -10,7 +10,7 @@ mod ledger;
 mod surroundings;
 
 pub use field::{ABSENT, Field, FieldSpec};
-pub use ledger::{Counter, Counters, Level};
+pub use ledger::{Counter, Counters};
 pub use surroundings::{DEVICES, DeviceAddress, DeviceKey, HookEntry, MAX_HOOK_ENTRIES, NAME_BYTES, Surroundings, Way};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

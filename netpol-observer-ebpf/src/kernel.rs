@@ -5,9 +5,9 @@ use core::ptr;
 
 use aya_ebpf::helpers::{
     bpf_ktime_get_ns,
-    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
+    generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
 };
-use netpol_observer_common::{ABSENT, Field, Level, RecordFlags};
+use netpol_observer_common::{ABSENT, Field, RecordFlags};
 
 /// Byte offsets of [`Field`]s. User space replaces the table before the program is loaded; the map it lies in is then
 /// frozen, so that the verifier knows each value, checks each access as a fixed offset and removes what is [`ABSENT`].
@@ -99,9 +99,10 @@ pub(crate) fn now() -> u64 {
 /// taken for an interrupt's, which does no harm.
 const STACK_BYTES: u64 = 16 * 1024;
 
-/// Where this program runs: its context lies on the stack of whoever freed the packet (`bpf_trace_run4()` in kernel/trace/bpf_trace.c).
+/// The thread that frees the packet, or `None` when an interrupt does: whose stack this program runs on, on which its context lies
+/// (`bpf_trace_run4()` in kernel/trace/bpf_trace.c).
 #[inline(always)]
-pub(crate) fn level<const TYPED: bool>(ctx: *mut c_void) -> Level {
+pub(crate) fn thread<const TYPED: bool>(ctx: *mut c_void) -> Option<u32> {
     // SAFETY: the helpers have no preconditions; a typed pointer may be loaded from, another is probed.
     let stack = unsafe {
         if TYPED {
@@ -114,7 +115,12 @@ pub(crate) fn level<const TYPED: bool>(ctx: *mut c_void) -> Level {
     let mut end = stack;
     // SAFETY: an addition, out of the compiler's sight.
     unsafe { core::arch::asm!("{end} += {bytes}", end = inout(reg) end, bytes = in(reg) STACK_BYTES) };
-    if ctx as u64 >= stack && (ctx as u64) < end { Level::Task } else { Level::Interrupt }
+    if ctx as u64 >= stack && (ctx as u64) < end {
+        // SAFETY: no preconditions. The lower half is the thread, the upper the process.
+        Some(unsafe { bpf_get_current_pid_tgid() } as u32)
+    } else {
+        None
+    }
 }
 
 /// The packet: `struct sk_buff *`. `TYPED` says that the verifier knows the pointer's type (`tp_btf`), so that fields are loaded

@@ -22,9 +22,10 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use aya_log_ebpf::warn;
-use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, Level, RecordFlags};
+use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, RecordFlags};
 
 use crate::kernel::SkBuff;
+use crate::maps::Note;
 
 /// `-EEXIST` of `bpf_map_update_elem`.
 const EEXIST: i32 = -17;
@@ -43,7 +44,7 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The same once more, for packets that the kernel did not show to the first; see [`Handled`](maps::Handled).
+/// The same once more, for packets that the kernel did not show to the first; see [`Note`].
 #[expect(unreachable_pub, reason = "the macro exports the program under this name")]
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb_2nd(ctx: BtfTracePointContext) -> i32 {
@@ -72,46 +73,52 @@ pub fn kfree_raw_2nd(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    let handled = if maps::guarded() { maps::handled() } else { None };
-    if let Some(handled) = &handled {
-        handled.forget();
+    if let (true, Some(note)) = (maps::guarded(), Note::of_interrupts()) {
+        note.erase();
     }
     if !maps::is_candidate(reason, location) {
         return;
     }
-    // A program that may interrupt itself adds to its counters in a way that needs no levels.
-    let level = if maps::guarded() { kernel::level::<TYPED>(ctx.as_ptr()) } else { Level::Task };
-    on_drop(ctx, level, skb, location, reason);
-    if let (Some(handled), Level::Interrupt) = (&handled, level) {
-        handled.remember(skb.0);
+    let note = if maps::guarded() { Note::of(kernel::thread::<TYPED>(ctx.as_ptr())) } else { None };
+    if let Some(note) = &note {
+        note.erase();
+    }
+    on_drop(ctx, skb, location, reason);
+    if let Some(note) = &note {
+        note.write(skb.0);
     }
 }
 
 #[inline(always)]
 fn on_free_unless_handled<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    let Some(handled) = maps::handled() else { return };
-    // A task's packet has been handled: nothing that frees packets is interrupted by a task.
-    if !handled.is(skb.0) && maps::is_candidate(reason, location) && kernel::level::<TYPED>(ctx.as_ptr()) == Level::Interrupt {
-        on_drop(ctx, Level::Interrupt, skb, location, reason);
+    if maps::is_candidate(reason, location)
+        && let Some(note) = Note::of(kernel::thread::<TYPED>(ctx.as_ptr()))
+    {
+        if !note.is(skb.0) {
+            on_drop(ctx, skb, location, reason);
+        }
+        note.erase();
     }
-    handled.forget();
+    if let Some(note) = Note::of_interrupts() {
+        note.erase();
+    }
 }
 
 /// What is counted and reported of a drop.
 #[inline(always)]
-fn on_drop<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    maps::count(level, Counter::Seen);
+fn on_drop<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    maps::count(Counter::Seen);
     let origin = skb.origin();
     let Some(key) = fold::key(skb, origin.netns, reason) else {
-        report(ctx, level, skb, &origin, location, reason, None);
+        report(ctx, skb, &origin, location, reason, None);
         return;
     };
     if let Some(value) = maps::fold_value(&key) {
         fold::add(value, kernel::now());
-        maps::count(level, Counter::Folded);
+        maps::count(Counter::Folded);
         return;
     }
-    report(ctx, level, skb, &origin, location, reason, Some(&key));
+    report(ctx, skb, &origin, location, reason, Some(&key));
 }
 
 /// Writes a record and, with a key, opens the fold for its repeats. Room in the ring is taken first, so that a key is only
@@ -119,7 +126,6 @@ fn on_drop<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff
 #[inline(always)]
 fn report<const TYPED: bool>(
     ctx: &impl EbpfContext,
-    level: Level,
     skb: &SkBuff<TYPED>,
     origin: &kernel::Origin,
     location: u64,
@@ -127,16 +133,16 @@ fn report<const TYPED: bool>(
     key: Option<&FoldKey>,
 ) {
     let Some(mut entry) = maps::RECORDS.reserve::<DropRecord>(0) else {
-        maps::count(level, Counter::RingFull);
+        maps::count(Counter::RingFull);
         return;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a reserved, aligned DropRecord, and `fill` writes every field of it.
     let now = unsafe { record::fill(record, ctx.as_ptr(), skb, origin, location, reason) };
     let Some(key) = key else {
-        maps::count(level, Counter::Unfolded);
+        maps::count(Counter::Unfolded);
         entry.submit(0);
-        maps::count(level, Counter::Reported);
+        maps::count(Counter::Reported);
         return;
     };
     match maps::fold_insert(key, &FoldValue { count: 0, last_ns: now }, u64::from(BPF_NOEXIST)) {
@@ -149,20 +155,20 @@ fn report<const TYPED: bool>(
             if let Some(value) = maps::fold_value(key) {
                 fold::add(value, now);
                 entry.discard(0);
-                maps::count(level, Counter::Folded);
+                maps::count(Counter::Folded);
                 return;
             }
-            maps::count(level, Counter::Unfolded);
+            maps::count(Counter::Unfolded);
         }
         Err(error) => {
             if error != E2BIG && error != EBUSY {
                 warn!(ctx, "fold table refused a key: error {}", error);
             }
-            maps::count(level, Counter::Unfolded);
+            maps::count(Counter::Unfolded);
         }
     }
     entry.submit(0);
-    maps::count(level, Counter::Reported);
+    maps::count(Counter::Reported);
 }
 
 #[cfg(not(test))]

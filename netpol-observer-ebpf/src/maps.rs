@@ -5,25 +5,28 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpol_observer_common::{
-    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, Level,
-    LocationRange, ReasonAction, Surroundings, Way,
+    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, LocationRange,
+    ReasonAction, Surroundings, Way,
 };
 
 /// Records on their way to user space. User space sets the size when it loads the program.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(8 * 1024 * 1024, 0);
 
-/// [`Counters`] per CPU, an element for each [`Level`]: an interrupt may come in the middle of counting for a task, but not the other way round.
+/// [`Counters`] per CPU.
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Level::COUNT, 0);
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
 /// Whether the kernel skips a program that it has interrupted on the same CPU, so that a second one stands in. Set by user space.
 #[unsafe(no_mangle)]
 static GUARDED: u32 = 0;
 
-/// Per CPU, the packet that the first program has handled and the second one has not seen yet; see [`Handled`].
+/// Per CPU, the packets that the first program has handled and the second one has not seen yet; see [`Note`].
 #[map]
-static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(NOTES, 0);
+
+/// One for interrupts, and one for each thread that may have been preempted, or almost so: some share one.
+const NOTES: u32 = 1024;
 
 /// [`ReasonAction`] of the reasons below [`CORE_REASONS`].
 #[map]
@@ -95,39 +98,50 @@ fn in_locations(location: u64) -> bool {
 /// From 6.2 on the kernel skips a program that it has interrupted on the same CPU: when the packets that an interrupt brings are dropped
 /// in the middle of a run for a packet that a task sends, they are not shown to that program. They are shown to the other one, since only one
 /// of the two can have been interrupted. So each free is shown to both, to one after the other; the first handles it and says so here, and the
-/// second handles what it does not find here.
+/// second handles what it does not find here. From 7.0 on a task may be preempted in the middle of a run, and then this goes for the packets of
+/// other tasks too.
 ///
-/// Only packets freed in interrupts are noted: what a task frees is always shown to the first. A note that is left over, because its packet came
-/// in the middle of a run of the second, could be taken for one about the next packet at the same address. So both programs erase what they
-/// find; what remains is an interrupt between the second one's erasing and its end, and another one, with no free of a packet between
-/// the two, between the first one's beginning and its erasing: a few instructions each.
-pub(crate) struct Handled(*mut u64);
+/// A note that is left over, because its packet came in the middle of a run of the second, could be taken for one about the next packet at the
+/// same address. So both programs erase the interrupts' note whenever they run; what remains is an interrupt between the second one's
+/// erasing and its end, and another one, with no free of a packet between the two, between the first one's beginning and its
+/// erasing: a few instructions each.
+pub(crate) struct Note(*mut u64);
 
-impl Handled {
-    /// Whether it is this packet.
+impl Note {
+    /// What is freed in interrupts. `None` never happens, but the verifier does not know.
+    #[inline(always)]
+    pub(crate) fn of_interrupts() -> Option<Self> {
+        HANDLED.get_ptr_mut(0).map(Note)
+    }
+
+    /// What this thread frees, or an interrupt.
+    #[inline(always)]
+    pub(crate) fn of(thread: Option<u32>) -> Option<Self> {
+        let slot = match thread {
+            None => 0,
+            Some(thread) => 1 + thread % (NOTES - 1),
+        };
+        HANDLED.get_ptr_mut(slot).map(Note)
+    }
+
+    /// Whether it is about this packet.
     #[inline(always)]
     pub(crate) fn is(&self, packet: *const u8) -> bool {
-        // SAFETY: this CPU's element, valid for this run of the program. Volatile here and below: interrupts change it.
+        // SAFETY: an element of this CPU, valid for this run of the program. Volatile here and below: interrupts change it.
         unsafe { self.0.read_volatile() == packet as u64 }
     }
 
     #[inline(always)]
-    pub(crate) fn remember(&self, packet: *const u8) {
+    pub(crate) fn write(&self, packet: *const u8) {
         // SAFETY: as above.
         unsafe { self.0.write_volatile(packet as u64) };
     }
 
     #[inline(always)]
-    pub(crate) fn forget(&self) {
+    pub(crate) fn erase(&self) {
         // SAFETY: as above.
         unsafe { self.0.write_volatile(0) };
     }
-}
-
-/// This CPU's note. `None` never happens, but the verifier does not know.
-#[inline(always)]
-pub(crate) fn handled() -> Option<Handled> {
-    HANDLED.get_ptr_mut(0).map(Handled)
 }
 
 /// See [`GUARDED`].
@@ -137,24 +151,19 @@ pub(crate) fn guarded() -> bool {
     unsafe { core::ptr::read_volatile(&raw const GUARDED) != 0 }
 }
 
-/// Adds one to a counter of this CPU. A plain addition where the kernel does not let a program interrupt itself.
+/// Adds one to a counter of this CPU. Interrupts, and from 7.0 on other tasks, may do so in the middle of it.
 #[inline(always)]
-pub(crate) fn count(level: Level, counter: Counter) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(level as u32) {
+pub(crate) fn count(counter: Counter) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: the pointer is this CPU's element.
         unsafe {
-            let field = match counter {
+            add_one(match counter {
                 Counter::Seen => &raw mut (*counters).seen,
                 Counter::Reported => &raw mut (*counters).reported,
                 Counter::Folded => &raw mut (*counters).folded,
                 Counter::RingFull => &raw mut (*counters).ring_full,
                 Counter::Unfolded => &raw mut (*counters).unfolded,
-            };
-            if guarded() {
-                *field += 1;
-            } else {
-                add_one(field);
-            }
+            });
         }
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Programs {
     /// The kernel guards against recursion, and there are two. Otherwise the first one does all; where the kernel does not guard, it may
     /// interrupt itself.
     guarded: bool,
+    /// A task may be preempted in the middle of a program.
+    preemptible: bool,
 }
 
 impl Programs {
@@ -70,7 +72,7 @@ impl Programs {
         if kernel.tracepoint_arguments(TRACEPOINT).is_none() {
             return Err(CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
         }
-        let programs = |form| Programs { form, guarded };
+        let programs = |form| Programs { form, guarded, preemptible: kernel.preempts_programs() };
         let mut typed = || -> Result<Self, CaptureError> {
             if !kernel.has_typed_tracepoint(TRACEPOINT) {
                 return Err(CaptureError::NoTypedTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
@@ -145,18 +147,20 @@ impl Programs {
         }
     }
 
-    /// Runs that the kernel skipped because the program was already running on that CPU (`recursion_misses`), and that no other program made
-    /// up for: 0 with a stand-in, and where the kernel does not guard.
+    /// How many drops may have been missed at the most: runs that the kernel skipped because the program was already running on that CPU
+    /// (`recursion_misses`), and that no other program made up for. 0 where the kernel does not guard.
+    ///
+    /// Two programs miss the same free only when one task was preempted in the middle of the one, and another in the middle of the other.
     pub(super) fn misses(self, ebpf: &Ebpf) -> u64 {
-        if self.guarded {
+        if self.guarded && !self.preemptible {
             return 0;
         }
-        let read = || {
-            let fd = ebpf.program(self.names().first()?)?.fd().ok()?.as_fd().as_raw_fd();
+        let read = |name: &&str| {
+            let fd = ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
         };
-        read().unwrap_or(0)
+        self.names().iter().map(|name| read(name).unwrap_or(0)).min().unwrap_or(0)
     }
 }
 

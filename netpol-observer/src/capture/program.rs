@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use netpol_observer_common::{ABSENT, Counters, Field, FoldKey, FoldValue, LOCATION_RANGES, Level};
+use netpol_observer_common::{ABSENT, Counters, Field, FoldKey, FoldValue, LOCATION_RANGES};
 
 use super::candidates::Candidates;
 use super::error::CaptureError;
@@ -59,7 +59,8 @@ impl Program {
         })
     }
 
-    /// Without the stack's place a task's run cannot be told from an interrupt's: then one program does all, as far as the guard lets it.
+    /// Whether there is a program that stands in. Without the stack's place an interrupt's run cannot be told from a task's: then one program does
+    /// all, as far as the guard lets it.
     fn is_guarded(kernel: &Kernel, offsets: &Offsets) -> bool {
         kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT
     }
@@ -131,23 +132,21 @@ impl Program {
         Ok(())
     }
 
-    /// The counters, summed over the CPUs and the programs.
+    /// The counters, summed over the CPUs.
     pub(super) fn counters(&self) -> Counters {
         let mut sum = Counters::default();
-        for level in 0..Level::COUNT {
-            match self.counters.get(&level, 0) {
-                Ok(values) => {
-                    for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
-                        sum += Counters { seen, reported, folded, ring_full, unfolded };
-                    }
+        match self.counters.get(&0, 0) {
+            Ok(values) => {
+                for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
+                    sum += Counters { seen, reported, folded, ring_full, unfolded };
                 }
-                Err(error) => tracing::warn!("reading the counters: {error}"),
             }
+            Err(error) => tracing::warn!("reading the counters: {error}"),
         }
         sum
     }
 
-    /// Runs that the kernel skipped because the program was already running on that CPU.
+    /// Runs that the kernel skipped and no program made up for, at the most; see [`Programs::misses`].
     pub(super) fn misses(&self) -> u64 {
         self.programs.misses(&self.ebpf())
     }
