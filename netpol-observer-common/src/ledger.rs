@@ -20,11 +20,10 @@ pub struct Counters {
     pub unfolded: u64,
 }
 
-/// Where a packet was freed: which of the two programs on the tracepoint it belongs to, and the index of that one's counters.
+/// Where a packet was freed: the index of the counters that it is counted in.
 ///
-/// From 6.2 on the kernel skips a program that it has interrupted on the same CPU. With one program for all, the whole burst of packets that
-/// an interrupt brings would be lost whenever it comes in the middle of a run. So each program leaves the other's packets alone at
-/// once, and what is received is handled while what is sent waits.
+/// An interrupt may come in the middle of a run for a packet that a task frees, and bring packets that are dropped too. Each level has
+/// counters of its own, so that a plain addition is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Level {

@@ -1,5 +1,4 @@
-//! The eBPF side: a program on the `kfree_skb` tracepoint for what tasks free and one for what interrupts free, in two forms of
-//! which one is loaded.
+//! The eBPF side: a program on the `kfree_skb` tracepoint, and one that stands in for it, in two forms of which one is loaded.
 //!
 //! It copies and counts, and decides nothing: whether a free is a drop of interest stands in tables that user space fills,
 //! where a field lies in a kernel structure user space has looked up, and what the bytes mean is user space's business.
@@ -40,16 +39,16 @@ const EBUSY: i32 = -16;
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Task, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free(&ctx, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
-/// The same for packets freed in interrupts; see [`Level`].
+/// The same once more, for packets that the kernel did not show to the first; see [`Handled`](maps::Handled).
 #[expect(unreachable_pub, reason = "the macro exports the program under this name")]
 #[btf_tracepoint(function = "kfree_skb")]
-pub fn kfree_skb_irq(ctx: BtfTracePointContext) -> i32 {
+pub fn kfree_skb_2nd(ctx: BtfTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Interrupt, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free_unless_handled(&ctx, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
@@ -58,24 +57,51 @@ pub fn kfree_skb_irq(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Task, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free(&ctx, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
-/// Likewise for packets freed in interrupts.
+/// Likewise once more.
 #[expect(unreachable_pub, reason = "the macro exports the program under this name")]
 #[raw_tracepoint(tracepoint = "kfree_skb")]
-pub fn kfree_skb_raw_irq(ctx: RawTracePointContext) -> i32 {
+pub fn kfree_raw_2nd(ctx: RawTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Interrupt, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free_unless_handled(&ctx, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
 #[inline(always)]
-fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    if maps::guarded() && kernel::level::<TYPED>(ctx.as_ptr()) != level || !maps::is_candidate(reason, location) {
+fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    if !maps::guarded() {
+        if maps::is_candidate(reason, location) {
+            on_drop(ctx, Level::Task, skb, location, reason);
+        }
         return;
     }
+    let Some(handled) = maps::handled() else { return };
+    handled.forget();
+    if maps::is_candidate(reason, location) {
+        let level = kernel::level::<TYPED>(ctx.as_ptr());
+        on_drop(ctx, level, skb, location, reason);
+        if level == Level::Interrupt {
+            handled.remember(skb.0);
+        }
+    }
+}
+
+#[inline(always)]
+fn on_free_unless_handled<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    let Some(handled) = maps::handled() else { return };
+    // A task's packet has been handled: nothing that frees packets is interrupted by a task.
+    if !handled.is(skb.0) && maps::is_candidate(reason, location) && kernel::level::<TYPED>(ctx.as_ptr()) == Level::Interrupt {
+        on_drop(ctx, Level::Interrupt, skb, location, reason);
+    }
+    handled.forget();
+}
+
+/// What is counted and reported of a drop.
+#[inline(always)]
+fn on_drop<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
     maps::count(level, Counter::Seen);
     let origin = skb.origin();
     let Some(key) = fold::key(skb, origin.netns, reason) else {

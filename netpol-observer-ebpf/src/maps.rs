@@ -13,14 +13,17 @@ use netpol_observer_common::{
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(8 * 1024 * 1024, 0);
 
-/// [`Counters`] per CPU, an element for each [`Level`]: the one program may interrupt the other, but none itself.
+/// [`Counters`] per CPU, an element for each [`Level`]: an interrupt may come in the middle of counting for a task, but not the other way round.
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Level::COUNT, 0);
 
-/// Whether the kernel skips a program that it has interrupted on the same CPU, so that there is a program for each [`Level`]. Set by user
-/// space.
+/// Whether the kernel skips a program that it has interrupted on the same CPU, so that a second one stands in. Set by user space.
 #[unsafe(no_mangle)]
 static GUARDED: u32 = 0;
+
+/// Per CPU, the packet that the first program has handled and the second one has not seen yet; see [`Handled`].
+#[map]
+static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// [`ReasonAction`] of the reasons below [`CORE_REASONS`].
 #[map]
@@ -85,6 +88,46 @@ fn in_locations(location: u64) -> bool {
         }
     }
     false
+}
+
+/// What the first of two equal programs leaves to the second.
+///
+/// From 6.2 on the kernel skips a program that it has interrupted on the same CPU: when the packets that an interrupt brings are dropped
+/// in the middle of a run for a packet that a task sends, they are not shown to that program. They are shown to the other one, since only one
+/// of the two can have been interrupted. So each free is shown to both, to one after the other; the first handles it and says so here, and the
+/// second handles what it does not find here.
+///
+/// Only packets freed in interrupts are noted: what a task frees is always shown to the first. A note that is left over, because its packet came
+/// in the middle of a run of the second, could be taken for one about the next packet at the same address. So both programs erase what they
+/// find; what remains is an interrupt between the second one's erasing and its end, and another one, with no free of a packet between
+/// the two, between the first one's beginning and its erasing: a few instructions each.
+pub(crate) struct Handled(*mut u64);
+
+impl Handled {
+    /// Whether it is this packet.
+    #[inline(always)]
+    pub(crate) fn is(&self, packet: *const u8) -> bool {
+        // SAFETY: this CPU's element, valid for this run of the program. Volatile here and below: interrupts change it.
+        unsafe { self.0.read_volatile() == packet as u64 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn remember(&self, packet: *const u8) {
+        // SAFETY: as above.
+        unsafe { self.0.write_volatile(packet as u64) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn forget(&self) {
+        // SAFETY: as above.
+        unsafe { self.0.write_volatile(0) };
+    }
+}
+
+/// This CPU's note. `None` never happens, but the verifier does not know.
+#[inline(always)]
+pub(crate) fn handled() -> Option<Handled> {
+    HANDLED.get_ptr_mut(0).map(Handled)
 }
 
 /// See [`GUARDED`].

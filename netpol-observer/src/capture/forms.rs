@@ -46,12 +46,11 @@ impl Form {
         }
     }
 
-    /// Names in the object: of the program for what tasks free, and of the one for what interrupts free
-    /// ([`Level`](netpol_observer_common::Level)).
-    const fn programs(self) -> [&'static str; 2] {
+    /// Names in the object: of the program, and of the one that stands in when the kernel skips the first.
+    pub const fn programs(self) -> [&'static str; 2] {
         match self {
-            Form::Typed => ["kfree_skb", "kfree_skb_irq"],
-            Form::Raw => ["kfree_skb_raw", "kfree_skb_raw_irq"],
+            Form::Typed => ["kfree_skb", "kfree_skb_2nd"],
+            Form::Raw => ["kfree_skb_raw", "kfree_raw_2nd"],
         }
     }
 }
@@ -60,7 +59,7 @@ impl Form {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Programs {
     form: Form,
-    /// The kernel guards against recursion: then there is a program for each level. Where it does not, the first one does all, and may
+    /// The kernel guards against recursion, and there are two. Otherwise the first one does all; where the kernel does not guard, it may
     /// interrupt itself.
     guarded: bool,
 }
@@ -121,7 +120,7 @@ impl Programs {
         if self.guarded { names } else { &names[..1] }
     }
 
-    /// Starts them.
+    /// Starts them. The kernel shows a packet to programs in the order in which they were attached.
     pub(super) fn attach(self, ebpf: &mut Ebpf, release: &str) -> Result<(), CaptureError> {
         for &name in self.names() {
             let attached = match self.form {
@@ -146,13 +145,14 @@ impl Programs {
         }
     }
 
-    /// `recursion_misses`: runs that the kernel skipped because the program was already running on that CPU; 0 where it does not guard.
-    ///
-    /// With two programs only those of the second count: it is interrupted while it finds that a task's packet is not its own, and what the
-    /// interrupt frees is lost. The first one's misses are packets that are the second one's.
+    /// Runs that the kernel skipped because the program was already running on that CPU (`recursion_misses`), and that no other program made
+    /// up for: 0 with a stand-in, and where the kernel does not guard.
     pub(super) fn misses(self, ebpf: &Ebpf) -> u64 {
+        if self.guarded {
+            return 0;
+        }
         let read = || {
-            let fd = ebpf.program(self.names().last()?)?.fd().ok()?.as_fd().as_raw_fd();
+            let fd = ebpf.program(self.names().first()?)?.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
         };
