@@ -72,20 +72,18 @@ pub fn kfree_raw_2nd(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    if !maps::guarded() {
-        if maps::is_candidate(reason, location) {
-            on_drop(ctx, Level::Task, skb, location, reason);
-        }
+    let handled = if maps::guarded() { maps::handled() } else { None };
+    if let Some(handled) = &handled {
+        handled.forget();
+    }
+    if !maps::is_candidate(reason, location) {
         return;
     }
-    let Some(handled) = maps::handled() else { return };
-    handled.forget();
-    if maps::is_candidate(reason, location) {
-        let level = kernel::level::<TYPED>(ctx.as_ptr());
-        on_drop(ctx, level, skb, location, reason);
-        if level == Level::Interrupt {
-            handled.remember(skb.0);
-        }
+    // A program that may interrupt itself adds to its counters in a way that needs no levels.
+    let level = if maps::guarded() { kernel::level::<TYPED>(ctx.as_ptr()) } else { Level::Task };
+    on_drop(ctx, level, skb, location, reason);
+    if let (Some(handled), Level::Interrupt) = (&handled, level) {
+        handled.remember(skb.0);
     }
 }
 

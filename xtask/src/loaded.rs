@@ -5,7 +5,7 @@ use aya::maps::loaded_maps;
 use aya::programs::loaded_programs;
 
 /// Names of the object's programs as the kernel keeps them: the first fifteen bytes.
-const PROGRAMS: &[&str] = &["kfree_skb", "kfree_skb_irq", "kfree_skb_raw", "kfree_skb_raw_i", "surroundings"];
+const PROGRAMS: &[&str] = &["kfree_skb", "kfree_skb_2nd", "kfree_skb_raw", "kfree_raw_2nd", "surroundings"];
 
 /// Likewise of its maps. Read-only data and logs have names that every aya program uses, and are left out.
 const MAPS: &[&str] = &[

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use netpol_observer::capture::live::{Live, LiveOptions, open};
-use netpol_observer::capture::{Attach, Captured};
+use netpol_observer::capture::{Attach, Captured, Form};
 use xtask::traffic::{Forger, Frames};
 
 use crate::empty::Empty;
@@ -47,7 +47,7 @@ pub(crate) fn measure(scene: &Scene, effort: Effort) -> Result<Part> {
     let mut part = Part::new(
         "program",
         "nanoseconds per free, all programs on the tracepoint together, by the kernel's statistics (median of bursts)",
-        &["with statistics", "without", "kfree_skb", "…_irq", "bursts from – to"],
+        &["with statistics", "without", "kfree_skb", "…_2nd", "bursts from – to"],
     );
     let _statistics = enable_stats(Stats::RunTime).context("cannot turn the kernel's statistics of programs on")?;
     let bursts = effort.pick(20, 6);
@@ -118,7 +118,7 @@ impl Place {
 
 /// A capture whose items are counted and thrown away.
 struct Observed {
-    /// Ids of the programs on the tracepoint, the one for tasks first.
+    /// Ids of the programs on the tracepoint, the stand-in last.
     programs: Vec<u32>,
     counts: Arc<Counts>,
     reader: thread::JoinHandle<()>,
@@ -141,8 +141,8 @@ impl Observed {
         };
         is_open.recv().context("the capture ended")??;
         let names = match attach {
-            Attach::Raw => ["kfree_skb_raw", "kfree_skb_raw_i"],
-            _ => ["kfree_skb", "kfree_skb_irq"],
+            Attach::Raw => Form::Raw.programs(),
+            _ => Form::Typed.programs(),
         };
         let own = own_programs()?;
         let programs: Vec<u32> = names.iter().filter_map(|name| own.get(*name).copied()).collect();

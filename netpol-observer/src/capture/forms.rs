@@ -94,7 +94,7 @@ impl Programs {
     fn load_all(self, ebpf: &mut Ebpf, release: &str) -> Result<Self, CaptureError> {
         let failed = |error: ProgramError| load_error("load the program", release, &error);
         let btf = match self.form {
-            Form::Typed => Some(Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))?),
+            Form::Typed => Some(kernel_types()?),
             Form::Raw => None,
         };
         for &name in self.names() {
@@ -158,6 +158,11 @@ impl Programs {
         };
         read().unwrap_or(0)
     }
+}
+
+/// The kernel's types as the loader wants them.
+pub(super) fn kernel_types() -> Result<Btf, CaptureError> {
+    Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))
 }
 
 fn typed<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, CaptureError> {

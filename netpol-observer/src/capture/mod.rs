@@ -13,6 +13,7 @@ mod recording;
 mod sandbox;
 mod surroundings;
 pub mod symbols;
+pub mod verifier;
 
 pub use error::CaptureError;
 pub use forms::{Attach, Form, TRACEPOINT};

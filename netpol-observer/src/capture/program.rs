@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use netpol_observer_common::{ABSENT, Counters, Field, FoldKey, FoldValue, LOCATION_RANGES, Level};
 
 use super::candidates::Candidates;
@@ -42,20 +42,8 @@ pub(super) struct Program {
 impl Program {
     /// Loads the program with the kernel's offsets; `ring_bytes` is a power of two of at least a page.
     pub(super) fn load(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32, attach: Attach) -> Result<Self, CaptureError> {
-        if !is_built_in() {
-            return Err(CaptureError::NoProgram);
-        }
-        // Without the stack's place a task's run cannot be told from an interrupt's: then one program does all, as far as the guard lets it.
-        let guarded = kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT;
-        let mut ebpf = EbpfLoader::new()
-            // For relocations that the object does not have; reading the kernel's types a second time takes longer than all the rest.
-            .btf(None)
-            .override_global("OFFSETS", &offsets.table, true)
-            .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
-            .override_global("GUARDED", &u32::from(guarded), true)
-            .map_max_entries("RECORDS", ring_bytes)
-            .load(OBJECT)
-            .map_err(|error| load_error("create the program's maps", &kernel.release, &error))?;
+        let mut ebpf = Self::load_maps(kernel, offsets, ring_bytes, VerifierLogLevel::default())?;
+        let guarded = Self::is_guarded(kernel, offsets);
         let programs = Programs::load(&mut ebpf, kernel, attach, guarded)?;
         Ok(Program {
             fold: [take(&mut ebpf, "FOLD_EVEN")?, take(&mut ebpf, "FOLD_ODD")?],
@@ -69,6 +57,28 @@ impl Program {
             release: kernel.release.clone(),
             ebpf: Arc::new(Mutex::new(ebpf)),
         })
+    }
+
+    /// Without the stack's place a task's run cannot be told from an interrupt's: then one program does all, as far as the guard lets it.
+    fn is_guarded(kernel: &Kernel, offsets: &Offsets) -> bool {
+        kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT
+    }
+
+    /// The object with its maps, set up for this kernel; no program of it is loaded yet.
+    pub(super) fn load_maps(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32, log: VerifierLogLevel) -> Result<Ebpf, CaptureError> {
+        if !is_built_in() {
+            return Err(CaptureError::NoProgram);
+        }
+        EbpfLoader::new()
+            // For relocations that the object does not have; reading the kernel's types a second time takes longer than all the rest.
+            .btf(None)
+            .override_global("OFFSETS", &offsets.table, true)
+            .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
+            .override_global("GUARDED", &u32::from(Self::is_guarded(kernel, offsets)), true)
+            .map_max_entries("RECORDS", ring_bytes)
+            .verifier_log_level(log)
+            .load(OBJECT)
+            .map_err(|error| load_error("create the program's maps", &kernel.release, &error))
     }
 
     /// Which form of it was loaded.

@@ -15,3 +15,4 @@ mod support;
 mod surroundings;
 mod tail;
 mod together;
+mod verifier;
