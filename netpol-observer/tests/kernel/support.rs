@@ -11,7 +11,7 @@ use std::time::Duration;
 use netpol_observer::capture::live::{Live, LiveOptions, open};
 use netpol_observer::capture::permissions::Permissions;
 use netpol_observer::capture::{Attach, Captured, KernelLedger, is_built_in};
-use netpol_observer::flow::{KernelNames, decode, fold_key};
+use netpol_observer::flow::{decode, fold_key};
 use netpol_observer_common::{DropRecord, FoldKey};
 use xtask::netns::{Bed, Netns, required_tools};
 use xtask::testing::skipped;
@@ -110,14 +110,12 @@ pub(crate) struct Observed {
     pub(crate) seen: Vec<Seen>,
     pub(crate) ledger: KernelLedger,
     reasons: BTreeMap<u32, std::sync::Arc<str>>,
-    names: std::sync::Arc<dyn KernelNames + Send + Sync>,
 }
 
 /// Captures while `traffic` runs, and a moment longer for what is under way.
 pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Observed {
     runtime().block_on(async {
         let mut live = start(options);
-        let names = live.names();
         let reasons = live.reasons().clone();
         let mut collector = Collector::default();
         std::thread::scope(|scope| {
@@ -139,7 +137,7 @@ pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Ob
             collector.take(captured);
         }
         let ledger = collector.ledger.expect("a final ledger");
-        Observed { seen: collector.seen, ledger, reasons, names }
+        Observed { seen: collector.seen, ledger, reasons }
     })
 }
 
@@ -215,28 +213,29 @@ impl Observed {
         self.seen.iter().filter(|seen| seen.record.netns == inode).collect()
     }
 
+    /// What [`Observed::reason`] says for this reason: kernels before 5.17 name none.
+    pub(crate) fn named<'a>(&self, reason: &'a str) -> &'a str {
+        if self.reasons.is_empty() { "?" } else { reason }
+    }
+
     pub(crate) fn reason(&self, seen: &Seen) -> &str {
         self.reasons.get(&seen.record.reason).map_or("?", |name| name)
     }
 
-    pub(crate) fn location(&self, seen: &Seen) -> String {
-        self.names.symbol(seen.record.location).map_or_else(String::new, |symbol| symbol.base_name().to_owned())
-    }
-
-    /// The functions on the stack, innermost first.
-    pub(crate) fn stack(&self, seen: &Seen) -> Vec<String> {
-        seen.record.stack.iter().filter_map(|&address| self.names.symbol(address)).map(|symbol| symbol.base_name().to_owned()).collect()
-    }
-
     /// Everything the program saw is accounted for.
     pub(crate) fn assert_balanced(&self) {
-        let KernelLedger { counters, received, folded_delivered, .. } = self.ledger;
-        assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{:?}", self.ledger);
-        assert_eq!(counters.reported, received, "records written and read: {:?}", self.ledger);
-        assert_eq!(counters.folded, folded_delivered, "repeats counted and delivered: {:?}", self.ledger);
+        assert_balanced(&self.ledger);
         let packets: u64 = self.seen.iter().map(|seen| seen.packets).sum();
-        assert_eq!(counters.seen - counters.ring_full, packets);
+        assert_eq!(self.ledger.counters.seen - self.ledger.counters.ring_full, packets);
     }
+}
+
+/// A final ledger that accounts for everything the program saw.
+pub(crate) fn assert_balanced(ledger: &KernelLedger) {
+    let KernelLedger { counters, received, folded_delivered, .. } = ledger;
+    assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{ledger:?}");
+    assert_eq!(counters.reported, *received, "records written and read: {ledger:?}");
+    assert_eq!(counters.folded, *folded_delivered, "repeats counted and delivered: {ledger:?}");
 }
 
 /// A node with two pods on links of their own, the pods with IPv4 and IPv6 addresses ending in 10 and 20.
