@@ -171,7 +171,7 @@ impl Report {
         };
         let mut text = format!("{} {word} in {:.1} s", task.name, task.seconds);
         if word == "FAILED" {
-            text = format!("{text}\n{}", last_lines(&task.output, SHOWN));
+            text = format!("{text}\n{}", telling_lines(&task.output));
         }
         let is_test = task.is_test();
         self.tasks.push(task);
@@ -257,6 +257,17 @@ impl Report {
             text.push_str(&format!("\n  all that the kernel said: {}", self.console.display()));
         }
         text
+    }
+}
+
+/// Of what a failed test has written: from its panic on, or else the end.
+fn telling_lines(output: &str) -> String {
+    match output.find(" panicked at ") {
+        Some(at) => {
+            let begin = output[..at].rfind('\n').map_or(0, |end| end + 1);
+            output[begin..].lines().take(SHOWN).map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+        }
+        None => last_lines(output, SHOWN),
     }
 }
 
