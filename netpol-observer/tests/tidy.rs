@@ -167,7 +167,7 @@ fn no_file_is_forgotten() {
     for package in ["netpol-observer", "netpol-observer-common", "netpol-observer-ebpf", "xtask"] {
         let package = root().join(package);
         open.extend([package.join("src/lib.rs"), package.join("src/main.rs"), package.join("build.rs")]);
-        for targets in ["tests", "benches"] {
+        for targets in ["tests", "benches", "src/bin"] {
             for entry in fs::read_dir(package.join(targets)).into_iter().flatten().flatten() {
                 open.extend([entry.path(), entry.path().join("main.rs")]);
             }

@@ -5,7 +5,9 @@ use std::{fs, io};
 
 /// Where the object lies, from the workspace's root.
 pub const OBJECT: &str = "target/bpf/observer.bpf.o";
-/// The fingerprint of the sources it was built from.
+/// Likewise the enforcers of the kernel tests.
+pub const TEST_OBJECT: &str = "target/bpf/enforcers.bpf.o";
+/// The fingerprint of the sources they were built from.
 pub const STAMP: &str = "target/bpf/observer.bpf.stamp";
 /// What it is built from.
 pub const SOURCES: &[&str] = &["netpol-observer-ebpf", "netpol-observer-common"];

@@ -45,6 +45,8 @@ enum Task {
         #[arg(value_parser = fuzz::TARGETS)]
         target: Option<String>,
     },
+    /// Boots distribution kernels under QEMU and runs the kernel tests there. Needs Debian's packages of kernels, which it fetches.
+    Kernels(kernels::KernelsOptions),
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
     /// What runs in the demo's pods.
@@ -71,6 +73,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::Bench { bench } => bench::run(root, bench)?,
         Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
+        Task::Kernels(options) => kernels::run(root, &options)?,
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
@@ -80,6 +83,7 @@ fn main() -> Result<ExitCode> {
 
 mod bench;
 mod fuzz;
+mod kernels;
 mod test;
 
 fn cargo(root: &Path) -> Command {

@@ -11,6 +11,7 @@ use xtask::demo::{self, DemoOptions};
 use xtask::testing::SKIPPED;
 use xtask::toolchain;
 
+use crate::kernels::{self, Verdict};
 use crate::{build, cargo, fuzz};
 
 /// Seconds of each fuzz target: enough to notice what broke, not to look for what is rare.
@@ -45,6 +46,7 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     step("lints", &|| check(cargo(root).args(["clippy", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings"])));
     // A test prints the reason of its failure; of its machinery nobody wants thirty frames.
     step("tests", &|| tests(cargo(root).args(["test", "--locked", "--no-fail-fast"]).env("RUST_BACKTRACE", "0")));
+    step("kernels", &|| other_kernels(root));
     step("fuzz", &|| the_fuzz_targets(root));
     step("demo", &|| the_demo(root));
 
@@ -109,6 +111,30 @@ fn follow(from: impl Read, to: &mut impl Write) -> Outcome {
         }
     }
     outcome
+}
+
+/// The kernel tests on the oldest and the newest kernel, in guests.
+fn other_kernels(root: &Path) -> Result<Outcome> {
+    let reports = match kernels::oldest_and_newest(root)? {
+        Ok(reports) => reports,
+        Err(why) => {
+            let why = format!("{SKIPPED}the tests on other kernels: {why}");
+            return Ok(Outcome { succeeded: true, skipped: vec![why], ..Outcome::default() });
+        }
+    };
+    let mut outcome = Outcome { succeeded: true, ..Outcome::default() };
+    for report in &reports {
+        println!("{}", report.summary());
+        let (passed, failed, skipped) = report.counts();
+        outcome.passed += passed;
+        outcome.skipped.extend(skipped);
+        if report.verdict() == Verdict::Failed {
+            outcome.succeeded = false;
+            // A kernel that complained failed, too, when no test did.
+            outcome.failed += failed.max(1);
+        }
+    }
+    Ok(outcome)
 }
 
 /// Each fuzz target for a short time.

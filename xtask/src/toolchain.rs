@@ -137,15 +137,17 @@ fn bring_linker(root: &Path) -> Result<PathBuf> {
     Ok(prefix.join("bin"))
 }
 
-/// Builds the eBPF object where netpol-observer's build script takes it from. Does nothing when it is up to date.
+/// Builds the eBPF object, and that of the kernel tests, where netpol-observer's build script takes them from. Does nothing when they are
+/// up to date.
 ///
 /// # Errors
 /// When a toolchain cannot be had or the crate does not compile.
 pub fn build_object(root: &Path) -> Result<()> {
     let current = fingerprint::of_sources(root)?;
     let object = root.join(fingerprint::OBJECT);
+    let test_object = root.join(fingerprint::TEST_OBJECT);
     let stamp = root.join(fingerprint::STAMP);
-    if object.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|built| built == current) {
+    if object.is_file() && test_object.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|built| built == current) {
         return Ok(());
     }
     let toolchain = Toolchain::bring()?;
@@ -169,6 +171,7 @@ pub fn build_object(root: &Path) -> Result<()> {
     // The stamp goes last: a build that was interrupted leaves none that fits.
     let _ = std::fs::remove_file(&stamp);
     std::fs::copy(build.join(TARGET).join("release/netpol-observer"), &object)?;
+    std::fs::copy(build.join(TARGET).join("release/enforcers"), &test_object)?;
     std::fs::write(&stamp, current)?;
     Ok(())
 }

@@ -71,6 +71,8 @@ impl Program {
             return Err(CaptureError::NoProgram);
         }
         EbpfLoader::new()
+            // For relocations that the object does not have; reading the kernel's types a second time takes longer than all the rest.
+            .btf(None)
             .override_global("OFFSETS", &offsets.table, true)
             .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
             .override_global("GUARDED", &u32::from(Self::is_guarded(kernel, offsets)), true)

@@ -1,20 +1,17 @@
 //! The rules, in the order they are asked; the first that applies decides.
 
 use crate::cluster::Direction;
-use crate::flow::{DropEvent, Protocol};
+use crate::flow::{DropEvent, Place, Protocol, QUEUE_VERDICT, XDP_VERDICT, is_unspecific, place};
 use crate::identify::Who;
 use crate::policy::{Admission, Explanation, Verdict};
 
 use super::words::{Words, sentences};
 use super::{Agreement, Class, Diagnosis};
 
-/// Reasons (without `SKB_DROP_REASON_`) by which firewalls and dataplanes drop.
-const ENFORCERS: &[&str] = &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS"];
-
-/// Functions that free what an enforcer drops, on kernels or paths that give no reason: `nf_hook_slow` and `nft_do_chain`
-/// before 5.18, `nfqnl_reinject` (a verdict of a program behind NFQUEUE) to this day, the tc hooks before 5.18.
-const ENFORCING_FUNCTIONS: &[&str] =
-    &["nf_hook_slow", "nft_do_chain", "nf_reinject", "nfqnl_reinject", "sch_handle_ingress", "sch_handle_egress"];
+/// Reasons (without `SKB_DROP_REASON_`) by which firewalls and dataplanes drop. SOCKET_FILTER is a program at the receiver's control group
+/// as well as a filter that the receiver has put on its own socket: one check, sk_filter_trim_cap().
+const ENFORCERS: &[&str] =
+    &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS", "SOCKET_FILTER", "XDP", QUEUE_VERDICT, XDP_VERDICT];
 
 /// What routing drops, by reason (`include/net/dropreason-core.h`).
 const ROUTING: &[(&[&str], Class)] = &[
@@ -30,6 +27,8 @@ pub(super) struct Facts<'a> {
     pub(super) event: &'a DropEvent,
     pub(super) who: &'a Who,
     pub(super) explanation: &'a Explanation,
+    /// Where the reason says nothing: what a free at that place means.
+    place: Option<&'static Place>,
     /// An enforcer dropped it: a firewall or a dataplane, of the policies or not.
     enforced: bool,
     pub(super) words: Words<'a>,
@@ -37,13 +36,24 @@ pub(super) struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     pub(super) fn new(event: &'a DropEvent, who: &'a Who, explanation: &'a Explanation) -> Self {
-        let reason = &*event.reason.name;
-        // Number 0 is what a kernel without reasons gives; no kernel with reasons drops anything with a reason that means
-        // "not dropped yet".
-        let unspecific = reason == "NOT_SPECIFIED" || event.reason.number == 0;
+        let unspecific = is_unspecific(event.reason.number, &event.reason.name);
         let function = event.location.symbol.as_ref().map(|symbol| symbol.base_name());
-        let enforced = ENFORCERS.contains(&reason) || unspecific && function.is_some_and(|f| ENFORCING_FUNCTIONS.contains(&f));
-        Facts { event, who, explanation, enforced, words: Words { event, who } }
+        let place = function.filter(|_| unspecific).and_then(place);
+        let facts = Facts { event, who, explanation, place, enforced: false, words: Words { event, who } };
+        Facts { enforced: facts.is_one_of(ENFORCERS), ..facts }
+    }
+
+    /// Whether the reason is one of these: named, or meant by the place for certain.
+    fn is_one_of(&self, reasons: &[&str]) -> bool {
+        match self.place {
+            Some(place) => !place.shared && place.reasons.iter().all(|reason| reasons.contains(reason)),
+            None => reasons.contains(&&*self.event.reason.name),
+        }
+    }
+
+    /// Whether the reason can be this one, for all that the place tells.
+    fn may_be(&self, reason: &str) -> bool {
+        self.place.map_or(&*self.event.reason.name == reason, |place| place.reasons.contains(&reason))
     }
 
     /// What an enforcer's drop is, measured by the policies.
@@ -98,6 +108,7 @@ impl<'a> Facts<'a> {
 const RULES: &[fn(&Facts<'_>) -> Option<Diagnosis>] = &[
     reset,
     stray_segment,
+    unnamed,
     no_listener,
     routing,
     other_reason,
@@ -122,7 +133,7 @@ fn reset(facts: &Facts<'_>) -> Option<Diagnosis> {
 }
 
 fn stray_segment(facts: &Facts<'_>) -> Option<Diagnosis> {
-    if !no_socket(facts) {
+    if !facts.may_be("NO_SOCKET") {
         return None;
     }
     let reply = facts.event.conntrack.as_ref().is_some_and(|conntrack| conntrack.reply);
@@ -134,6 +145,31 @@ fn stray_segment(facts: &Facts<'_>) -> Option<Diagnosis> {
         _ => return None,
     };
     Some(Diagnosis { class: Class::Noise, agreement: Agreement::NotEnforcement, summary: summary.to_owned() })
+}
+
+/// The kernel does not say why, and the function frees packets for more than one cause.
+fn unnamed(facts: &Facts<'_>) -> Option<Diagnosis> {
+    let place = facts.place.filter(|place| place.shared)?;
+    let causes = match *place.reasons {
+        ["TC_INGRESS" | "TC_EGRESS"] => "a traffic-control (eBPF) program denied it, or nobody could take it",
+        ["BPF_CGROUP_EGRESS"] => "an eBPF program on the sender's cgroup denied it, or it could not be sent",
+        ["NO_SOCKET", ..] if place.reasons.contains(&"SOCKET_FILTER") => {
+            "nobody listens there, an eBPF program on the receiver's cgroup denied it, or the packet was damaged"
+        }
+        ["NO_SOCKET"] => "nobody listens there, or the packet was damaged",
+        _ => "its source address does not belong behind that interface (rp_filter), or it has no route or options that are not accepted",
+    };
+    let why = format!("this kernel does not say why it freed the packet; at this place: {causes}");
+    let agreement = match facts.explanation.verdict {
+        _ if !place.reasons.iter().any(|reason| ENFORCERS.contains(reason)) => Agreement::NotEnforcement,
+        Verdict::Allow => Agreement::PoliciesAllow,
+        Verdict::Deny | Verdict::Undecided => Agreement::CannotDecide { why },
+    };
+    let summary = format!(
+        "The packet was {}. This kernel does not say why, and at that place there are several causes: {causes}.",
+        facts.words.evidence()
+    );
+    Some(Diagnosis { class: Class::Undecided, agreement, summary })
 }
 
 fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
@@ -160,12 +196,15 @@ fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
 }
 
 fn no_socket(facts: &Facts<'_>) -> bool {
-    &*facts.event.reason.name == "NO_SOCKET"
+    facts.is_one_of(&["NO_SOCKET"])
 }
 
 fn routing(facts: &Facts<'_>) -> Option<Diagnosis> {
-    let reason = &*facts.event.reason.name;
-    let (_, class) = ROUTING.iter().find(|(reasons, _)| reasons.contains(&reason))?;
+    let (_, class) = ROUTING.iter().find(|(reasons, _)| facts.is_one_of(reasons))?;
+    let reason = match (facts.place, &facts.event.location.symbol) {
+        (Some(_), Some(symbol)) => format!("in {}", symbol.base_name()),
+        _ => facts.event.reason.name.to_string(),
+    };
     let destination = facts.event.flow.destination;
     let source = facts.event.flow.source;
     let summary = if *class == Class::NoRoute {

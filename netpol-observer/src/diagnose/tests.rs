@@ -192,7 +192,7 @@ fn policies_that_deny_are_blamed_by_direction() {
 #[test]
 fn every_enforcer_is_known() {
     let ingress = || Class::PolicyDenied(vec![Direction::Ingress]);
-    for reason in ["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS"] {
+    for reason in ["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS", "SOCKET_FILTER", "XDP"] {
         check(&event(SYN).reason(reason).at("whatever"), &who(), &deny(), ingress(), Agrees);
     }
     check(&event(SYN).reason("NOT_SPECIFIED").at("nfqnl_reinject"), &who(), &deny(), ingress(), Agrees);
@@ -201,13 +201,39 @@ fn every_enforcer_is_known() {
         old.reason.number = 0;
         check(&old, &who(), &deny(), ingress(), Agrees);
     }
-    for (reason, function) in [("NOT_SPECIFIED", "tcp_v4_rcv"), ("SOCKET_FILTER", "nf_hook_slow"), ("QDISC_DROP", "__dev_queue_xmit")] {
+    for (reason, function) in [("NOT_SPECIFIED", "tcp_v4_do_rcv"), ("TCP_OVERWINDOW", "nf_hook_slow"), ("QDISC_DROP", "__dev_queue_xmit")] {
         let summary = check(&event(SYN).reason(reason).at(function), &who(), &deny(), Class::Undecided, NotEnforcement);
         assert!(summary.contains(reason), "{summary}");
     }
     let mut nameless = event(SYN).reason("NOT_SPECIFIED");
     nameless.location.symbol = None;
     check(&nameless, &who(), &deny(), Class::Undecided, NotEnforcement);
+}
+
+/// Kernels that give no reasons, and functions that free for several.
+#[test]
+fn what_a_place_can_mean_is_not_guessed() {
+    let old = |flags, function| {
+        let mut old = event(flags).reason("reason-0").at(function);
+        old.reason.number = 0;
+        old
+    };
+    for function in ["__netif_receive_skb_core.constprop.0", "__dev_queue_xmit", "ip_finish_output", "tcp_v4_rcv"] {
+        let event = old(SYN, function);
+        let diagnosis = diagnose(&event, &who(), &deny());
+        assert_eq!(diagnosis.class, Class::Undecided, "{function}");
+        assert!(matches!(&diagnosis.agreement, Agreement::CannotDecide { why } if why.contains("does not say why")), "{diagnosis:?}");
+        assert!(diagnosis.summary.contains("denied it") && !diagnosis.summary.contains("reason-0"), "{}", diagnosis.summary);
+        check(&event, &who(), &allow(), Class::Undecided, PoliciesAllow);
+    }
+    for function in ["ip_rcv_finish_core", "__udp4_lib_rcv"] {
+        check(&old(SYN, function), &who(), &deny(), Class::Undecided, NotEnforcement);
+    }
+    let summary = check(&old(SYN, "ip_error"), &who(), &deny(), Class::NoRoute, NotEnforcement);
+    assert!(summary.contains("(in ip_error)"), "{summary}");
+    check(&old(ACK, "tcp_v4_rcv"), &who(), &deny(), Class::Noise, NotEnforcement);
+    check(&old(SYN, "nf_reinject"), &who(), &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
+    check(&old(SYN, "veth_xdp_rcv_skb"), &who(), &deny(), Class::PolicyDenied(vec![Direction::Ingress]), Agrees);
 }
 
 #[test]

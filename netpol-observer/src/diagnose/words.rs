@@ -59,6 +59,8 @@ impl Words<'_> {
     fn kernel(&self) -> String {
         let reason = &self.event.reason.name;
         match &self.event.location.symbol {
+            // Number 0 stands for kernels without reasons.
+            Some(symbol) if self.event.reason.number == 0 => format!(" (in {})", symbol.base_name()),
             Some(symbol) => format!(" ({reason} in {})", symbol.base_name()),
             None => format!(" ({reason})"),
         }
@@ -91,9 +93,14 @@ impl Words<'_> {
     }
 
     fn kind_of_rule(&self) -> &'static str {
+        let symbol = self.event.location.symbol.as_ref();
+        if symbol.is_some_and(|symbol| symbol.base_name().contains("xdp")) {
+            return "an XDP program outside the policies";
+        }
         match &*self.event.reason.name {
             "TC_INGRESS" | "TC_EGRESS" => "a traffic-control (eBPF) program outside the policies",
             "BPF_CGROUP_EGRESS" => "an eBPF program on the sender's cgroup",
+            "SOCKET_FILTER" => "an eBPF program on the receiver's cgroup or a filter on its socket",
             _ => "a firewall rule outside the policies",
         }
     }

@@ -27,6 +27,8 @@ use When::{Always, RunsFilter};
 const TABLE: &[(Hook, When, &[&str])] = &[
     // net/core/dev.c: sch_handle_ingress() is inlined on most kernels; nf_ingress() runs netdev chains there too.
     (Hook::Ingress, Always, &["sch_handle_ingress"]),
+    // XDP on what is a packet already: net/core/dev.c, drivers/net/veth.c.
+    (Hook::Ingress, Always, &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb"]),
     (Hook::Ingress, RunsFilter, &["__netif_receive_skb_core"]),
     (
         Hook::Prerouting,
@@ -119,9 +121,17 @@ const TABLE: &[(Hook, When, &[&str])] = &[
     (Hook::Egress, RunsFilter, &["__dev_queue_xmit"]),
 ];
 
-/// What [`When::RunsFilter`] asks for further in: `net/sched`, `net/netfilter/nft_chain_filter.c`.
-const FILTERS: &[&str] =
-    &["tcf_classify", "tcf_classify_ingress", "tcx_run", "cls_bpf_classify", "nft_do_chain_netdev", "nft_do_chain_inet_ingress"];
+/// What [`When::RunsFilter`] asks for further in: `net/sched`, `net/netfilter/nft_chain_filter.c`. Before 6.7 `nf_hook_slow` frees when
+/// the chain has returned; with no other hook's function between, its caller is a device's.
+const FILTERS: &[&str] = &[
+    "tcf_classify",
+    "tcf_classify_ingress",
+    "tcx_run",
+    "cls_bpf_classify",
+    "nft_do_chain_netdev",
+    "nft_do_chain_inet_ingress",
+    "nf_hook_slow",
+];
 
 /// Functions that begin with a packet from a device: frames outside of them may be about another packet. `net/core/dev.c`,
 /// `kernel/softirq.c`.
@@ -136,14 +146,22 @@ const ENTRIES: &[&str] = &[
     "__do_softirq",
 ];
 
+/// Functions behind the last hook, where programs of control groups run. `net/ipv4/ip_output.c`, `net/ipv6/ip6_output.c`.
+const BEHIND_HOOKS: &[&str] = &["ip_finish_output", "ip_mc_finish_output", "ip6_finish_output"];
+
 /// The hook a packet was dropped in. `reason` is the reason's name without prefix; `location` the function that freed the
 /// packet; `stack` the frames' functions, innermost first, without those that have no name.
 pub(super) fn find(reason: &str, location: Option<&Symbol>, stack: impl IntoIterator<Item = Symbol>) -> Option<Hook> {
-    // By definition of these two, the stack can add nothing.
+    // By definition of these, the stack can add nothing.
     match reason {
-        "TC_INGRESS" => return Some(Hook::Ingress),
+        "TC_INGRESS" | "XDP" => return Some(Hook::Ingress),
         "TC_EGRESS" => return Some(Hook::Egress),
+        // After the hooks; what is on the stack is passed.
+        "BPF_CGROUP_EGRESS" => return None,
         _ => {}
+    }
+    if location.is_some_and(|location| BEHIND_HOOKS.contains(&location.base_name())) {
+        return None;
     }
     let mut filter_inside = false;
     // The location is the innermost frame of all, and stays when the kernel gave no stack.
@@ -261,13 +279,38 @@ mod tests {
     }
 
     #[test]
+    fn behind_the_hooks() {
+        let stack = ["ip_finish_output", "ip_output", "__ip_queue_xmit", "__tcp_transmit_skb"];
+        check("BPF_CGROUP_EGRESS", "ip_finish_output", &stack, None);
+        check("reason-0", "ip6_finish_output", &["kfree_skb", "ip6_finish_output", "ip6_output", "ip6_xmit"], None);
+        check(
+            "SOCKET_FILTER",
+            "udp_queue_rcv_one_skb",
+            &["udp_queue_rcv_one_skb", "udp_queue_rcv_skb", "__udp4_lib_rcv"],
+            Some(Hook::Input),
+        );
+        // A verdict from user space comes by netlink.
+        let stack = ["nfqnl_reinject", "nfqnl_recv_verdict", "nfnetlink_rcv_msg", "netlink_rcv_skb", "netlink_unicast", "netlink_sendmsg"];
+        check("NOT_SPECIFIED", "nfqnl_reinject", &stack, None);
+    }
+
+    #[test]
+    fn xdp_behind_the_driver() {
+        check("XDP", "do_xdp_generic", &["do_xdp_generic", "__netif_receive_skb_core", "process_backlog"], Some(Hook::Ingress));
+        check("NOT_SPECIFIED", "veth_xdp_rcv_skb", &["veth_xdp_rcv_skb", "veth_xdp_rcv", "veth_poll"], Some(Hook::Ingress));
+    }
+
+    #[test]
     fn the_transmit_and_receive_core_decide_only_with_a_filter_inside() {
+        check("NETFILTER_DROP", "nf_hook_slow", &["__dev_queue_xmit", "ip_finish_output2", "ip_output"], Some(Hook::Postrouting));
+        // Netdev chains before 6.7.
         check(
             "NETFILTER_DROP",
             "nf_hook_slow",
             &["nf_hook_slow", "__dev_queue_xmit", "ip_finish_output2", "ip_output"],
-            Some(Hook::Postrouting),
+            Some(Hook::Egress),
         );
+        check("reason-0", "nf_hook_slow", &["kfree_skb", "nf_hook_slow", "__netif_receive_skb_core"], Some(Hook::Ingress));
         check(
             "NETFILTER_DROP",
             "nf_hook_slow",

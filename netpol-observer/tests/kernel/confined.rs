@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use netpol_observer::capture::permissions::Capability;
 
-use crate::support::machine;
+use crate::support::{arguments_for_this_machine, machine};
 
 /// Not the user that files and processes of this machine belong to.
 const NOBODY: libc::uid_t = 65532;
@@ -103,7 +103,7 @@ fn doctor(confinement: Confinement) -> (bool, String) {
     open(directory.path());
     open(&program);
     let mut command = Command::new(&program);
-    command.args(["doctor", "--color", "never"]).current_dir("/");
+    command.args(["doctor", "--color", "never"]).args(arguments_for_this_machine()).current_dir("/");
     // SAFETY: the closure makes system calls only.
     unsafe { command.pre_exec(move || confine(confinement)) };
     let Output { status, stdout, stderr } = command.output().unwrap();

@@ -6,11 +6,13 @@
 mod confined;
 mod conntrack;
 mod doctor;
+mod enforcers;
 mod flood;
 mod forms;
 mod nftables;
 mod packets;
 mod perf;
+mod shape;
 mod support;
 mod surroundings;
 mod tail;

@@ -98,7 +98,7 @@ fn nobody_listens() {
     let mut found: Vec<(u8, u16)> = drops.iter().map(|seen| (seen.protocol(), seen.destination_port())).collect();
     found.sort_unstable();
     assert_eq!(found, [(6, 7000), (17, 7001)]);
-    assert!(drops.iter().all(|seen| observed.reason(seen) == "NO_SOCKET"));
+    assert!(drops.iter().all(|seen| observed.reason(seen) == observed.named("NO_SOCKET")));
     assert!(observed.in_netns(&pods.node).is_empty());
 }
 
@@ -109,7 +109,7 @@ fn no_route() {
     let observed = observe(LiveOptions::default(), || pods.web.in_ns(|| send_udp("203.0.113.1:53".parse().unwrap(), b"x")).unwrap());
     let drops = observed.in_netns(&pods.node);
     let reasons: Vec<&str> = drops.iter().map(|seen| observed.reason(seen)).collect();
-    assert_eq!(reasons, ["IP_INNOROUTES"]);
+    assert_eq!(reasons, [observed.named("IP_INNOROUTES")]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn the_reverse_path_filter() {
     });
     let drops = observed.in_netns(&pods.node);
     let reasons: Vec<&str> = drops.iter().map(|seen| observed.reason(seen)).collect();
-    assert_eq!(reasons, ["IP_RPFILTER"]);
+    assert_eq!(reasons, [observed.named("IP_RPFILTER")]);
 }
 
 /// Sends `payload` as the body of an IP packet of `protocol`.

@@ -1,6 +1,7 @@
 //! What the kernel tests share: when to skip, one test at a time, and drops read byte by byte.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use netpol_observer::capture::live::{Live, LiveOptions, open};
 use netpol_observer::capture::permissions::Permissions;
-use netpol_observer::capture::{Captured, KernelLedger, is_built_in};
-use netpol_observer::flow::{KernelNames, decode, fold_key};
+use netpol_observer::capture::{Attach, Captured, KernelLedger, is_built_in};
+use netpol_observer::flow::{decode, fold_key};
 use netpol_observer_common::{DropRecord, FoldKey};
 use xtask::netns::{Bed, Netns, required_tools};
 use xtask::testing::skipped;
@@ -43,6 +44,11 @@ pub(crate) fn machine(test: &str) -> Option<Machine> {
     };
     skipped(test, &why);
     None
+}
+
+/// Whether the machine is emulated, as the guests of `cargo xtask kernels` are: some ten to thirty times slower.
+pub(crate) fn is_slow() -> bool {
+    std::env::var_os("NETPOL_OBSERVER_TEST_SLOW").is_some()
 }
 
 /// A runtime like that of the binary.
@@ -104,14 +110,12 @@ pub(crate) struct Observed {
     pub(crate) seen: Vec<Seen>,
     pub(crate) ledger: KernelLedger,
     reasons: BTreeMap<u32, std::sync::Arc<str>>,
-    names: std::sync::Arc<dyn KernelNames + Send + Sync>,
 }
 
 /// Captures while `traffic` runs, and a moment longer for what is under way.
 pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Observed {
     runtime().block_on(async {
         let mut live = start(options);
-        let names = live.names();
         let reasons = live.reasons().clone();
         let mut collector = Collector::default();
         std::thread::scope(|scope| {
@@ -133,12 +137,37 @@ pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Ob
             collector.take(captured);
         }
         let ledger = collector.ledger.expect("a final ledger");
-        Observed { seen: collector.seen, ledger, reasons, names }
+        Observed { seen: collector.seen, ledger, reasons }
     })
 }
 
+/// With NETPOL_OBSERVER_TEST_BTF_FILE the machine is one whose kernel shows no types (`cargo xtask kernels --no-btf`).
+pub(crate) fn as_this_machine_needs(options: LiveOptions) -> LiveOptions {
+    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
+        Some(file) => LiveOptions { attach: Attach::Raw, kernel_btf: Some(file.into()), ..options },
+        None => options,
+    }
+}
+
+/// The same as options of the observer.
+pub(crate) fn arguments_for_this_machine() -> Vec<OsString> {
+    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
+        Some(file) => vec!["--attach".into(), "raw-tracepoint".into(), "--kernel-btf".into(), file],
+        None => Vec::new(),
+    }
+}
+
+/// Whether the kernel shows its types; prints that the test is skipped where it does not.
+pub(crate) fn shows_types(test: &str) -> bool {
+    let shows = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
+    if !shows {
+        skipped(test, "this kernel shows no types");
+    }
+    shows
+}
+
 pub(crate) fn start(options: LiveOptions) -> Live {
-    open(options).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()))
+    open(as_this_machine_needs(options)).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()))
 }
 
 #[derive(Default)]
@@ -184,28 +213,29 @@ impl Observed {
         self.seen.iter().filter(|seen| seen.record.netns == inode).collect()
     }
 
+    /// What [`Observed::reason`] says for this reason: kernels before 5.17 name none.
+    pub(crate) fn named<'a>(&self, reason: &'a str) -> &'a str {
+        if self.reasons.is_empty() { "?" } else { reason }
+    }
+
     pub(crate) fn reason(&self, seen: &Seen) -> &str {
         self.reasons.get(&seen.record.reason).map_or("?", |name| name)
     }
 
-    pub(crate) fn location(&self, seen: &Seen) -> String {
-        self.names.symbol(seen.record.location).map_or_else(String::new, |symbol| symbol.base_name().to_owned())
-    }
-
-    /// The functions on the stack, innermost first.
-    pub(crate) fn stack(&self, seen: &Seen) -> Vec<String> {
-        seen.record.stack.iter().filter_map(|&address| self.names.symbol(address)).map(|symbol| symbol.base_name().to_owned()).collect()
-    }
-
     /// Everything the program saw is accounted for.
     pub(crate) fn assert_balanced(&self) {
-        let KernelLedger { counters, received, folded_delivered, .. } = self.ledger;
-        assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{:?}", self.ledger);
-        assert_eq!(counters.reported, received, "records written and read: {:?}", self.ledger);
-        assert_eq!(counters.folded, folded_delivered, "repeats counted and delivered: {:?}", self.ledger);
+        assert_balanced(&self.ledger);
         let packets: u64 = self.seen.iter().map(|seen| seen.packets).sum();
-        assert_eq!(counters.seen - counters.ring_full, packets);
+        assert_eq!(self.ledger.counters.seen - self.ledger.counters.ring_full, packets);
     }
+}
+
+/// A final ledger that accounts for everything the program saw.
+pub(crate) fn assert_balanced(ledger: &KernelLedger) {
+    let KernelLedger { counters, received, folded_delivered, .. } = ledger;
+    assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{ledger:?}");
+    assert_eq!(counters.reported, *received, "records written and read: {ledger:?}");
+    assert_eq!(counters.folded, *folded_delivered, "repeats counted and delivered: {ledger:?}");
 }
 
 /// A node with two pods on links of their own, the pods with IPv4 and IPv6 addresses ending in 10 and 20.

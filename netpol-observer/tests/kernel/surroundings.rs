@@ -3,17 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use netpol_observer::capture::Captured;
-use netpol_observer::capture::live::{LiveOptions, open};
+use netpol_observer::capture::live::LiveOptions;
 use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
 use xtask::netns::Netns;
 
-use crate::support::{Pods, machine, runtime, send_udp};
+use crate::support::{Pods, machine, runtime, send_udp, start};
 
 /// Drops in the node's namespace, decoded while the rules stand.
 fn dropped(pods: &Pods, from: &Netns, to: &str) -> Vec<DropEvent> {
     let netns = u32::try_from(pods.node.inode().unwrap()).unwrap();
     runtime().block_on(async {
-        let mut live = open(LiveOptions::default()).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()));
+        let mut live = start(LiveOptions::default());
         let names = live.names();
         let to = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 9001);
         tokio::task::block_in_place(|| from.in_ns(|| send_udp(to, b"x")).unwrap());
@@ -90,7 +90,7 @@ fn a_namespace_that_is_gone_has_no_surroundings() {
     let pods = Pods::new();
     pods.node.nft(CHAINS).unwrap();
     runtime().block_on(async {
-        let mut live = open(LiveOptions::default()).unwrap();
+        let mut live = start(LiveOptions::default());
         let names = live.names();
         let to = SocketAddr::new("10.244.1.20".parse::<IpAddr>().unwrap(), 9001);
         let netns = u32::try_from(pods.node.inode().unwrap()).unwrap();

@@ -10,8 +10,8 @@ use serde_json::Value;
 use xtask::netns::Bed;
 use xtask::testing::report;
 
-use crate::flood::{PACKETS, node, resident_of, send_same, send_spoofed};
-use crate::support::machine;
+use crate::flood::{node, packets, resident_of, send_same, send_spoofed};
+use crate::support::{arguments_for_this_machine, machine};
 
 /// The pod that the floods are sent to, isolated by a policy that admits nobody.
 const MANIFESTS: &str = r#"
@@ -38,6 +38,7 @@ fn start(directory: &Path, arguments: &[&str]) -> Tail {
         .args(["tail", "-o", "json", "--manifests"])
         .arg(&manifests)
         .args(arguments)
+        .args(arguments_for_this_machine())
         .stdout(File::create(directory.join("out.jsonl")).unwrap())
         .stderr(Stdio::piped())
         .spawn()
@@ -87,8 +88,8 @@ fn a_million_of_one_flow() {
     let denials = of_type(&objects, "denial");
     assert_eq!(denials.len(), 1, "the first drop once, the rest as repeats");
     assert_eq!(denials[0]["class"], "policyDenied");
-    assert_eq!(printed(&objects), PACKETS, "every packet is in a line");
-    assert_eq!(node.counter("denied").unwrap().packets, PACKETS);
+    assert_eq!(printed(&objects), packets(), "every packet is in a line");
+    assert_eq!(node.counter("denied").unwrap().packets, packets());
 }
 
 #[test]
@@ -111,8 +112,8 @@ fn a_million_flows_in_bounded_memory() {
     report(&format!("a million flows: resident KiB {samples:?}, ledger {ledger}"));
     let kernel = |name: &str| ledger["kernel"][name].as_u64().unwrap_or_else(|| panic!("{name} in {ledger}"));
     assert_eq!(kernel("seen"), kernel("reported") + kernel("folded") + kernel("ringFull"));
-    assert!(kernel("seen") >= PACKETS, "{ledger}");
-    assert_eq!(node.counter("denied").unwrap().packets, PACKETS);
+    assert!(kernel("seen") >= packets(), "{ledger}");
+    assert_eq!(node.counter("denied").unwrap().packets, packets());
     // The fold remembers 65,536 drops, which come to about 45 MiB; behind that nothing grows.
     let (first, last) = (samples[0], *samples.last().unwrap());
     assert!(last < first + 64 * 1024, "memory goes on growing: {samples:?} KiB");

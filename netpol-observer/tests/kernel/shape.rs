@@ -1,0 +1,223 @@
+//! One way to test a *shape*: a way in which packets get denied, as it looks to the observer.
+//!
+//! A test makes a [`Scene`], puts an enforcer in place, says what it [expects](Expectation), and has [`Shape::prove`] run traffic under
+//! the real capture and pipeline: exactly the denied flows, told right, none of the allowed ones, and a balanced ledger. What was found
+//! is written as a row for docs/kernels.md. With `NETPOL_OBSERVER_KEEP_SHAPES=DIR` what the kernel said is kept as a fixture, which
+//! tests/shapes.rs replays on any machine.
+
+mod expectation;
+mod fixture;
+mod scene;
+mod traffic;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpol_observer::capture::kernel::release;
+use netpol_observer::capture::live::LiveOptions;
+use netpol_observer::capture::{Captured, KernelLedger};
+use netpol_observer::cluster::Direction;
+use netpol_observer::diagnose::{Agreement, Class, Denial};
+use netpol_observer::flow::{FoldId, KernelNames};
+use netpol_observer::pipeline::{Pipeline, Step};
+use netpol_observer_common::DropRecord;
+use xtask::testing::{Row, RowResult, row};
+use zerocopy::FromBytes as _;
+
+use crate::support::{assert_balanced, runtime, start};
+
+pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
+pub(crate) use scene::{API, CLUSTER, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, in_cgroup2};
+pub(crate) use traffic::{ALLOWED_PORT, DENIED, allowed_calls, brief, patience, tcp, tcp_to, udp, udp_to};
+
+/// What is tried, and what it must come to.
+pub(crate) struct Shape {
+    /// Policies as manifests; the rest of the cluster is the scene's.
+    pub(crate) policies: String,
+    pub(crate) expectation: Expectation,
+}
+
+/// Everything captured of a scene.
+struct Taken {
+    /// In the order it came: records and repeats of the scene's namespaces.
+    captured: Vec<Captured>,
+    denials: Vec<Denial>,
+    repeats: Vec<(FoldId, u64)>,
+    ledger: KernelLedger,
+    names: Arc<dyn KernelNames + Send + Sync>,
+}
+
+impl Shape {
+    /// A shape of which nothing is expected yet but ten denied flows from pod `web` to pod `api`; see the other methods.
+    pub(crate) fn new(name: &str, ipv6: bool, policies: &str) -> Self {
+        let denied = DENIED.map(|port| Ends { client: "shop/web".into(), server: "shop/api".into(), port, protocol: "TCP".into() });
+        let expectation = Expectation {
+            shape: name.to_owned(),
+            family: if ipv6 { "ipv6" } else { "ipv4" }.to_owned(),
+            denied: denied.collect(),
+            looks: Vec::new(),
+            interface: None,
+            outgoing: false,
+            behind: None,
+        };
+        Shape { policies: policies.to_owned(), expectation }
+    }
+
+    /// Other ends than the pods `web` and `api`.
+    pub(crate) fn between(mut self, client: &str, server: &str) -> Self {
+        for flow in &mut self.expectation.denied {
+            (flow.client, flow.server) = (client.to_owned(), server.to_owned());
+        }
+        self
+    }
+
+    /// Another protocol than TCP.
+    pub(crate) fn protocol(mut self, protocol: &str) -> Self {
+        for flow in &mut self.expectation.denied {
+            flow.protocol = protocol.to_owned();
+        }
+        self
+    }
+
+    /// The device the packets are on.
+    pub(crate) fn on(mut self, interface: &str) -> Self {
+        self.expectation.interface = Some(interface.to_owned());
+        self
+    }
+
+    /// The device they were to leave by.
+    pub(crate) fn leaving_by(mut self, interface: &str) -> Self {
+        self.expectation.outgoing = true;
+        self.on(interface)
+    }
+
+    /// The pod at the other end of it.
+    pub(crate) fn behind(mut self, pod: &str) -> Self {
+        self.expectation.behind = Some(pod.to_owned());
+        self
+    }
+
+    /// From this kernel version on policies deny in `direction`, and it looks so.
+    pub(crate) fn denied_by_policy(self, since: &str, reason: &str, location: &str, hook: &str, direction: Direction) -> Self {
+        self.look(Look::of_class(since, reason, location, hook, &Class::PolicyDenied(vec![direction]), &Agreement::Agrees))
+    }
+
+    /// From a kernel version on it looks so.
+    pub(crate) fn look(mut self, look: Look) -> Self {
+        self.expectation.looks.push(look);
+        self
+    }
+
+    /// What netfilter's verdicts look like, by kernel: `since_6_7` is the function that frees the packet from 6.7 on, when nf_tables frees what it drops;
+    /// before, and always for others, `nf_hook_slow` does. The reason came with 5.18, reasons at all with 5.17.
+    pub(crate) fn netfilter(mut self, frees: &str, hook: &str, class: &Class, agreement: &Agreement) -> Self {
+        for (since, reason, location) in [
+            ("5.10", "reason-0", "nf_hook_slow"),
+            ("5.17", "NOT_SPECIFIED", "nf_hook_slow"),
+            ("5.18", "NETFILTER_DROP", "nf_hook_slow"),
+            ("6.7", "NETFILTER_DROP", frees),
+        ] {
+            self = self.look(Look::of_class(since, reason, location, hook, class, agreement));
+        }
+        self
+    }
+
+    /// Runs `traffic` under the observer and compares. `counter` is the number of packets the enforcer itself says that it dropped.
+    ///
+    /// # Panics
+    /// When anything is otherwise than expected.
+    pub(crate) fn prove(&self, scene: &Scene, traffic: impl FnOnce() + Send, counter: Option<&dyn Fn() -> u64>) {
+        let Expectation { shape, family, .. } = &self.expectation;
+        let taken = self.take(scene, traffic);
+        let release = release();
+        let look = self.expectation.look(&release);
+        let found = self.expectation.check(&release, &taken.denials).unwrap_or_else(|problems| {
+            panic!(
+                "{shape} {family}:\n{problems}\nof {} denials; the first: {:#?}",
+                taken.denials.len(),
+                taken.denials.first().map(|d| &d.event)
+            )
+        });
+        assert_balanced(&taken.ledger);
+        if look.gap.is_none() {
+            if let Some(counter) = counter {
+                assert_eq!(taken.packets(&self.expectation), counter(), "{shape} {family}: packets reported, and the enforcer's own count");
+            }
+            let recording = fixture::record(&taken.captured, &*taken.names, &self.expectation);
+            fixture::replay(&recording, &scene.text(&self.policies), &self.expectation, &release)
+                .unwrap_or_else(|problems| panic!("{shape} {family}: its own recording does not say the same:\n{problems}"));
+            fixture::keep(&recording, &scene.text(&self.policies), &self.expectation, &release);
+        }
+        let result = if look.gap.is_some() { RowResult::Gap } else { RowResult::Pass };
+        row(&Row { shape: shape.clone(), family: family.clone(), result, found });
+    }
+
+    /// This kernel or machine cannot make such drops.
+    pub(crate) fn cannot_run(&self, why: &str) {
+        let Expectation { shape, family, .. } = &self.expectation;
+        row(&Row { shape: shape.clone(), family: family.clone(), result: RowResult::CannotRun, found: why.to_owned() });
+    }
+
+    fn take(&self, scene: &Scene, traffic: impl FnOnce() + Send) -> Taken {
+        let namespaces: BTreeSet<u32> = scene.namespaces.iter().map(|ns| u32::try_from(ns.inode().unwrap()).unwrap()).collect();
+        let pipeline = Pipeline::new(scene.engine(&self.policies));
+        runtime().block_on(async {
+            let mut live = start(LiveOptions::default());
+            let names = live.names();
+            let ledger = KernelLedger::default();
+            let mut taken = Taken { captured: Vec::new(), denials: Vec::new(), repeats: Vec::new(), ledger, names };
+            std::thread::scope(|scope| {
+                let traffic = scope.spawn(traffic);
+                tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(async {
+                        while !traffic.is_finished() {
+                            if let Ok(Some(captured)) = tokio::time::timeout(Duration::from_millis(20), live.next()).await {
+                                taken.add(captured, &namespaces, &pipeline);
+                            }
+                        }
+                    });
+                });
+                traffic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            });
+            // What is under way in queues.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            live.stop();
+            while let Some(captured) = live.next().await {
+                taken.add(captured, &namespaces, &pipeline);
+            }
+            taken
+        })
+    }
+}
+
+impl Taken {
+    fn add(&mut self, captured: Captured, namespaces: &BTreeSet<u32>, pipeline: &Pipeline) {
+        let netns = match &captured {
+            Captured::Record(bytes) => DropRecord::read_from_bytes(bytes).expect("a whole record").netns,
+            Captured::Repeat { key, .. } => key.netns,
+            Captured::Ledger(ledger) => {
+                self.ledger = *ledger;
+                return;
+            }
+        };
+        if !namespaces.contains(&netns) {
+            return;
+        }
+        // Packets that are no flow (ARP, say) are nobody's denial.
+        match pipeline.step(&captured, &*self.names) {
+            Ok(Step::Denial(denial)) => self.denials.push(*denial),
+            Ok(Step::Repeat { id, count, .. }) => self.repeats.push((id, count)),
+            Ok(Step::Ledger(_)) | Err(_) => {}
+        }
+        self.captured.push(captured);
+    }
+
+    /// Packets of the denied flows, repeats included.
+    fn packets(&self, expectation: &Expectation) -> u64 {
+        let denied = || self.denials.iter().filter(|denial| expectation.denied.contains(&ends(denial)));
+        let ids: BTreeSet<FoldId> = denied().map(|denial| denial.event.id).collect();
+        let repeats: u64 = self.repeats.iter().filter(|(id, _)| ids.contains(id)).map(|(_, count)| count).sum();
+        denied().count() as u64 + repeats
+    }
+}
