@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{output, run};
-use crate::netns::required_tools;
+use crate::netns::{enforcer_tools, required_tools};
 use crate::{fingerprint, packages};
 
 /// The target of the object.
@@ -181,6 +181,6 @@ pub fn build_object(root: &Path) -> Result<()> {
 /// # Errors
 /// When they are missing and cannot be installed.
 pub fn bring_network_tools() -> Result<()> {
-    let missing: Vec<&str> = required_tools().into_iter().map(|tool| tool.package).collect();
+    let missing: Vec<&str> = required_tools().into_iter().chain(enforcer_tools()).map(|tool| tool.package).collect();
     packages::ensure("network namespaces and firewall rules", &missing)
 }

@@ -411,3 +411,17 @@ fn every_reported_reason_has_a_cause() {
         assert_ne!(diagnosis.class, Class::Undecided, "{reason}");
     }
 }
+
+/// Nor is there a place that capture reports and nothing is known of.
+#[test]
+fn every_place_has_a_cause() {
+    for place in crate::flow::PLACES {
+        for function in place.functions {
+            let mut event = event(SYN).reason("NOT_SPECIFIED").at(function);
+            event.hook = None;
+            let diagnosis = diagnose(&event, &who(), &allow());
+            assert_eq!(diagnosis.class == Class::Undecided, place.shared, "{function}: {}", diagnosis.summary);
+            assert!(!diagnosis.summary.contains("for a reason of its own"), "{function}: {}", diagnosis.summary);
+        }
+    }
+}

@@ -51,9 +51,20 @@ pub struct MissingTool {
 
 /// The programs test beds need that are neither in `PATH` nor in the system directories.
 pub fn required_tools() -> Vec<MissingTool> {
-    const TOOLS: [MissingTool; 2] =
-        [MissingTool { program: "ip", package: "iproute2" }, MissingTool { program: "nft", package: "nftables" }];
-    TOOLS.into_iter().filter(|tool| find(tool.program).is_none()).collect()
+    missing(&[MissingTool { program: "ip", package: "iproute2" }, MissingTool { program: "nft", package: "nftables" }])
+}
+
+/// Likewise, what only the tests of further enforcers need; without, each says that it cannot run.
+pub fn enforcer_tools() -> Vec<MissingTool> {
+    missing(&[
+        MissingTool { program: "iptables-legacy", package: "iptables" },
+        MissingTool { program: "ipset", package: "ipset" },
+        MissingTool { program: "tc", package: "iproute2" },
+    ])
+}
+
+fn missing(tools: &[MissingTool]) -> Vec<MissingTool> {
+    tools.iter().filter(|tool| find(tool.program).is_none()).copied().collect()
 }
 
 /// A set of network namespaces that lives as long as this value.

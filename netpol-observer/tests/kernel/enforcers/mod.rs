@@ -69,7 +69,7 @@ fn address(of: [&str; 2], ipv6: bool) -> IpAddr {
     of[usize::from(ipv6)].parse().unwrap()
 }
 
-/// The function that frees what netfilter drops, from 6.7 on.
+/// The function that frees what netfilter drops, where nf_tables does so itself.
 fn frees(variant: &str) -> &'static str {
     if variant == "nft" { "nft_do_chain" } else { "nf_hook_slow" }
 }

@@ -45,7 +45,7 @@ fn no_route() {
         let look = |since, reason, location| Look::of_class(since, reason, location, "", &Class::NoRoute, &Agreement::NotEnforcement);
         let mut shape =
             Shape::new("no route", ipv6, "").protocol("UDP").between("shop/web", &nowhere.to_string()).on("vethweb").behind("shop/web");
-        let location = if ipv6 { "ip6_pkt_discard" } else { "ip_error" };
+        let location = if ipv6 { "ip6_pkt_drop|ip6_pkt_discard" } else { "ip_error" };
         for (since, reason) in [("5.10", "reason-0"), ("5.17", "NOT_SPECIFIED"), ("5.19", "IP_INNOROUTES")] {
             shape = shape.look(look(since, reason, location));
         }

@@ -22,7 +22,8 @@ pub(crate) fn patience() -> Duration {
 
 /// How long one waits for an answer that must not come.
 pub(crate) fn brief() -> Duration {
-    Duration::from_millis(if is_slow() { 900 } else { 300 })
+    // On slow machines long enough for a second opening: the kernel may skip the program for the first one (`program misses`).
+    Duration::from_millis(if is_slow() { 2500 } else { 300 })
 }
 
 /// Allowed calls beside the denied ones.
