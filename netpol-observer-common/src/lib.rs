@@ -20,6 +20,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// IPv6 (40) + hop-by-hop, routing, fragment and destination options (8 + 24 + 8 + 8) + TCP without options (20) = 108.
 pub const HEADER_BYTES: usize = 128;
 
+/// VXLAN by IANA (RFC 7348): what Calico uses.
+pub const PORT_VXLAN: u16 = 4789;
+/// VXLAN of Linux, which is older than IANA's number: what flannel and Cilium use.
+pub const PORT_VXLAN_LINUX: u16 = 8472;
+/// Geneve (RFC 8926).
+pub const PORT_GENEVE: u16 = 6081;
+/// Destination ports of datagrams that have packets of many connections inside and are not folded for that reason.
+pub const TUNNEL_PORTS: [u16; 3] = [PORT_VXLAN, PORT_VXLAN_LINUX, PORT_GENEVE];
+
 /// Return addresses kept of the kernel stack, innermost first.
 ///
 /// The netfilter hook is 2 to 9 frames above `nft_do_chain` on the kernels measured; the frames of the tracepoint and of

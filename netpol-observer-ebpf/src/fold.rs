@@ -1,7 +1,7 @@
 //! What makes two drops the same, read from the packet.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use netpol_observer_common::{Field, FoldKey, FoldValue};
+use netpol_observer_common::{Field, FoldKey, FoldValue, TUNNEL_PORTS};
 
 use crate::kernel::SkBuff;
 use crate::maps::add_one;
@@ -15,7 +15,7 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// The key of a packet; `None` for one that is not plain IPv4 or IPv6. IPv6 extension headers are not walked: such a packet
-/// is rare, has no key, and each is reported.
+/// is rare, has no key, and each is reported. Nor has a datagram to a port of tunnels: inside are many connections.
 #[inline(always)]
 pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u32) -> Option<FoldKey> {
     // SAFETY: a __be16 field.
@@ -60,7 +60,7 @@ pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u3
     }
 }
 
-/// The destination port, or type and code; `None` where the protocol has neither or the bytes are not there.
+/// The destination port, or type and code; `None` where the protocol has neither, the bytes are not there, or it is a tunnel's.
 #[inline(always)]
 fn ports(protocol: u8, network: u64, transport: u32, len: u32) -> Option<[u8; 2]> {
     if len < transport + 4 {
@@ -69,6 +69,7 @@ fn ports(protocol: u8, network: u64, transport: u32, len: u32) -> Option<[u8; 2]
     let mut start = [0u8; 4];
     read(&mut start, network + u64::from(transport))?;
     match protocol {
+        UDP if TUNNEL_PORTS.contains(&u16::from_be_bytes([start[2], start[3]])) => None,
         TCP | UDP | SCTP => Some([start[2], start[3]]),
         ICMP | ICMPV6 => Some([start[0], start[1]]),
         _ => None,

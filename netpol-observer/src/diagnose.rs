@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod rules;
+mod tunnel;
 mod words;
 
 use serde::Serialize;

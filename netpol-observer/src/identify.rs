@@ -10,8 +10,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::cluster::{Index, Node, Pod, Service};
-use crate::flow::{DropEvent, Protocol};
+use crate::flow::{DropEvent, Hook, Protocol, Tunnel};
 
 /// One side of a connection.
 #[derive(Clone, Debug)]
@@ -66,8 +68,21 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
+    /// Where the server is a node: the pods in its network that declare the port called. One of them may have been meant.
+    pub host_network: Vec<Arc<Pod>>,
+    /// The ends of the tunnel that the packet was dropped in.
+    pub tunnel: Option<TunnelEnds>,
     /// The pod whose network namespace is at the other end of the device the packet was on, whatever its addresses say.
     pub behind: Option<Arc<Pod>>,
+}
+
+/// Between whom a tunnel is: nodes, as a rule.
+#[derive(Clone, Debug)]
+pub struct TunnelEnds {
+    /// Who sent the tunnel's packet.
+    pub source: Party,
+    /// To whom.
+    pub destination: Party,
 }
 
 impl Identity {
@@ -129,17 +144,74 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         Some(tuple) => (tuple.source.to_canonical(), (tuple.destination.to_canonical(), tuple.destination_port)),
         None => (client.0, server),
     };
+    let party = |ip| local_party(ip, event, index);
     let service = service_call(dialled, flow.protocol, index);
     let server = match &service {
         Some(call) if call.ip == server.0 => match call.backends.as_slice() {
-            [(backend, _)] => party(*backend, index),
+            [(backend, _)] => party(*backend),
             _ => Party { ip: call.ip, identity: Identity::Service(call.service.clone()) },
         },
-        _ => party(server.0, index),
+        _ => party(server.0),
     };
-    let client = party(client_ip, index);
+    let client = party(client_ip);
     let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
-    Who { client, server, service, behind }
+    let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
+    let port = if event.is_reply() { flow.source_port } else { flow.destination_port };
+    let host_network = host_network(&server, port, flow.protocol, index);
+    Who { client, server, service, host_network, tunnel, behind }
+}
+
+/// As [`party`], with what the hook tells besides: what a machine receives for itself, or sends itself, has an address of that machine.
+///
+/// The bridge of a node (`bridge` plugin, flannel) has the first address of the node's pod range, and the node calls its pods from there, the
+/// kubelet's probes included. No object says so; but where no pod has that address, and the packet was the machine's own, it is the node.
+fn local_party(ip: IpAddr, event: &DropEvent, index: &Index) -> Party {
+    let local = match event.hook {
+        Some(Hook::Input) => Some(event.flow.destination),
+        Some(Hook::Output) => Some(event.flow.source),
+        _ => None,
+    };
+    let mut party = party(ip, index);
+    if matches!(party.identity, Identity::UnownedPodAddress)
+        && local.map(|local| local.to_canonical()) == Some(party.ip)
+        && let Some(node) = index.nodes().find(|node| node.pod_cidrs.iter().any(|range| is_first(party.ip, range)))
+    {
+        party.identity = Identity::Node(node.clone());
+    }
+    party
+}
+
+/// Whether it is the address behind that of the network.
+fn is_first(ip: IpAddr, range: &IpNet) -> bool {
+    match (ip, range) {
+        (IpAddr::V4(ip), IpNet::V4(range)) => u32::from(ip).checked_sub(u32::from(range.network())) == Some(1),
+        (IpAddr::V6(ip), IpNet::V6(range)) => u128::from(ip).checked_sub(u128::from(range.network())) == Some(1),
+        _ => false,
+    }
+}
+
+fn host_network(server: &Party, port: Option<u16>, protocol: Protocol, index: &Index) -> Vec<Arc<Pod>> {
+    if !matches!(server.identity, Identity::Node(_)) {
+        return Vec::new();
+    }
+    let declares = |pod: &&Arc<Pod>| pod.ports.iter().any(|declared| (Some(declared.port), declared.protocol) == (port, protocol));
+    index.host_network_pods_at(server.ip).iter().filter(declares).cloned().collect()
+}
+
+/// The drop of the connection that policies speak of. A tunnel between nodes carries the connections of their pods. One that a pod has built
+/// for itself is a connection of that pod, whatever is inside: policies judge its outside.
+pub fn settle_tunnel(event: DropEvent, index: &Index) -> DropEvent {
+    let of_pods = event.tunnel.as_ref().is_some_and(|tunnel| {
+        let ends = tunnel_ends(tunnel, index);
+        [ends.source, ends.destination]
+            .iter()
+            .any(|end| matches!(end.identity, Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Service(_)))
+    });
+    if of_pods { event.outside() } else { event }
+}
+
+fn tunnel_ends(tunnel: &Tunnel, index: &Index) -> TunnelEnds {
+    TunnelEnds { source: party(tunnel.outer.source, index), destination: party(tunnel.outer.destination, index) }
 }
 
 /// The pod with this uid; as a rule one of the two ends.

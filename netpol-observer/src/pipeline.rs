@@ -13,7 +13,7 @@ use crate::capture::{Captured, KernelLedger};
 use crate::cluster::Index;
 use crate::diagnose::{Denial, diagnose};
 use crate::flow::{DropEvent, FoldId, KernelNames, RecordError, decode_record};
-use crate::identify::{Who, identify};
+use crate::identify::{Who, identify, settle_tunnel};
 use crate::policy::{Connection, Engine};
 
 /// The stages with what they need.
@@ -65,6 +65,7 @@ impl Pipeline {
     }
 
     fn judge(&self, event: DropEvent) -> Denial {
+        let event = settle_tunnel(event, self.index());
         let who = identify(&event, self.index());
         let connection = Connection {
             source: who.client.clone(),

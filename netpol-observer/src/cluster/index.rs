@@ -44,6 +44,7 @@ pub struct Index {
     cluster_policies: ClusterPolicies,
     domain_names: Arc<BTreeMap<Arc<str>, Arc<DomainName>>>,
     pod_addresses: ByAddress<Pod>,
+    host_network_addresses: ByAddress<Pod>,
     node_addresses: ByAddress<Node>,
     service_addresses: ByAddress<Service>,
     node_ports: Arc<HashMap<(u16, Protocol), Vec<NodePortHolder>>>,
@@ -94,7 +95,7 @@ impl Index {
             }
             Kind::Pod => {
                 if let Some(old) = self.pods.remove(namespace, name) {
-                    self.pod_addresses.remove(&old, &old.ips);
+                    self.forget_pod_addresses(&old);
                 }
             }
             Kind::Service => {
@@ -180,6 +181,11 @@ impl Index {
     /// The pods that hold an address of their own: neither terminated nor in the host's network. By namespace and name.
     pub fn pods_at(&self, ip: IpAddr) -> &[Arc<Pod>] {
         self.pod_addresses.get(ip)
+    }
+
+    /// The running pods in the network of the node that has an address.
+    pub fn host_network_pods_at(&self, ip: IpAddr) -> &[Arc<Pod>] {
+        self.host_network_addresses.get(ip)
     }
 
     /// A node by name.
@@ -312,11 +318,17 @@ impl Index {
     fn apply_pod(&mut self, mut pod: Arc<Pod>) {
         self.texts.share_pod(&mut pod);
         if let Some(old) = self.pods.insert(&pod.namespace, &pod.name, pod.clone()) {
-            self.pod_addresses.remove(&old, &old.ips);
+            self.forget_pod_addresses(&old);
         }
-        if pod.phase == PodPhase::Active && !pod.host_network {
-            self.pod_addresses.insert(&pod, &pod.ips);
+        if pod.phase == PodPhase::Active {
+            let addresses = if pod.host_network { &mut self.host_network_addresses } else { &mut self.pod_addresses };
+            addresses.insert(&pod, &pod.ips);
         }
+    }
+
+    fn forget_pod_addresses(&mut self, pod: &Arc<Pod>) {
+        let addresses = if pod.host_network { &mut self.host_network_addresses } else { &mut self.pod_addresses };
+        addresses.remove(pod, &pod.ips);
     }
 
     fn apply_service(&mut self, service: Arc<Service>) {

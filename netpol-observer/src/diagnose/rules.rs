@@ -13,6 +13,11 @@ use super::{Agreement, Class, Diagnosis};
 const ENFORCERS: &[&str] =
     &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "BPF_CGROUP_EGRESS", "SOCKET_FILTER", "XDP", QUEUE_VERDICT, XDP_VERDICT];
 
+/// The kind of cause, if routing dropped it.
+pub(super) fn routing_class(facts: &Facts<'_>) -> Option<&'static Class> {
+    ROUTING.iter().find(|(reasons, _)| facts.is_one_of(reasons)).map(|(_, class)| class)
+}
+
 /// What routing drops, by reason (`include/net/dropreason-core.h`).
 const ROUTING: &[(&[&str], Class)] = &[
     // fib_validate_source(), ip_rcv_finish_core(): martian sources and what strict or loose rp_filter refuses.
@@ -30,7 +35,7 @@ pub(super) struct Facts<'a> {
     /// Where the reason says nothing: what a free at that place means.
     place: Option<&'static Place>,
     /// An enforcer dropped it: a firewall or a dataplane, of the policies or not.
-    enforced: bool,
+    pub(super) enforced: bool,
     pub(super) words: Words<'a>,
 }
 
@@ -44,7 +49,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether the reason is one of these: named, or meant by the place for certain.
-    fn is_one_of(&self, reasons: &[&str]) -> bool {
+    pub(super) fn is_one_of(&self, reasons: &[&str]) -> bool {
         match self.place {
             Some(place) => !place.shared && place.reasons.iter().all(|reason| reasons.contains(reason)),
             None => reasons.contains(&&*self.event.reason.name),
@@ -59,7 +64,7 @@ impl<'a> Facts<'a> {
     /// What an enforcer's drop is, measured by the policies.
     fn agreement(&self) -> Agreement {
         match self.explanation.verdict {
-            _ if !self.enforced => Agreement::NotEnforcement,
+            _ if !self.enforced || self.event.tunnel.is_some() => Agreement::NotEnforcement,
             Verdict::Deny => Agreement::Agrees,
             Verdict::Allow => Agreement::PoliciesAllow,
             Verdict::Undecided => Agreement::CannotDecide { why: self.why_undecided() },
@@ -107,6 +112,7 @@ impl<'a> Facts<'a> {
 /// In this order. The second half is reached by drops of enforcers only.
 const RULES: &[fn(&Facts<'_>) -> Option<Diagnosis>] = &[
     reset,
+    super::tunnel::tunnel,
     stray_segment,
     unnamed,
     no_listener,
@@ -195,12 +201,12 @@ fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
     Some(Diagnosis { class: Class::NoListener, agreement: Agreement::NotEnforcement, summary: sentences([Some(what), service, denied]) })
 }
 
-fn no_socket(facts: &Facts<'_>) -> bool {
+pub(super) fn no_socket(facts: &Facts<'_>) -> bool {
     facts.is_one_of(&["NO_SOCKET"])
 }
 
 fn routing(facts: &Facts<'_>) -> Option<Diagnosis> {
-    let (_, class) = ROUTING.iter().find(|(reasons, _)| facts.is_one_of(reasons))?;
+    let class = routing_class(facts)?;
     let reason = match (facts.place, &facts.event.location.symbol) {
         (Some(_), Some(symbol)) => format!("in {}", symbol.base_name()),
         _ => facts.event.reason.name.to_string(),

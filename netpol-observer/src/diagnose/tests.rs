@@ -1,3 +1,5 @@
+mod tunnel;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -67,6 +69,8 @@ fn who() -> Who {
         server: Party { ip: ip(API), identity: pod("api") },
         service: None,
         behind: None,
+        tunnel: None,
+        host_network: Vec::new(),
     }
 }
 

@@ -92,7 +92,7 @@ impl Words<'_> {
         }
     }
 
-    fn kind_of_rule(&self) -> &'static str {
+    pub(super) fn kind_of_rule(&self) -> &'static str {
         let symbol = self.event.location.symbol.as_ref();
         if symbol.is_some_and(|symbol| symbol.base_name().contains("xdp")) {
             return "an XDP program outside the policies";
@@ -106,7 +106,7 @@ impl Words<'_> {
     }
 }
 
-fn party(party: &Party) -> String {
+pub(super) fn party(party: &Party) -> String {
     let ip = party.ip;
     match &party.identity {
         Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::{Flow, HookFunction, HookPoint, Peer, Protocol};
+use super::{Flow, HookFunction, HookPoint, Peer, Protocol, Tunnel, fold};
 
 /// One dropped packet, decoded: what the kernel saw, in the words of the kernel. Nothing here knows of pods or policies.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,9 +31,11 @@ pub struct DropEvent {
     pub netns: Option<u32>,
     /// Length from the network header on, bytes.
     pub packet_len: u32,
-    /// Addresses and ports of the packet itself.
+    /// Addresses and ports of the packet, or, when it is the packet of a tunnel, of the one inside.
     pub flow: Flow,
-    /// The connection it belongs to, where the kernel tracked it.
+    /// The tunnel that the packet was dropped in.
+    pub tunnel: Option<Tunnel>,
+    /// The connection that `flow` belongs to, where the kernel tracked it.
     pub conntrack: Option<Conntrack>,
     /// The socket that sent or would have received it.
     pub socket: Option<Socket>,
@@ -50,6 +52,17 @@ impl DropEvent {
             Some(conntrack) => conntrack.reply,
             None => self.flow.tcp_flags.is_some_and(|flags| flags.syn && flags.ack),
         }
+    }
+
+    /// The drop as that of the tunnel's packet itself, whatever is inside.
+    #[must_use]
+    pub fn outside(mut self) -> Self {
+        if let Some(tunnel) = self.tunnel.take() {
+            self.id = FoldId::of(&fold::key(self.netns.unwrap_or_default(), self.reason.number, &tunnel.outer));
+            self.flow = tunnel.outer;
+            self.conntrack = tunnel.conntrack;
+        }
+        self
     }
 }
 

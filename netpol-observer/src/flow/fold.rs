@@ -5,15 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netpol_observer_common::{DropRecord, FoldKey};
 
 use super::packet::{ETH_P_IP, ETH_P_IPV6};
-use super::{Flow, FlowError, FoldId, IcmpKind, Protocol};
+use super::{Flow, FlowError, FoldId, IcmpKind, Protocol, Tunnel};
 
 impl FoldId {
     /// The id of a key: FNV-1a (64 bit) over its fields, numbers as little-endian, so that a recording gets the same ids on
     /// every machine and in every version of the program.
     pub fn of(key: &FoldKey) -> FoldId {
         let FoldKey { netns, reason, src, dst, dst_port, ether_type, protocol, later_fragment, reserved: _ } = key;
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for part in [
+        FoldId(0xcbf2_9ce4_8422_2325).with(&[
             netns.to_le_bytes().as_slice(),
             reason.to_le_bytes().as_slice(),
             src,
@@ -21,20 +20,36 @@ impl FoldId {
             dst_port,
             ether_type.to_le_bytes().as_slice(),
             &[*protocol, *later_fragment],
-        ] {
-            for byte in part {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-        FoldId(hash)
+        ])
+    }
+
+    /// The id of a connection's packet that was dropped inside a tunnel packet; `self` is the id of the same packet outside of one.
+    pub(super) fn through(self, tunnel: &Tunnel) -> FoldId {
+        self.with(&[
+            address_bytes(tunnel.outer.source).as_slice(),
+            &address_bytes(tunnel.outer.destination),
+            &[tunnel.outer.protocol.number()],
+            &tunnel.outer.destination_port.unwrap_or_default().to_le_bytes(),
+            &tunnel.vni.unwrap_or_default().to_le_bytes(),
+        ])
+    }
+
+    /// Further bytes put into the hash.
+    fn with(self, parts: &[&[u8]]) -> FoldId {
+        FoldId(parts.iter().copied().flatten().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)))
     }
 }
 
 /// The key the kernel folds repeats of `record` under. `flow` is what its bytes decode to.
 ///
-/// IPv6 packets with extension headers are not folded by the kernel; they get a key of their decoded protocol and ports all
-/// the same, so that user space has an id for them.
+/// IPv6 packets with extension headers and datagrams to the ports of tunnels ([`TUNNEL_PORTS`](netpol_observer_common::TUNNEL_PORTS)) are
+/// not folded by the kernel; they get a key of their decoded protocol and ports all the same, so that user space has an id for them.
 pub fn fold_key(record: &DropRecord, flow: &Flow) -> FoldKey {
+    key(record.netns, record.reason, flow)
+}
+
+/// The key of a packet in a network namespace, dropped for a reason.
+pub(super) fn key(netns: u32, reason: u32, flow: &Flow) -> FoldKey {
     let later_fragment = flow.fragment.is_some_and(|fragment| fragment.offset > 0);
     let dst_port = match (flow.destination_port, flow.icmp) {
         (Some(port), _) => port.to_be_bytes(),
@@ -42,12 +57,12 @@ pub fn fold_key(record: &DropRecord, flow: &Flow) -> FoldKey {
         (None, None) => [0; 2],
     };
     FoldKey {
-        netns: record.netns,
-        reason: record.reason,
+        netns,
+        reason,
         src: address_bytes(flow.source),
         dst: address_bytes(flow.destination),
         dst_port,
-        ether_type: record.ether_type,
+        ether_type: if flow.source.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 },
         protocol: flow.protocol.number(),
         later_fragment: u8::from(later_fragment),
         reserved: [0; 2],

@@ -13,6 +13,7 @@ mod record;
 mod surroundings;
 #[doc(hidden)]
 pub mod testing;
+mod tunnel;
 
 pub use event::{Conntrack, DropEvent, FoldId, Hook, Interface, KernelNames, Location, Reason, Socket, Symbol, Tuple};
 pub use fold::{KeyFlow, decode_key, fold_key};
@@ -21,6 +22,7 @@ pub use places::{PLACES, Place, QUEUE_VERDICT, XDP_VERDICT, is_unspecific, place
 pub use protocol::{Protocol, UnknownProtocol};
 pub use record::{RecordError, decode_record, hook_point};
 pub use surroundings::{HookFamily, HookFunction, HookPoint, Peer};
+pub use tunnel::{Inner, Tunnel, TunnelKind, decapsulate};
 
 use std::net::IpAddr;
 

@@ -52,6 +52,18 @@ pub enum FlowError {
 /// headers is cut, or leads through a header that only a later fragment's first part holds, the protocol is the number of
 /// the first header that could not be read ([`Protocol::Other`]).
 pub fn decode(ether_type: u16, bytes: &[u8]) -> Result<Flow, FlowError> {
+    read(ether_type, bytes).map(|packet| packet.flow)
+}
+
+/// A packet, read.
+pub(super) struct Packet<'a> {
+    pub(super) flow: Flow,
+    /// What its IP headers are followed by; nothing behind the headers of a later fragment.
+    pub(super) payload: &'a [u8],
+}
+
+/// As [`decode`].
+pub(super) fn read(ether_type: u16, bytes: &[u8]) -> Result<Packet<'_>, FlowError> {
     match ether_type {
         ETH_P_IP => ipv4(bytes),
         ETH_P_IPV6 => ipv6(bytes),
@@ -59,7 +71,7 @@ pub fn decode(ether_type: u16, bytes: &[u8]) -> Result<Flow, FlowError> {
     }
 }
 
-fn ipv4(bytes: &[u8]) -> Result<Flow, FlowError> {
+fn ipv4(bytes: &[u8]) -> Result<Packet<'_>, FlowError> {
     const FAMILY: &str = "IPv4";
     let Some(fixed) = bytes.first_chunk::<IPV4_FIXED>() else {
         return Err(FlowError::Cut { family: FAMILY, have: bytes.len(), needed: IPV4_FIXED });
@@ -75,7 +87,7 @@ fn ipv4(bytes: &[u8]) -> Result<Flow, FlowError> {
     };
     let header = Ipv4HeaderSlice::from_slice(source).map_err(|e| FlowError::Malformed { family: FAMILY, why: e.to_string() })?;
     let fragment = fragment(header.fragments_offset().value(), header.more_fragments());
-    Ok(flow(
+    Ok(packet(
         IpAddr::V4(header.source_addr()),
         IpAddr::V4(header.destination_addr()),
         Protocol::from_number(header.protocol().0),
@@ -84,7 +96,7 @@ fn ipv4(bytes: &[u8]) -> Result<Flow, FlowError> {
     ))
 }
 
-fn ipv6(bytes: &[u8]) -> Result<Flow, FlowError> {
+fn ipv6(bytes: &[u8]) -> Result<Packet<'_>, FlowError> {
     const FAMILY: &str = "IPv6";
     const LEN: usize = etherparse::Ipv6Header::LEN;
     let Some(fixed) = bytes.first_chunk::<LEN>() else {
@@ -92,7 +104,7 @@ fn ipv6(bytes: &[u8]) -> Result<Flow, FlowError> {
     };
     let header = Ipv6HeaderSlice::from_slice(fixed).map_err(|e| FlowError::Malformed { family: FAMILY, why: e.to_string() })?;
     let chain = extensions(header.next_header().0, bytes.get(LEN..).unwrap_or_default());
-    Ok(flow(
+    Ok(packet(
         IpAddr::V6(header.source_addr()),
         IpAddr::V6(header.destination_addr()),
         Protocol::from_number(chain.next_header),
@@ -146,11 +158,11 @@ fn fragment(units: u16, more: bool) -> Option<Fragment> {
     (units > 0 || more).then_some(Fragment { offset: units.saturating_mul(8), more })
 }
 
-fn flow(source: IpAddr, destination: IpAddr, protocol: Protocol, fragment: Option<Fragment>, payload: &[u8]) -> Flow {
+fn packet(source: IpAddr, destination: IpAddr, protocol: Protocol, fragment: Option<Fragment>, payload: &[u8]) -> Packet<'_> {
     // Behind the first fragment comes data, which must not be taken for ports.
     let transport = if fragment.is_some_and(|f| f.offset > 0) { &[] } else { payload };
     let ports = protocol.has_ports().then(|| transport.first_chunk::<4>()).flatten();
-    Flow {
+    let flow = Flow {
         source,
         destination,
         protocol,
@@ -168,7 +180,8 @@ fn flow(source: IpAddr, destination: IpAddr, protocol: Protocol, fragment: Optio
             .flatten()
             .map(|&[kind, code]| IcmpKind { kind, code }),
         fragment,
-    }
+    };
+    Packet { flow, payload: transport }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use zerocopy::FromBytes as _;
 
 use super::fold::{fold_key, ipv4_of, ipv6_of};
 use super::{
-    Conntrack, DropEvent, FlowError, FoldId, HookPoint, Interface, KernelNames, Location, Protocol, Reason, Socket, Symbol, Tuple, decode,
-    hook, surroundings,
+    Conntrack, DropEvent, FlowError, FoldId, HookPoint, Inner, Interface, KernelNames, Location, Protocol, Reason, Socket, Symbol, Tunnel,
+    Tuple, decapsulate, decode, hook, surroundings,
 };
 
 /// Why a record could not be decoded.
@@ -42,7 +42,14 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
         Reason { number: record.reason, name: names.reason(record.reason).unwrap_or_else(|| format!("reason-{}", record.reason).into()) };
     let copied = record.header.get(..usize::from(record.header_len)).unwrap_or(&record.header);
     let flow = decode(record.ether_type, copied).map_err(|source| RecordError::Packet { reason: Arc::clone(&reason.name), source })?;
-    let key = fold_key(&record, &flow);
+    let conntrack = if has(RecordFlags::CONNTRACK) { conntrack(&record) } else { None };
+    // What the kernel tracks of a tunnel's packet is the tunnel.
+    let (flow, conntrack, tunnel) = match decapsulate(record.ether_type, copied) {
+        Some(Inner { kind, vni, flow: inner }) => (inner, None, Some(Tunnel { kind, vni, outer: flow, conntrack })),
+        None => (flow, conntrack, None),
+    };
+    let id = FoldId::of(&fold_key(&record, &flow));
+    let id = tunnel.as_ref().map_or(id, |tunnel| id.through(tunnel));
     let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
     let hook = hook::find(&reason.name, symbol.as_ref(), stack(&record, names));
     let point = surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, stack(&record, names));
@@ -54,7 +61,7 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
     let peer = interface.as_ref().and_then(|interface| names.peer(record.netns, interface.index));
     Ok(DropEvent {
         time: wall_clock(record.time_ns, names.clock_offset_ns()),
-        id: FoldId::of(&key),
+        id,
         folded: has(RecordFlags::FOLDED),
         reason,
         location: Location { address: record.location, symbol },
@@ -64,7 +71,8 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
         netns: (record.netns != 0).then_some(record.netns),
         packet_len: packet_len(record.packet_len, record.network_offset),
         flow,
-        conntrack: if has(RecordFlags::CONNTRACK) { conntrack(&record) } else { None },
+        tunnel,
+        conntrack,
         socket: has(RecordFlags::SOCKET).then(|| Socket {
             cookie: (record.socket_cookie != 0).then_some(record.socket_cookie),
             cgroup: (record.cgroup_id != 0).then_some(record.cgroup_id),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader};
-use netpol_observer_common::{ConntrackTuple, DropRecord, RecordFlags};
+use netpol_observer_common::{ConntrackTuple, DropRecord, PORT_GENEVE, RecordFlags};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::fold::address_bytes;
@@ -59,6 +59,39 @@ pub fn icmp(source: IpAddr, destination: IpAddr, kind: u8, code: u8) -> Vec<u8> 
         step.icmpv6(Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: [0; 4] }).write(&mut bytes, &[])
     };
     written(result, bytes)
+}
+
+/// What stands between the outer IP header and the inner packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnelled<'a> {
+    /// UDP to the port, VXLAN header, Ethernet.
+    Vxlan(u16, u32),
+    /// UDP to 6081, Geneve header with these options, Ethernet.
+    Geneve(u32, &'a [u8]),
+    /// Nothing.
+    IpInIp,
+}
+
+/// The bytes of a tunnel's packet around `inner`.
+pub fn tunnelled(source: IpAddr, destination: IpAddr, how: Tunnelled<'_>, inner: &[u8]) -> Vec<u8> {
+    let six = inner.first().is_some_and(|first| first >> 4 == 6);
+    let inner_type = if six { ETH_P_IPV6 } else { ETH_P_IP }.to_be_bytes();
+    let frame = [&[2; 12], inner_type.as_slice(), inner].concat();
+    let vni = |vni: u32| vni.wrapping_shl(8).to_be_bytes();
+    let (port, payload) = match how {
+        Tunnelled::Vxlan(port, id) => (port, [&[8, 0, 0, 0], vni(id).as_slice(), &frame].concat()),
+        Tunnelled::Geneve(id, options) => {
+            (PORT_GENEVE, [&[(options.len() / 4) as u8, 0, 0x65, 0x58], vni(id).as_slice(), options, &frame].concat())
+        }
+        Tunnelled::IpInIp => {
+            let number = if six { IpNumber::IPV6 } else { IpNumber::IPV4 };
+            let mut bytes = Vec::new();
+            return written(ip(source, destination).write(&mut bytes, number, inner), bytes);
+        }
+    };
+    let step = ip(source, destination).udp(49_152, port);
+    let mut bytes = Vec::with_capacity(step.size(payload.len()));
+    written(step.write(&mut bytes, &payload), bytes)
 }
 
 fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<etherparse::IpHeaders> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::{Labels, PodPhase, ServicePort, TargetPort, Workload};
-use crate::flow::{Conntrack, Flow, FoldId, Location, Reason, TcpFlags, Tuple};
+use crate::flow::{Conntrack, Flow, FoldId, Location, Reason, TcpFlags, TunnelKind, Tuple};
 
 const WEB: &str = "10.1.0.1";
 const API: &str = "10.1.0.2";
@@ -85,6 +85,7 @@ fn packet(source: (&str, u16), destination: (&str, u16)) -> DropEvent {
             icmp: None,
             fragment: None,
         },
+        tunnel: None,
         conntrack: None,
         socket: None,
         filters: Vec::new(),
@@ -308,4 +309,81 @@ fn an_icmp_error_keeps_its_own_addresses() {
 fn a_dialled_address_nobody_knows_is_no_service() {
     let event = tracked(packet((WEB, 40000), (API, 8080)), (WEB, 40000), ("10.96.0.99", 80), false);
     check(&event, &cluster(), "shop/web → shop/api");
+}
+
+/// A packet inside a VXLAN packet.
+fn tunnelled(event: DropEvent, source: &str, destination: &str) -> DropEvent {
+    let outer = packet((source, 49_152), (destination, 8472)).flow;
+    let tunnel = Tunnel { kind: TunnelKind::Vxlan, vni: Some(1), outer: Flow { protocol: Protocol::Udp, ..outer }, conntrack: None };
+    DropEvent { tunnel: Some(tunnel), ..event }
+}
+
+#[test]
+fn a_tunnel_between_nodes_carries_the_connection_inside() {
+    let index = cluster();
+    let event = settle_tunnel(tunnelled(packet((WEB, 40000), (API, 8080)), NODE, "192.168.0.2"), &index);
+    check(&event, &index, "shop/web → shop/api");
+    let tunnel = identify(&event, &index).tunnel.expect("a tunnel");
+    assert_eq!((tunnel.source.to_string().as_str(), tunnel.destination.to_string().as_str()), ("node node-1", "192.168.0.2"));
+}
+
+#[test]
+fn a_tunnel_that_a_pod_built_is_a_connection_of_that_pod() {
+    let index = cluster();
+    for (source, destination, expected) in
+        [(WEB, "203.0.113.5", "shop/web → 203.0.113.5"), ("203.0.113.5", API, "203.0.113.5 → shop/api"), (WEB, API, "shop/web → shop/api")]
+    {
+        let event = settle_tunnel(tunnelled(packet(("10.9.0.1", 40000), ("10.9.0.2", 22)), source, destination), &index);
+        check(&event, &index, expected);
+        assert_eq!((event.flow.destination_port, event.flow.protocol), (Some(8472), Protocol::Udp));
+        assert!(identify(&event, &index).tunnel.is_none());
+    }
+}
+
+#[test]
+fn a_node_on_its_bridge_is_the_node_where_the_packet_is_its_own() {
+    let index = cluster();
+    const BRIDGE: &str = "10.1.0.1";
+    let mut bridged = index.clone();
+    bridged.apply(pod("web", &["10.1.0.7"]));
+    let at = |event: DropEvent, hook| DropEvent { hook: Some(hook), ..event };
+    let called = || packet(("10.1.0.7", 40000), (BRIDGE, 9001));
+    let calls = || packet((BRIDGE, 40000), (API, 8080));
+    check(&at(called(), Hook::Input), &bridged, "shop/web → node node-1");
+    check(&at(calls(), Hook::Output), &bridged, "node node-1 → shop/api");
+    // The answer to the node.
+    let answer = tracked(packet((API, 8080), (BRIDGE, 40000)), (BRIDGE, 40000), (API, 8080), true);
+    check(&at(answer, Hook::Input), &bridged, "node node-1 → shop/api");
+    // Elsewhere nobody can tell, and other addresses may be a new pod's.
+    check(&at(called(), Hook::Forward), &bridged, "shop/web → 10.1.0.1");
+    check(&at(calls(), Hook::Input), &bridged, "10.1.0.1 → shop/api");
+    check(&at(packet(("10.1.0.7", 40000), ("10.1.0.9", 9001)), Hook::Input), &bridged, "shop/web → 10.1.0.9");
+    // A pod that has the address is that pod.
+    check(&at(packet((API, 40000), (BRIDGE, 9001)), Hook::Input), &index, "shop/api → shop/web");
+}
+
+#[test]
+fn pods_in_the_network_of_the_node_called_are_told_by_their_ports() {
+    let mut index = cluster();
+    let declares = |port| vec![crate::cluster::ContainerPort { name: None, port, protocol: Protocol::Tcp }];
+    let exporter = Pod { host_network: true, ports: declares(9100), ..pod("exporter", &[NODE]) };
+    index.apply(exporter.clone());
+    index.apply(Pod { host_network: true, ports: declares(10256), ..pod("proxy", &[NODE]) });
+    let named = |event: &DropEvent, index: &Index| -> Vec<String> {
+        identify(event, index).host_network.iter().map(|pod| pod.name.to_string()).collect()
+    };
+    let to = |address, port| packet((WEB, 40000), (address, port));
+    assert_eq!(named(&to(NODE, 9100), &index), ["exporter"]);
+    assert_eq!(named(&to(NODE, 22), &index), [""; 0]);
+    assert_eq!(named(&to(API, 9100), &index), [""; 0]);
+    let mut udp = to(NODE, 9100);
+    udp.flow.protocol = Protocol::Udp;
+    assert_eq!(named(&udp, &index), [""; 0]);
+    let answer = tracked(packet((NODE, 9100), (WEB, 40000)), (WEB, 40000), (NODE, 9100), true);
+    assert_eq!(named(&answer, &index), ["exporter"]);
+    // It ends, or gets a network of its own.
+    index.apply(Pod { phase: PodPhase::Terminated, ..exporter });
+    assert_eq!(named(&to(NODE, 9100), &index), [""; 0]);
+    index.apply(Pod { ports: declares(10256), ..pod("proxy", &["10.1.0.9"]) });
+    assert_eq!(named(&to(NODE, 10256), &index), [""; 0]);
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::{Direction, Index, Pod};
+use crate::cluster::{Direction, Index, Node, Pod};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, ServiceCall, party, service_call};
 
@@ -102,8 +102,8 @@ pub(super) struct End<'a> {
 pub(super) enum Who<'a> {
     /// A pod with a network of its own.
     Pod(&'a Pod),
-    /// A node, or a pod in its network.
-    Node,
+    /// A node, or a pod in its network; which one, where more tells it than the address.
+    Node(Option<&'a Node>),
     /// A pod's address without a known owner.
     Unowned,
     /// Multicast, loopback and the like.
@@ -119,7 +119,7 @@ impl<'a> End<'a> {
         let (pods, other): (&'a [Arc<Pod>], Option<Who<'a>>) = match &party.identity {
             Identity::Pod(pod) => (std::slice::from_ref(pod), None),
             Identity::AmbiguousPods(pods) => (pods, None),
-            Identity::Node(_) => (&[], Some(Who::Node)),
+            Identity::Node(node) => (&[], Some(Who::Node(Some(node)))),
             Identity::UnownedPodAddress => (&[], Some(Who::Unowned)),
             Identity::Special => (&[], Some(Who::Special)),
             Identity::Service(_) | Identity::External => (&[], Some(Who::External)),
@@ -134,6 +134,13 @@ impl<'a> End<'a> {
         matches!(self.who, Who::Special) && !is_called
     }
 
+    /// Whether it is the node that the pod runs on, by its addresses or because it is known to be that node.
+    fn is_node_of(&self, pod: &Pod, index: &Index) -> bool {
+        let Some(node) = pod.node.as_deref().and_then(|name| index.node(name)) else { return false };
+        let is_it = matches!(self.who, Who::Node(Some(known)) if known.name == node.name);
+        is_it || node.addresses.contains(&self.ip)
+    }
+
     pub(super) fn pod(&self) -> Option<&'a Pod> {
         match self.who {
             Who::Pod(pod) => Some(pod),
@@ -144,7 +151,7 @@ impl<'a> End<'a> {
 
 impl<'a> Who<'a> {
     fn of(pod: &'a Pod) -> Self {
-        if pod.host_network { Who::Node } else { Who::Pod(pod) }
+        if pod.host_network { Who::Node(None) } else { Who::Pod(pod) }
     }
 }
 
@@ -178,14 +185,12 @@ impl<'a> Case<'a> {
 
     /// Whether the source is the node that the destination runs on: its kubelet must reach it.
     pub(super) fn comes_from_own_node(&self, index: &Index) -> bool {
-        let node = self.destination.pod().and_then(|pod| pod.node.as_deref()).and_then(|name| index.node(name));
-        node.is_some_and(|node| node.addresses.contains(&self.source.ip))
+        self.destination.pod().is_some_and(|pod| self.source.is_node_of(pod, index))
     }
 
     /// Whether the destination is the node that the source runs on.
     pub(super) fn reaches_own_node(&self, index: &Index) -> bool {
-        let node = self.source.pod().and_then(|pod| pod.node.as_deref()).and_then(|name| index.node(name));
-        node.is_some_and(|node| node.addresses.contains(&self.destination.ip))
+        self.source.pod().is_some_and(|pod| self.destination.is_node_of(pod, index))
     }
 
     /// Whether both sides are the same pod.

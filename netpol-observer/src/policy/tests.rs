@@ -68,3 +68,25 @@ fn fix(index: &Index, source: &str, destination: &str, port: u16) -> Fix {
     let [fix] = explanation.fixes.as_slice() else { panic!("not one fix: {explanation:#?}") };
     fix.clone()
 }
+
+/// A node may be known by more than its addresses: the address of its bridge is no object's.
+#[test]
+fn a_pods_own_node_may_reach_it_from_any_address() {
+    let node = |name: &str, ip: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nstatus: {{addresses: [{{type: InternalIP, address: {ip}}}]}}\n"
+        )
+    };
+    let api = pod("api", "app: api", "10.0.0.2", None).replace("spec: {", "spec: {nodeName: node-1, ");
+    let all = policy("all", "{podSelector: {}, policyTypes: [Ingress]}");
+    let index = index(&[node("node-1", "192.168.0.1"), node("node-2", "192.168.0.2"), api, all].concat());
+    let from = |name: &str| {
+        let node = index.node(name).expect("a node").clone();
+        let source = Party { ip: "10.0.0.1".parse().unwrap(), identity: Identity::Node(node) };
+        let connection = Connection { source, ..call(&index, "192.168.0.1", "10.0.0.2", 80) };
+        let explanation = explain(&connection, &index, &Profile::default());
+        assert_eq!(verdict(&connection, &index, &Profile::default()), explanation.verdict);
+        explanation.verdict
+    };
+    assert_eq!((from("node-1"), from("node-2")), (Verdict::Allow, Verdict::Deny));
+}

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::answer::{AnswerObject, LinkObject, chain};
-use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, conntrack, kernel, service};
+use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, TunnelObject, conntrack, kernel, service, tunnel};
 use super::fold::Summary;
 use super::render::is_unprintable;
 use super::{Item, Ledger, Route, class_name};
@@ -65,6 +65,8 @@ pub struct DenialObject<'a> {
     kernel: KernelObject<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     conntrack: Option<ConntrackObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnel: Option<TunnelObject<'a>>,
 }
 
 /// `type: repeat`
@@ -185,7 +187,7 @@ impl<'a> DenialObject<'a> {
             agreement: &diagnosis.agreement,
             summary: &diagnosis.summary,
             client: PartyObject::of(&who.client, client_port),
-            server: PartyObject::of(&who.server, route.port),
+            server: PartyObject::of(&who.server, route.port).running(&who.host_network),
             service: service(who),
             protocol: event.flow.protocol,
             reply: event.is_reply(),
@@ -195,6 +197,7 @@ impl<'a> DenialObject<'a> {
             explanation,
             kernel: kernel(denial, node),
             conntrack: event.conntrack.as_ref().map(conntrack),
+            tunnel: tunnel(denial),
         }
     }
 }

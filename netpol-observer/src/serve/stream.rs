@@ -11,7 +11,7 @@ use super::{Ledger, class_name};
 use crate::capture::Captured;
 use crate::diagnose::{Class, Denial};
 use crate::flow::{FoldId, KernelNames};
-use crate::identify::{Identity, Party};
+use crate::identify::{Identity, Party, Who};
 use crate::pipeline::{Pipeline, Step};
 use crate::policy::Admission;
 
@@ -171,10 +171,16 @@ impl Stream {
 fn touches_index(denial: &Denial) -> bool {
     let who = &denial.who;
     who.service.is_some()
-        || [&who.client, &who.server].into_iter().any(|party| match party.identity {
+        || ends(who).any(|party| match party.identity {
             Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Node(_) | Identity::Service(_) | Identity::UnownedPodAddress => true,
             Identity::Special | Identity::External => false,
         })
+}
+
+/// Those of the connection, and those of the tunnel.
+fn ends(who: &Who) -> impl Iterator<Item = &Party> {
+    let tunnel = who.tunnel.iter().flat_map(|ends| [&ends.source, &ends.destination]);
+    [&who.client, &who.server].into_iter().chain(tunnel)
 }
 
 /// Two drops with one kernel key may still differ to people: other pods behind the addresses by now, another Service in
@@ -187,7 +193,7 @@ fn key_of(denial: &Denial, fate: Fate) -> Key {
     class_name(&denial.diagnosis.class).hash(&mut hasher);
     denial.event.is_reply().hash(&mut hasher);
     denial.event.hook.hash(&mut hasher);
-    for party in [&denial.who.client, &denial.who.server] {
+    for party in ends(&denial.who) {
         hash_party(party, &mut hasher);
     }
     if let Some(call) = &denial.who.service {

@@ -11,9 +11,10 @@ use crate::cluster::{
 };
 use crate::diagnose::{Agreement, Class, Denial, Diagnosis};
 use crate::flow::{
-    Conntrack, DropEvent, Flow, FoldId, Hook, HookFunction, Interface, Location, Peer, Protocol, Reason, Symbol, TcpFlags, Tuple,
+    Conntrack, DropEvent, Flow, FoldId, Hook, HookFunction, Interface, Location, Peer, Protocol, Reason, Symbol, TcpFlags, Tunnel,
+    TunnelKind, Tuple,
 };
-use crate::identify::{Identity, Party, ServiceCall, Who};
+use crate::identify::{Identity, Party, ServiceCall, TunnelEnds, Who};
 use crate::policy::{
     Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, PeerMiss, PolicyRef, PortMiss, RuleMiss,
     RuleRef, Verdict,
@@ -178,6 +179,7 @@ pub(crate) fn example() -> Denial {
                 icmp: None,
                 fragment: None,
             },
+            tunnel: None,
             conntrack: Some(Conntrack {
                 original: Tuple {
                     source: web.ips[0],
@@ -200,6 +202,8 @@ pub(crate) fn example() -> Denial {
         },
         who: Who {
             behind: None,
+            tunnel: None,
+            host_network: Vec::new(),
             client: party(&web),
             server: party(&api),
             service: Some(ServiceCall {
@@ -244,6 +248,24 @@ pub(crate) fn innocent(class: Class, agreement: Agreement, summary: &str) -> Den
     };
     denial.diagnosis = Diagnosis { class, agreement, summary: summary.into() };
     denial
+}
+
+/// Puts the packet into a tunnel from node-1 to node-2.
+pub(crate) fn in_tunnel(denial: &mut Denial) {
+    let [source, destination] = [node("node-1", "192.0.2.1"), node("node-2", "192.0.2.2")];
+    let flow = &denial.event.flow;
+    let outer = Flow {
+        source: source.ip,
+        destination: destination.ip,
+        protocol: Protocol::Udp,
+        source_port: Some(49_152),
+        destination_port: Some(8472),
+        tcp_flags: None,
+        icmp: None,
+        ..flow.clone()
+    };
+    denial.event.tunnel = Some(Tunnel { kind: TunnelKind::Vxlan, vni: Some(1), outer, conntrack: None });
+    denial.who.tunnel = Some(TunnelEnds { source, destination });
 }
 
 /// The example under another id, `seconds` later.

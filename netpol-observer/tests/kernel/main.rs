@@ -5,6 +5,7 @@
 
 mod confined;
 mod conntrack;
+mod datapaths;
 mod doctor;
 mod enforcers;
 mod flood;

@@ -4,7 +4,7 @@ use netpol_observer::capture::kernel::release;
 use netpol_observer::cluster::Direction;
 use netpol_observer::diagnose::{Agreement, Class};
 
-use crate::shape::{API, DENIED, EGRESS, GATEWAY, INGRESS, NODE, Scene, Shape, tcp, version};
+use crate::shape::{API, DENIED, EGRESS, INGRESS, NODE, Scene, Shape, tcp, version};
 use crate::support::machine;
 
 const VERDICTS: [&str; 3] = ["drop", "reject with tcp reset", "reject"];
@@ -132,8 +132,6 @@ fn output() {
         let scene = scene(bridged);
         scene.node.netns().nft(&rules("output", verdict)).unwrap();
         let family = usize::from(ipv6);
-        // The node calls from the bridge's address where there is one, which no Node object names.
-        let client = if bridged { GATEWAY[family] } else { "node node-1" };
         let (interface, behind) = match (verdict, ipv6, bridged) {
             // nf_send_unreach6() lends the packet the loopback device, for want of another.
             ("reject", true, _) => ("lo", None),
@@ -141,7 +139,7 @@ fn output() {
             (_, _, false) => ("vethapi", Some("shop/api")),
         };
         let mut shape = Shape::new(&name(verdict, "output", bridged), ipv6, "")
-            .between(client, "shop/api")
+            .between("node node-1", "shop/api")
             .netfilter("nft_do_chain", "output", &Class::HostFirewall, &Agreement::PoliciesAllow)
             .on(interface);
         shape.expectation.outgoing = interface != "lo";

@@ -28,7 +28,7 @@ use zerocopy::FromBytes as _;
 use crate::support::{assert_balanced, runtime, start};
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
-pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, in_cgroup2};
+pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID, in_cgroup2};
 pub(crate) use traffic::*;
 
 /// What is tried, and what it must come to.
@@ -60,6 +60,9 @@ impl Shape {
             interface: None,
             outgoing: false,
             behind: None,
+            service: None,
+            tunnel: None,
+            says: None,
         };
         Shape { policies: policies.to_owned(), expectation }
     }
@@ -95,6 +98,24 @@ impl Shape {
     /// The pod at the other end of it.
     pub(crate) fn behind(mut self, pod: &str) -> Self {
         self.expectation.behind = Some(pod.to_owned());
+        self
+    }
+
+    /// The Service that is called.
+    pub(crate) fn service(mut self, service: &str) -> Self {
+        self.expectation.service = Some(service.to_owned());
+        self
+    }
+
+    /// The tunnel the packets are in.
+    pub(crate) fn tunnel(mut self, tunnel: &str) -> Self {
+        self.expectation.tunnel = Some(tunnel.to_owned());
+        self
+    }
+
+    /// Words that the summary has.
+    pub(crate) fn says(mut self, words: &str) -> Self {
+        self.expectation.says = Some(words.to_owned());
         self
     }
 

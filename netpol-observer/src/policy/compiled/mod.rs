@@ -237,7 +237,7 @@ impl Compiled {
             let at = self.at(other.ip, index)?;
             let is_it = match (other.who, at.pod) {
                 (Who::Pod(pod), Some(here)) => std::ptr::eq(&**here, pod),
-                (Who::Node, None) => at.is_node(),
+                (Who::Node(_), None) => at.is_node(),
                 (Who::External, None) => !at.is_node(),
                 _ => false,
             };

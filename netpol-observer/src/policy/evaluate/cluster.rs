@@ -49,7 +49,10 @@ impl View<'_> {
     }
 
     fn nodes<S: Sink>(&self, nodes: &Selector, end: &End<'_>, sink: &mut S) -> Match {
-        let node = matches!(end.who, Who::Node).then(|| self.index.node_at(end.ip)).flatten();
+        let node = match end.who {
+            Who::Node(known) => known.or_else(|| self.index.node_at(end.ip).map(|node| &**node)),
+            _ => None,
+        };
         let Some(node) = node else {
             sink.fail(|| Condition::NotANode { ip: end.ip });
             return Match::No;

@@ -139,7 +139,7 @@ impl View<'_> {
         let pod = match end.who {
             Who::Pod(pod) => pod,
             Who::Unowned => return Match::Unknown(Unknown::Owner),
-            Who::Node | Who::Special | Who::External => {
+            Who::Node(_) | Who::Special | Who::External => {
                 sink.fail(|| Condition::NotAPod { ip: end.ip });
                 return Match::No;
             }
@@ -245,7 +245,7 @@ impl View<'_> {
         let pod = match case.destination.who {
             Who::Pod(pod) => pod,
             Who::Unowned => return Match::Unknown(Unknown::Owner),
-            Who::Node | Who::Special | Who::External => {
+            Who::Node(_) | Who::Special | Who::External => {
                 sink.fail(|| Condition::NamedPortNeedsPod { name: name.clone() });
                 return Match::No;
             }

@@ -323,7 +323,7 @@ impl<'a> View<'a> {
         }
         match subject.who {
             Who::Pod(pod) => Ok(pod),
-            Who::Node => Err(Outcome::NotSubject(Exempt::Node)),
+            Who::Node(_) => Err(Outcome::NotSubject(Exempt::Node)),
             Who::External | Who::Special => Err(Outcome::NotSubject(Exempt::External)),
             // Whoever it is may be isolated, if there is any policy for this direction at all.
             Who::Unowned if self.speaks_of(direction) => Err(Outcome::Undecided(Doubt::Missing(Unknown::Owner))),

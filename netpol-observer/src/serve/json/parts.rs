@@ -1,12 +1,13 @@
 //! The objects inside a line.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cluster::{Labels, Workload};
+use crate::cluster::{Labels, Pod, Workload};
 use crate::diagnose::Denial;
-use crate::flow::{Conntrack, Hook, HookFunction, Interface, Reason, Socket, Tuple};
+use crate::flow::{Conntrack, Hook, HookFunction, Interface, Protocol, Reason, Socket, TunnelKind, Tuple};
 use crate::identify::{Identity, Party, Who};
 
 #[derive(Serialize)]
@@ -104,6 +105,16 @@ pub(super) struct ConntrackObject<'a> {
     seen_reply: bool,
 }
 
+#[derive(Serialize)]
+pub(super) struct TunnelObject<'a> {
+    kind: TunnelKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vni: Option<u32>,
+    protocol: Protocol,
+    source: PartyObject<'a>,
+    destination: PartyObject<'a>,
+}
+
 impl<'a> PartyObject<'a> {
     pub(super) fn of(party: &'a Party, port: Option<u16>) -> Self {
         let anonymous =
@@ -128,6 +139,16 @@ impl<'a> PartyObject<'a> {
             Identity::Special => anonymous("special"),
             Identity::External => anonymous("external"),
         }
+    }
+}
+
+impl PartyObject<'_> {
+    /// A node, with the pods in its network that may be meant.
+    pub(super) fn running(mut self, pods: &[Arc<Pod>]) -> Self {
+        if !pods.is_empty() {
+            self.candidates = Some(pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect());
+        }
+        self
     }
 }
 
@@ -175,4 +196,15 @@ pub(super) fn kernel<'a>(denial: &'a Denial, node: Option<&'a str>) -> KernelObj
 
 pub(super) fn conntrack(conntrack: &Conntrack) -> ConntrackObject<'_> {
     ConntrackObject { original: &conntrack.original, reply: conntrack.reply, seen_reply: conntrack.seen_reply }
+}
+
+pub(super) fn tunnel(denial: &Denial) -> Option<TunnelObject<'_>> {
+    let (tunnel, ends) = (denial.event.tunnel.as_ref()?, denial.who.tunnel.as_ref()?);
+    Some(TunnelObject {
+        kind: tunnel.kind,
+        vni: tunnel.vni,
+        protocol: tunnel.outer.protocol,
+        source: PartyObject::of(&ends.source, tunnel.outer.source_port),
+        destination: PartyObject::of(&ends.destination, tunnel.outer.destination_port),
+    })
 }

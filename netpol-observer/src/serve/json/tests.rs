@@ -15,7 +15,9 @@ use crate::policy::{
     TierStep,
 };
 use crate::question::{Answer, Link, NotReady, Path, ServiceLink, Step};
-use crate::serve::testing::{api, api_service, at, example, fix, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web};
+use crate::serve::testing::{
+    api, api_service, at, example, fix, in_tunnel, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web,
+};
 
 fn text(line: &Line<'_>) -> String {
     let mut out = Vec::new();
@@ -109,6 +111,7 @@ fn full() -> Denial {
     denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9) });
     denial.event.peer.as_mut().expect("the example has one").pod_uid = Some("0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e".into());
     denial.who.behind = denial.who.client.identity.pod().cloned();
+    in_tunnel(&mut denial);
     denial
 }
 
@@ -222,7 +225,7 @@ fn collect(value: &Value, section: &str, path: &str, fields: &mut BTreeSet<(Stri
                 }
                 match name.as_str() {
                     "labels" | "manifest" => {}
-                    "client" | "server" => collect(member, "PARTY", "", fields),
+                    "client" | "server" | "source" | "destination" => collect(member, "PARTY", "", fields),
                     "egress" | "ingress" => collect(member, "DIRECTION", "", fields),
                     "policy" => collect(member, "POLICY", "", fields),
                     "rule" => collect(member, "RULE", "", fields),

@@ -70,6 +70,16 @@ impl Renderer {
                 text.newline();
             }
         }
+        if !denial.who.host_network.is_empty() {
+            text.label("host");
+            text.put(&names::host_network(&denial.who.host_network, &denial.who.server));
+            text.newline();
+        }
+        if let (Some(tunnel), Some(ends)) = (&denial.event.tunnel, &denial.who.tunnel) {
+            text.label("tunnel");
+            text.put(&names::tunnel(tunnel, ends));
+            text.newline();
+        }
         text.label("kernel");
         text.put(&self.kernel(denial));
         text.gap();

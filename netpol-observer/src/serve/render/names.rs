@@ -1,8 +1,12 @@
 //! What the ends of a connection, its route and its fate are called.
 
-use crate::cluster::Direction;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::cluster::{Direction, Pod};
 use crate::diagnose::Class;
-use crate::identify::{Identity, Party};
+use crate::flow::Tunnel;
+use crate::identify::{Identity, Party, TunnelEnds};
 use crate::serve::Route;
 
 /// `DENIED` and `ingress`, `DROPPED` and `host firewall`, …
@@ -70,4 +74,25 @@ pub(super) fn dialled(route: &Route) -> Option<String> {
         Some(port) => format!("Service {namespace}/{name}:{port}"),
         None => format!("Service {namespace}/{name}"),
     })
+}
+
+/// `VXLAN 1 (8472/UDP) from node node-1 to node node-2`
+pub(super) fn tunnel(tunnel: &Tunnel, ends: &TunnelEnds) -> String {
+    let mut words = tunnel.kind.to_string();
+    // Writing to a String does not fail.
+    if let Some(vni) = tunnel.vni {
+        _ = write!(words, " {vni}");
+    }
+    if let Some(port) = tunnel.outer.destination_port {
+        _ = write!(words, " ({port}/{})", tunnel.outer.protocol);
+    }
+    _ = write!(words, " from {} to {}", party(&ends.source), party(&ends.destination));
+    words
+}
+
+/// `monitoring/exporter-7x declares that port in the network of node node-1`
+pub(super) fn host_network(pods: &[Arc<Pod>], node: &Party) -> String {
+    let names: Vec<String> = pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let declare = if pods.len() == 1 { "declares" } else { "declare" };
+    format!("{} {declare} that port in the network of {}", names.join(", "), party(node))
 }

@@ -8,8 +8,8 @@ use crate::flow::{Fragment, Hook, HookFunction, IcmpKind, Interface, Protocol};
 use crate::identify::Identity;
 use crate::policy::{Admission, Condition, IsolatingPolicy, PortMiss, Remaining, Verdict};
 use crate::serve::testing::{
-    api, api_service, denied_ingress, example, external, fix, innocent, ip, metrics_miss, near, node, not_isolated, policy, repeats, wants,
-    wants_frontend, web,
+    api, api_service, denied_ingress, example, external, fix, in_tunnel, innocent, ip, metrics_miss, near, node, not_isolated, policy,
+    repeats, wants, wants_frontend, web,
 };
 
 fn renderer() -> Renderer {
@@ -36,6 +36,29 @@ fn the_example_of_the_documentation() {
     "#);
     assert_snapshot!(oneline(&example()), @"14:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)  by shop/api-allow-frontend; nearest ingress[0]: peer differs: podSelector wants app=frontend, shop/web-7d9f has app=web");
     assert_snapshot!(renderer().item(&repeats(1, 2, 7)), @"14:02:18.482 +2 the same in 7 s   shop/web-7d9f → shop/api-5c4b:8080/TCP");
+}
+
+#[test]
+fn pods_in_the_network_of_the_node_called_are_named() {
+    let mut denial = innocent(Class::HostFirewall, Agreement::PoliciesAllow, "The packet was dropped.");
+    denial.who.service = None;
+    denial.who.server = node("node-2", "192.0.2.2");
+    denial.who.host_network = vec![api()];
+    assert!(block(&denial).contains("\n  host     shop/api-5c4b declares that port in the network of node node-2\n"), "{}", block(&denial));
+    denial.who.host_network.push(web());
+    assert!(block(&denial).contains("shop/api-5c4b, shop/web-7d9f declare that port"), "{}", block(&denial));
+}
+
+#[test]
+fn a_tunnel_has_a_line() {
+    let mut denial = innocent(Class::HostFirewall, Agreement::NotEnforcement, "The VXLAN packet was dropped.");
+    in_tunnel(&mut denial);
+    assert_snapshot!(block(&denial), @"
+    14:02:11.482 DROPPED host firewall  shop/web-7d9f → shop/api-5c4b:8080/TCP  (Service shop/api:80)
+      cause    The VXLAN packet was dropped.
+      tunnel   VXLAN 1 (8472/UDP) from node node-1 to node node-2
+      kernel   NETFILTER_DROP in nft_do_chain, forward hook, nft chain ip filter FORWARD, on node-2, veth1a2b to eth0      not a drop that enforces policies
+    ");
 }
 
 #[test]

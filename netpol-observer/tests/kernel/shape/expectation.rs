@@ -25,6 +25,15 @@ pub(crate) struct Expectation {
     pub(crate) outgoing: bool,
     /// The pod in the namespace at the other end of the device: `shop/web`.
     pub(crate) behind: Option<String>,
+    /// The Service that was called: `shop/api`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<String>,
+    /// The tunnel the packets were dropped in: `VXLAN 1 node node-1 → node node-2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel: Option<String>,
+    /// Words that the summary has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) says: Option<String>,
 }
 
 /// A flow: who called whom, as [`netpol_observer::identify::Party`] shows them.
@@ -83,6 +92,12 @@ fn verdict(agreement: &Agreement) -> String {
 pub(crate) fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn tunnel(denial: &Denial) -> Option<String> {
+    let (tunnel, ends) = (denial.event.tunnel.as_ref()?, denial.who.tunnel.as_ref()?);
+    let vni = tunnel.vni.map_or_else(String::new, |vni| format!(" {vni}"));
+    Some(format!("{}{vni} {} → {}", tunnel.kind, ends.source, ends.destination))
 }
 
 /// The flow of a denial.
@@ -161,6 +176,14 @@ impl Expectation {
         same("interface", json!(event.interface.as_ref().map(|interface| &interface.name)), json!(self.interface));
         same("outgoing", json!(event.outgoing), json!(self.outgoing));
         same("behind", json!(who.behind.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name))), json!(self.behind));
+        let service = who.service.as_ref().map(|call| format!("{}/{}", call.service.namespace, call.service.name));
+        same("service", json!(service), json!(self.service));
+        same("tunnel", json!(tunnel(denial)), json!(self.tunnel));
+        if let Some(words) = &self.says
+            && !diagnosis.summary.contains(words)
+        {
+            problems.push(format!("does not say \"{words}\": {}", diagnosis.summary));
+        }
         problems
     }
 }

@@ -30,7 +30,9 @@ pub(crate) fn record(captured: &[Captured], names: &dyn KernelNames, expectation
         let record = DropRecord::read_from_bytes(bytes).unwrap();
         let denied = |port: Option<u16>| expectation.denied.iter().any(|flow| Some(flow.port) == port);
         let ends = (event.flow.source, event.flow.destination, event.flow.destination_port, record.reason);
-        if (denied(event.flow.destination_port) || denied(event.flow.source_port)) && flows.insert(ends) {
+        // A tunnel of pods is a flow itself.
+        let outer = event.tunnel.as_ref().and_then(|tunnel| tunnel.outer.destination_port);
+        if [event.flow.destination_port, event.flow.source_port, outer].into_iter().any(denied) && flows.insert(ends) {
             kept.push((captured, record.reason));
         }
     }
