@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use xtask::command::{is_root, run};
 use xtask::demo::{self, DemoOptions, pod};
-use xtask::toolchain;
+use xtask::{soak, toolchain};
 
 /// Builds netpol-observer with its eBPF program, and runs the demo and the tests.
 #[derive(Parser)]
@@ -45,6 +45,12 @@ enum Task {
         #[arg(value_parser = fuzz::TARGETS)]
         target: Option<String>,
     },
+    /// Floods with readers that come and go: nothing lost without account, no growth, nothing left behind. Needs root.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 20.0, value_name = "MINUTES", value_parser = minutes)]
+        minutes: f64,
+    },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
     /// What runs in the demo's pods.
@@ -71,6 +77,13 @@ fn main() -> Result<ExitCode> {
         }
         Task::Bench { bench } => bench::run(root, bench)?,
         Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
+        Task::Soak { minutes } => {
+            if !is_root() {
+                bail!("the soak floods network namespaces: run it as root");
+            }
+            toolchain::bring_network_tools()?;
+            soak::run_and_report(build(root, true)?, minutes)?;
+        }
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
@@ -81,6 +94,11 @@ fn main() -> Result<ExitCode> {
 mod bench;
 mod fuzz;
 mod test;
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.3..=10_000.0).contains(&minutes) { Ok(minutes) } else { Err("0.3 to 10000 minutes".to_owned()) }
+}
 
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

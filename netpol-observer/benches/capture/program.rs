@@ -26,10 +26,15 @@ const SAME: u64 = 50_000;
 /// The fold tables take turns this often, so that each burst finds an empty one.
 const TURN: Duration = Duration::from_millis(200);
 
+/// How often the reader looks whether it should be busy.
+const NAP: Duration = Duration::from_millis(2);
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Reported,
+    /// While the reader is busy with what came before, and need not be woken.
+    ReportedToBusyReader,
     Folded,
     Ignored,
 }
@@ -67,7 +72,7 @@ pub(crate) fn measure(scene: &Scene, effort: Effort) -> Result<Part> {
                 continue;
             }
         };
-        for (fate, aim) in [(Fate::Reported, 250.0), (Fate::Folded, 80.0), (Fate::Ignored, 30.0)] {
+        for (fate, aim) in [(Fate::Reported, 250.0), (Fate::ReportedToBusyReader, 250.0), (Fate::Folded, 80.0), (Fate::Ignored, 30.0)] {
             for place in [Place::Interrupt, Place::Task] {
                 // What a task sends to nobody is not freed by the task.
                 if fate == Fate::Ignored && place == Place::Task {
@@ -100,7 +105,8 @@ pub(crate) fn measure(scene: &Scene, effort: Effort) -> Result<Part> {
 impl Fate {
     fn name(self) -> &'static str {
         match self {
-            Fate::Reported => "reported",
+            Fate::Reported => "reported, waking the reader",
+            Fate::ReportedToBusyReader => "reported, the reader busy",
             Fate::Folded => "folded",
             Fate::Ignored => "ignored",
         }
@@ -129,6 +135,8 @@ struct Counts {
     records: AtomicU64,
     repeats: AtomicU64,
     stop: AtomicBool,
+    /// The reader stands still for as long as this is true.
+    busy: AtomicBool,
 }
 
 impl Observed {
@@ -165,9 +173,14 @@ impl Observed {
         // The first one warms up.
         for burst in 0..=bursts {
             let (records, repeats) = self.read();
+            self.counts.busy.store(fate == Fate::ReportedToBusyReader, Ordering::Relaxed);
+            // Whatever the reader waits for, by then it sees that it should be busy.
+            thread::sleep(NAP * 5);
             let before = statistics(&self.programs)?;
-            let sent = send(scene, fate, place, next)?;
+            let sent = send(scene, fate, place, next);
             let after = statistics(&self.programs)?;
+            self.counts.busy.store(false, Ordering::Relaxed);
+            let sent = sent?;
             next += sent;
             // What was seen is read, and the next burst meets empty tables.
             thread::sleep(TURN * 3);
@@ -175,7 +188,7 @@ impl Observed {
             let (reported, folded) = (more_records - records, more_repeats - repeats);
             let frees = after[0].0 - before[0].0;
             let (expected, what) = match fate {
-                Fate::Reported => (reported, "records"),
+                Fate::Reported | Fate::ReportedToBusyReader => (reported, "records"),
                 Fate::Folded => (folded, "repeats"),
                 Fate::Ignored => (frees, "frees"),
             };
@@ -202,7 +215,7 @@ impl Observed {
 }
 
 /// The life of a capture, on a runtime like the binary's.
-fn read(attach: Attach, counts: &Counts, opened: &std::sync::mpsc::Sender<Result<()>>) {
+fn read(attach: Attach, counts: &Arc<Counts>, opened: &std::sync::mpsc::Sender<Result<()>>) {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(opened.send(Err(error.into()))),
@@ -213,6 +226,16 @@ fn read(attach: Attach, counts: &Counts, opened: &std::sync::mpsc::Sender<Result
             Err(error) => return drop(opened.send(Err(error.into()))),
         };
         let _ = opened.send(Ok(()));
+        // The ring is read on the runtime's one worker: what blocks that one keeps it from being read.
+        let busy = Arc::clone(counts);
+        tokio::spawn(async move {
+            loop {
+                while busy.busy.load(Ordering::Relaxed) {
+                    thread::sleep(NAP);
+                }
+                tokio::time::sleep(NAP).await;
+            }
+        });
         while !counts.stop.load(Ordering::Relaxed) {
             match tokio::time::timeout(TURN, live.next()).await {
                 Ok(Some(Captured::Record(_))) => drop(counts.records.fetch_add(1, Ordering::Relaxed)),
@@ -228,8 +251,8 @@ fn read(attach: Attach, counts: &Counts, opened: &std::sync::mpsc::Sender<Result
 /// Sends one burst; returns how many packets.
 fn send(scene: &Scene, fate: Fate, place: Place, first: u64) -> Result<u64> {
     let (from, count) = match (fate, place) {
-        (Fate::Reported, Place::Interrupt) => (&scene.sender, DIFFERENT),
-        (Fate::Reported, Place::Task) => (&scene.node, DIFFERENT),
+        (Fate::Reported | Fate::ReportedToBusyReader, Place::Interrupt) => (&scene.sender, DIFFERENT),
+        (Fate::Reported | Fate::ReportedToBusyReader, Place::Task) => (&scene.node, DIFFERENT),
         (_, Place::Interrupt) => (&scene.sender, SAME),
         (_, Place::Task) => (&scene.node, SAME),
     };

@@ -10,6 +10,7 @@ mod flood;
 mod forms;
 mod nftables;
 mod packets;
+mod soak;
 mod support;
 mod surroundings;
 mod tail;
