@@ -42,7 +42,8 @@ pub(crate) fn measure(scene: &Scene, observer: &Path, effort: Effort) -> Result<
         progress(&format!("forwarding: {name}"));
         let clean = !matches!(traffic, Traffic::Datagrams { dropped: 1.. });
         let rounds = if clean { effort.pick(24, 5) } else { effort.pick(12, 4) };
-        let pairs = rounds_of(scene, &stream, observer, traffic, rounds, effort.pick(Duration::from_millis(700), Duration::from_millis(300)))?;
+        let pairs =
+            rounds_of(scene, &stream, observer, traffic, rounds, effort.pick(Duration::from_millis(700), Duration::from_millis(300)))?;
         let cell = |value: f64| match traffic {
             Traffic::Stream => Cell::BitsPerSecond(value * 8.0),
             Traffic::Datagrams { .. } => Cell::PerSecond(value),
@@ -69,14 +70,7 @@ pub(crate) fn measure(scene: &Scene, observer: &Path, effort: Effort) -> Result<
 }
 
 /// Pairs of bytes or packets per second: with the observer, and without.
-fn rounds_of(
-    scene: &Scene,
-    stream: &Stream,
-    observer: &Path,
-    traffic: Traffic,
-    rounds: usize,
-    time: Duration,
-) -> Result<Vec<(f64, f64)>> {
+fn rounds_of(scene: &Scene, stream: &Stream, observer: &Path, traffic: Traffic, rounds: usize, time: Duration) -> Result<Vec<(f64, f64)>> {
     let without = || match traffic {
         Traffic::Stream => stream.rate(time),
         Traffic::Datagrams { dropped } => datagrams(scene, dropped, time),

@@ -101,8 +101,9 @@ impl Part {
         for row in &self.rows {
             lines.push(std::iter::once(row.label.clone()).chain(row.cells.iter().map(Cell::show)).collect());
         }
-        let widths: Vec<usize> =
-            (0..=self.columns.len()).map(|at| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..=self.columns.len())
+            .map(|at| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+            .collect();
         let _ = writeln!(text, "{}: {}\n", self.name, self.what);
         let aims = std::iter::once(None).chain(self.rows.iter().map(|row| row.aim.as_ref()));
         for (line, aim) in lines.iter().zip(aims) {

@@ -10,10 +10,10 @@ use crate::support::machine;
 
 #[test]
 fn readers_come_and_go_in_a_flood() {
-    let Some(machine) = machine("soak::readers_come_and_go_in_a_flood") else { return };
+    let Some(_machine) = machine("soak::readers_come_and_go_in_a_flood") else { return };
     let options = SoakOptions {
         observer: Path::new(env!("CARGO_BIN_EXE_observer")).to_owned(),
-        time: Duration::from_secs(20),
+        time: Duration::from_secs(15),
         phase: Duration::from_secs(4),
         report: Duration::from_secs(4),
         readers: 4,
@@ -21,6 +21,6 @@ fn readers_come_and_go_in_a_flood() {
     let verdict = run(&options, |line| println!("{line}")).unwrap();
     report(&format!("soak: {verdict}"));
     verdict.conclude().unwrap();
-    assert!(verdict.dropped > 100_000 && verdict.readers > 6, "the floods flooded: {verdict}");
-    drop(machine);
+    // At least one of those that are exact leaves after each of three phases; all that are there leave at the end.
+    assert!(verdict.dropped > 100_000 && verdict.readers >= 4 + 3 - 1, "the floods flooded and readers left: {verdict}");
 }

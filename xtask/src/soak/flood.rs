@@ -120,11 +120,7 @@ fn flood(state: &State, may_differ: bool) -> Result<u64> {
             let differ = may_differ && state.all_different.load(Ordering::Relaxed);
             let first_of_slice = state.next.load(Ordering::Relaxed);
             let slice = paced(if differ { UNLIMITED } else { RATE }, SLICE, |first, count| {
-                if differ {
-                    forger.send(first_of_slice + first, count, all_different)
-                } else {
-                    forger.send(sent + first, count, of_flows)
-                }
+                if differ { forger.send(first_of_slice + first, count, all_different) } else { forger.send(sent + first, count, of_flows) }
             })?;
             sent += slice.packets;
             if differ {

@@ -21,7 +21,8 @@ pub(super) struct KernelLog {
 
 impl KernelLog {
     pub(super) fn open() -> Result<Self> {
-        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PATH).with_context(|| format!("cannot open {PATH}"))?;
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PATH).with_context(|| format!("cannot open {PATH}"))?;
         file.seek(SeekFrom::End(0)).with_context(|| format!("cannot go to the end of {PATH}"))?;
         Ok(KernelLog { file })
     }
@@ -36,7 +37,9 @@ impl KernelLog {
                 Ok(length) => lines.extend(bad(&String::from_utf8_lossy(&record[..length]))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(lines),
                 // Overwritten before it was read: there was a lot of it.
-                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => lines.push("messages were overwritten before they were read".to_owned()),
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
+                    lines.push("messages were overwritten before they were read".to_owned());
+                }
                 Err(error) => return Err(error).with_context(|| format!("cannot read {PATH}")),
             }
         }

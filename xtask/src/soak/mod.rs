@@ -30,6 +30,9 @@ pub use verdict::Verdict;
 /// How long packets may be under way after the floods stand still.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// In one phase of so many every packet is another flow. So many phases there are at least, however slow the machine.
+const SHAPES: usize = 3;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct SoakOptions {
@@ -56,17 +59,16 @@ pub fn run(options: &SoakOptions, mut say: impl FnMut(&str)) -> Result<Verdict> 
     let before = Loaded::count()?;
     let own = usage::of(std::process::id())?;
     let mut floods = Floods::start(&scene)?;
-    let mut soak = Soak { scene: &scene, before, samples: Samples::default(), verdict: Verdict::default(), began: Instant::now() };
-
     let mut steady = (0..options.readers.div_ceil(2)).map(|_| Reader::start(&scene)).collect::<Result<Vec<_>>>()?;
     let each = Loaded::count()?.less(before).divided(steady.len());
     ensure!(each.programs >= 2 && each.maps > 0, "a reader loads {each:?}: its programs and maps are not found by their names");
+    let mut soak = Soak { scene: &scene, before, samples: Samples::default(), verdict: Verdict::default(), began: Instant::now() };
     let mut restless = Vec::new();
     let mut reported = Instant::now();
     let mut phase = 0usize;
-    while soak.began.elapsed() < options.time {
-        floods.run(if phase % 3 == 2 { Shape::AllDifferent } else { Shape::Flows });
-        let end = Instant::now() + options.phase.min(options.time.saturating_sub(soak.began.elapsed()));
+    while soak.began.elapsed() < options.time || phase < SHAPES {
+        floods.run(if phase % SHAPES == SHAPES - 1 { Shape::AllDifferent } else { Shape::Flows });
+        let end = Instant::now() + options.phase;
         // In the flood: one comes or, when there are as many as wanted, the oldest leaves.
         while Instant::now() < end {
             if restless.len() + steady.len() < options.readers {
@@ -81,7 +83,8 @@ pub fn run(options: &SoakOptions, mut say: impl FnMut(&str)) -> Result<Verdict> 
         let loaded = Loaded::count()?.less(before);
         let expected = each.times(steady.len() + restless.len());
         if loaded != expected {
-            soak.verdict.problem(format!("{} readers have {loaded:?} loaded, and {expected:?} were expected", steady.len() + restless.len()));
+            soak.verdict
+                .problem(format!("{} readers have {loaded:?} loaded, and {expected:?} were expected", steady.len() + restless.len()));
         }
         soak.samples.add(soak.began.elapsed(), usage::of(steady[0].id())?, usage::of(std::process::id())?);
         if reported.elapsed() >= options.report {

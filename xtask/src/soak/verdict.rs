@@ -52,7 +52,12 @@ impl fmt::Display for Verdict {
              kernel skipped the program",
             self.dropped, self.readers, self.seen, self.ring_full, self.missing
         )?;
-        writeln!(f, "resident memory of the reader that stayed: {:.1} MiB, later {:.1} MiB at most", mebibytes(self.memory.0), mebibytes(self.memory.1))?;
+        writeln!(
+            f,
+            "resident memory of the reader that stayed: {:.1} MiB, later {:.1} MiB at most",
+            mebibytes(self.memory.0),
+            mebibytes(self.memory.1)
+        )?;
         for note in &self.notes {
             writeln!(f, "{note}")?;
         }
@@ -110,7 +115,9 @@ mod tests {
     fn judged(last_resident: u64, last_descriptors: usize) -> Vec<String> {
         let mut samples = Samples::default();
         let usage = |resident, descriptors| Usage { resident, descriptors, ..Usage::default() };
-        for (at, resident, descriptors) in [(10, 30 << 20, 9), (390, 90 << 20, 9), (800, 91 << 20, 9), (1_190, last_resident, last_descriptors)] {
+        for (at, resident, descriptors) in
+            [(10, 30 << 20, 9), (390, 90 << 20, 9), (800, 91 << 20, 9), (1_190, last_resident, last_descriptors)]
+        {
             samples.add(Duration::from_secs(at), usage(resident, descriptors), Usage::default());
         }
         let mut verdict = Verdict::default();

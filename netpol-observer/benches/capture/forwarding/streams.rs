@@ -110,11 +110,8 @@ pub(super) fn datagrams(scene: &Scene, dropped: u64, time: Duration) -> Result<f
 fn send(dropped: u64, time: Duration, arrived: &AtomicU64) -> Result<f64> {
     // 37 and 100 have no common divisor: each hundred has its share, spread out.
     let is_dropped = |i: u64| i * 37 % 100 < dropped;
-    let datagram = |i: u64| Datagram {
-        source: caller(i % FLOWS),
-        destination: server(0),
-        port: if is_dropped(i) { DENIED } else { ALLOWED },
-    };
+    let datagram =
+        |i: u64| Datagram { source: caller(i % FLOWS), destination: server(0), port: if is_dropped(i) { DENIED } else { ALLOWED } };
     let mut forger = Forger::new()?;
     let (mut sent, mut passing) = (0u64, 0u64);
     let begin = Instant::now();
