@@ -50,6 +50,9 @@ enum Task {
         /// How long.
         #[arg(long, default_value_t = 20.0, value_name = "MINUTES", value_parser = minutes)]
         minutes: f64,
+        /// Run this built observer instead of building an optimised one.
+        #[arg(long, value_name = "PROGRAM")]
+        observer: Option<PathBuf>,
     },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
@@ -77,12 +80,13 @@ fn main() -> Result<ExitCode> {
         }
         Task::Bench { bench } => bench::run(root, bench)?,
         Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
-        Task::Soak { minutes } => {
+        Task::Soak { minutes, observer } => {
             if !is_root() {
                 bail!("the soak floods network namespaces: run it as root");
             }
             toolchain::bring_network_tools()?;
-            soak::run_and_report(build(root, true)?, minutes)?;
+            let observer = observer.map_or_else(|| build(root, true), Ok)?;
+            soak::run_and_report(observer, minutes)?;
         }
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
