@@ -7,6 +7,7 @@ pub mod loaded;
 pub mod machine;
 pub mod netns;
 pub mod packages;
+pub mod soak;
 pub mod tail;
 pub mod testing;
 pub mod toolchain;

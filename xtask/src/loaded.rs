@@ -58,6 +58,26 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// Without what others have.
+    #[must_use]
+    pub fn less(self, others: Self) -> Self {
+        Self { programs: self.programs.saturating_sub(others.programs), maps: self.maps.saturating_sub(others.maps) }
+    }
+
+    /// As many times.
+    #[must_use]
+    pub fn times(self, count: usize) -> Self {
+        Self { programs: self.programs * count, maps: self.maps * count }
+    }
+
+    /// The share of one of `count`, which is not 0.
+    #[must_use]
+    pub fn divided(self, count: usize) -> Self {
+        Self { programs: self.programs / count, maps: self.maps / count }
+    }
+}
+
 fn is_permission(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
 }

@@ -1,7 +1,8 @@
 //! A running `observer tail`.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,14 @@ impl Tail {
     pub fn start<A: AsRef<OsStr>>(observer: &Path, arguments: impl IntoIterator<Item = A>, stdout: Stdio) -> Result<Self> {
         let mut command = Command::new(observer);
         command.arg("tail").args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        // It does not outlive who started it, whatever becomes of that.
+        // SAFETY: the closure runs between fork and exec; it makes one system call and allocates nothing.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            })
+        };
         let mut process = Process::start(&mut command)?;
         let mut lines = BufReader::new(process.child().stderr.take().context("its standard error is piped")?).lines();
         let mut said = Vec::new();

@@ -119,6 +119,16 @@ impl Live {
         }
     }
 
+    /// The next item, if it is there already.
+    pub fn ready(&mut self) -> Option<Captured> {
+        loop {
+            if let Some(captured) = self.current.next() {
+                return Some(captured);
+            }
+            self.current = self.batches.try_recv().ok()?.into_iter();
+        }
+    }
+
     /// Detaches the program. What it has captured is still delivered by [`Live::next`].
     pub fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {

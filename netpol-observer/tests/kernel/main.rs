@@ -14,6 +14,7 @@ mod nftables;
 mod packets;
 mod perf;
 mod shape;
+mod soak;
 mod support;
 mod surroundings;
 mod tail;

@@ -1,5 +1,6 @@
 //! Packets for benchmarks and the soak: UDP datagrams with forged sources, frames that nobody takes, at a given rate.
 
+pub mod cluster;
 mod forger;
 mod frames;
 mod pace;

@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use xtask::traffic::cluster::{caller, server};
 use xtask::traffic::{Datagram, Forger, cpus, pin};
 
-use crate::scene::{ALLOWED, DENIED, Scene, caller, server};
+use crate::scene::{ALLOWED, DENIED, Scene};
 
 /// Datagrams sent in one go.
 const BATCH: usize = 64;

@@ -141,11 +141,13 @@ impl Tool for Ulogd {
             .map(|plugin| format!("plugin=\"{}/ulogd_{plugin}.so\"\n", self.plugins.display()))
             .concat();
         let text = format!(
-            "[global]\nlogfile=\"{}\"\nloglevel=5\n{plugins}\
+            "[global]\nlogfile=\"{}\"\nloglevel=3\n{plugins}\
              stack=log:NFLOG,base:BASE,ifi:IFINDEX,ip2str:IP2STR,print:PRINTPKT,emu:LOGEMU\n\
-             [log]\ngroup=7\nnetlink_socket_buffer_size={BUFFER}\nnetlink_socket_buffer_maxsize={BUFFER}\n\
+             [log]\ngroup=7\nnetlink_socket_buffer_size={BUFFER}\nnetlink_socket_buffer_maxsize={}\n\
              [emu]\nfile=\"{}\"\nsync=0\n",
             log.display(),
+            // It takes sizes below this one only.
+            2 * BUFFER,
             output.display()
         );
         fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
@@ -193,7 +195,7 @@ impl Running for Started {
             said.extend(BufReader::new(log).lines().map_while(Result::ok));
         }
         // What it says of itself when all is well is of no interest.
-        said.retain(|line| line.contains("ost") || line.contains("overrun") || line.contains("full"));
+        said.retain(|line| line.contains("ost") || line.contains("losing") || line.contains("full"));
         Ok(said)
     }
 }
