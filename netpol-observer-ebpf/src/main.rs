@@ -102,6 +102,7 @@ fn on_free_unless_handled<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuf
     if let Some(note) = Note::of_interrupts() {
         note.erase();
     }
+    maps::wake();
 }
 
 /// What is counted and reported of a drop.
@@ -141,7 +142,7 @@ fn report<const TYPED: bool>(
     let now = unsafe { record::fill(record, ctx.as_ptr(), skb, origin, location, reason) };
     let Some(key) = key else {
         maps::count(Counter::Unfolded);
-        entry.submit(0);
+        entry.submit(maps::submit_flags());
         maps::count(Counter::Reported);
         return;
     };
@@ -167,7 +168,7 @@ fn report<const TYPED: bool>(
             maps::count(Counter::Unfolded);
         }
     }
-    entry.submit(0);
+    entry.submit(maps::submit_flags());
     maps::count(Counter::Reported);
 }
 

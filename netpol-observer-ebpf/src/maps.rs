@@ -1,6 +1,7 @@
 //! The maps shared with user space, and the tables user space sets.
 
 use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -20,6 +21,14 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 /// Whether the kernel skips a program that it has interrupted on the same CPU, so that a second one stands in. Set by user space.
 #[unsafe(no_mangle)]
 static GUARDED: u32 = 0;
+
+/// Whether a task may be preempted in the middle of a program. Set by user space.
+#[unsafe(no_mangle)]
+static PREEMPTIBLE: u32 = 0;
+
+/// Per CPU, whether the reader is to be woken; see [`submit_flags`].
+#[map]
+static WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Per CPU, the packets that the first program has handled and the second one has not seen yet; see [`Note`].
 #[map]
@@ -149,6 +158,41 @@ impl Note {
 pub(crate) fn guarded() -> bool {
     // SAFETY: a static. Volatile, because user space replaces the initial value.
     unsafe { core::ptr::read_volatile(&raw const GUARDED) != 0 }
+}
+
+/// How records are submitted. Waking the reader is the likeliest cause of a task's being preempted: the reader wants the CPU at once. Where that
+/// can happen in the middle of a program, the second program wakes it as the last thing it does, so that nobody is kept out of the first.
+#[inline(always)]
+pub(crate) fn submit_flags() -> u64 {
+    // SAFETY: a static. Volatile, because user space replaces the initial value.
+    if unsafe { core::ptr::read_volatile(&raw const PREEMPTIBLE) } == 0 {
+        return 0;
+    }
+    if let Some(wake) = WAKE.get_ptr_mut(0) {
+        // SAFETY: this CPU's element.
+        unsafe { wake.write_volatile(1) };
+    }
+    u64::from(BPF_RB_NO_WAKEUP)
+}
+
+/// Wakes the reader if that was put off. Without room in the ring it is awake.
+#[inline(always)]
+pub(crate) fn wake() {
+    // SAFETY: a static, as above.
+    if unsafe { core::ptr::read_volatile(&raw const PREEMPTIBLE) } == 0 {
+        return;
+    }
+    let Some(wake) = WAKE.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's element.
+    unsafe {
+        if wake.read_volatile() == 0 {
+            return;
+        }
+        wake.write_volatile(0);
+    }
+    if let Some(nothing) = RECORDS.reserve::<u64>(0) {
+        nothing.discard(u64::from(BPF_RB_FORCE_WAKEUP));
+    }
 }
 
 /// Adds one to a counter of this CPU. Interrupts, and from 7.0 on other tasks, may do so in the middle of it.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
-use netpol_observer_common::Level;
 use xtask::tail::Tail;
 use xtask::traffic::{Forger, Sent, paced};
 use xtask::usage;
@@ -92,10 +91,8 @@ impl Counters {
     /// Seen, reported, folded, ring full, unfolded.
     fn read(&self) -> Result<[u64; 5]> {
         let mut sum = [0; 5];
-        for level in 0..Level::COUNT {
-            for cpu in self.0.get(&level, 0)?.iter() {
-                sum.iter_mut().zip(cpu).for_each(|(sum, value)| *sum += value);
-            }
+        for cpu in self.0.get(&0, 0)?.iter() {
+            sum.iter_mut().zip(cpu).for_each(|(sum, value)| *sum += value);
         }
         Ok(sum)
     }

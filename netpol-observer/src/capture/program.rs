@@ -75,6 +75,7 @@ impl Program {
             .btf(None)
             .override_global("OFFSETS", &offsets.table, true)
             .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
+            .override_global("PREEMPTIBLE", &u32::from(kernel.preempts_programs()), true)
             .override_global("GUARDED", &u32::from(Self::is_guarded(kernel, offsets)), true)
             .map_max_entries("RECORDS", ring_bytes)
             .verifier_log_level(log)
