@@ -28,7 +28,7 @@ const TABLE: &[(Hook, When, &[&str])] = &[
     // net/core/dev.c: sch_handle_ingress() is inlined on most kernels; nf_ingress() runs netdev chains there too.
     (Hook::Ingress, Always, &["sch_handle_ingress"]),
     // XDP on what is a packet already: net/core/dev.c, drivers/net/veth.c.
-    (Hook::Ingress, Always, &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb"]),
+    (Hook::Ingress, Always, &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb", "veth_poll"]),
     (Hook::Ingress, RunsFilter, &["__netif_receive_skb_core"]),
     (
         Hook::Prerouting,
