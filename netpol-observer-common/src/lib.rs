@@ -35,6 +35,9 @@ pub const TUNNEL_PORTS: [u16; 3] = [PORT_VXLAN, PORT_VXLAN_LINUX, PORT_GENEVE];
 /// the program itself come first.
 pub const STACK_FRAMES: usize = 16;
 
+/// Frames taken where the hook is known without: enough to tell whose filter it was. Each costs as much as all the rest of the record.
+pub const FEW_STACK_FRAMES: usize = 6;
+
 /// One dropped packet, as copied by the eBPF program. All integers are in host order unless a field says otherwise.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -97,6 +100,9 @@ impl RecordFlags {
     pub const NETNS_FROM_SOCKET: u32 = 1 << 4;
     /// Repeats of this record are counted under its [`FoldKey`].
     pub const FOLDED: u32 = 1 << 5;
+    /// The packet is to be forwarded, by its route, and is still on the device it came in by: where it was dropped by a filter, that was in the
+    /// FORWARD hook.
+    pub const FORWARDED: u32 = 1 << 6;
 }
 
 /// `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`), bytes as the kernel has them.

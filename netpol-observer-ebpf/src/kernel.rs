@@ -19,6 +19,17 @@ static OFFSETS: [u32; Field::COUNT] = [ABSENT; Field::COUNT];
 #[unsafe(no_mangle)]
 static HAS_REASON: u32 = 0;
 
+/// Addresses of `ip_forward()` and `ip6_forward()`; 0 where user space does not know them.
+#[unsafe(no_mangle)]
+static FORWARDERS: [u64; 2] = [0; 2];
+
+#[inline(always)]
+fn is_forwarder(function: u64) -> bool {
+    // SAFETY: a static. Volatile, because user space replaces the initial value.
+    let [ip, ip6] = unsafe { ptr::read_volatile(&raw const FORWARDERS) };
+    function != 0 && (function == ip || function == ip6)
+}
+
 #[inline(always)]
 pub(crate) fn has_reason() -> bool {
     // SAFETY: a static. Volatile, because user space replaces the initial value.
@@ -179,6 +190,22 @@ impl<const TYPED: bool> SkBuff<TYPED> {
         // Unset (0xffff) or beyond the data: nothing to copy.
         let len = if tail > start { tail - start } else { 0 };
         (head + u64::from(start), len)
+    }
+
+    /// Whether the packet is to be forwarded and still on the device it came in by; see [`RecordFlags::FORWARDED`].
+    #[inline(always)]
+    pub(crate) fn is_being_forwarded(&self, origin: &Origin, ifindex: u32) -> bool {
+        if origin.flags & RecordFlags::DEVICE == 0 || offset(Field::SkbIif).is_none() {
+            return false;
+        }
+        // SAFETY: a number and an int of sk_buff; pointers of the route, which is read with checks.
+        unsafe {
+            let route = self.get::<u64>(Field::SkbRefdst) & DST_PTRMASK;
+            route != 0
+                && self.get::<u32>(Field::SkbIif) == ifindex
+                && is_forwarder(probe::<u64>(route, Field::DstInput))
+                && probe::<u64>(route, Field::DstDev) != origin.device
+        }
     }
 
     /// In the OUTPUT hook the packet has no device yet: then the route has one, and without a route the socket knows the

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
-use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
+use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, FEW_STACK_FRAMES, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
 
 use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, follow, now, offset, probe, probe_into, zero};
 use crate::maps::remember;
@@ -51,7 +51,10 @@ pub(crate) unsafe fn fill<const TYPED: bool>(
         flags |= conntrack(record, skb);
         flags |= socket(record, skb);
         packet(record, skb);
-        stack(record, ctx);
+        if skb.is_being_forwarded(origin, (*record).ifindex) {
+            flags |= RecordFlags::FORWARDED;
+        }
+        stack(record, ctx, flags & (RecordFlags::FORWARDED | RecordFlags::DEVICE_FROM_ROUTE) != 0);
         (*record).flags = flags;
     }
     now
@@ -118,10 +121,15 @@ unsafe fn packet<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>
 }
 
 #[inline(always)]
-unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void) {
+unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void, hook_is_known: bool) {
     // SAFETY: the helper writes at most the array's size.
     unsafe {
-        zero::<STACK_FRAMES>((&raw mut (*record).stack).cast());
-        bpf_get_stack(ctx, (&raw mut (*record).stack).cast(), (STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+        let frames = (&raw mut (*record).stack).cast::<u64>();
+        zero::<STACK_FRAMES>(frames);
+        if hook_is_known {
+            bpf_get_stack(ctx, frames.cast(), (FEW_STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+        } else {
+            bpf_get_stack(ctx, frames.cast(), (STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+        }
     }
 }

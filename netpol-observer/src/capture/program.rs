@@ -11,6 +11,7 @@ use super::candidates::Candidates;
 use super::error::CaptureError;
 use super::forms::{Attach, Form, Programs, load_error};
 use super::kernel::{Kernel, Offsets};
+use super::symbols::Symbols;
 
 /// The compiled program, or nothing where it was not built (see build.rs).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
@@ -41,8 +42,14 @@ pub(super) struct Program {
 
 impl Program {
     /// Loads the program with the kernel's offsets; `ring_bytes` is a power of two of at least a page.
-    pub(super) fn load(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32, attach: Attach) -> Result<Self, CaptureError> {
-        let mut ebpf = Self::load_maps(kernel, offsets, ring_bytes, VerifierLogLevel::default())?;
+    pub(super) fn load(
+        kernel: &Kernel,
+        offsets: &Offsets,
+        symbols: &Symbols,
+        ring_bytes: u32,
+        attach: Attach,
+    ) -> Result<Self, CaptureError> {
+        let mut ebpf = Self::load_maps(kernel, offsets, symbols, ring_bytes, VerifierLogLevel::default())?;
         let guarded = Self::is_guarded(kernel, offsets);
         let programs = Programs::load(&mut ebpf, kernel, attach, guarded)?;
         Ok(Program {
@@ -66,7 +73,13 @@ impl Program {
     }
 
     /// The object with its maps, set up for this kernel; no program of it is loaded yet.
-    pub(super) fn load_maps(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32, log: VerifierLogLevel) -> Result<Ebpf, CaptureError> {
+    pub(super) fn load_maps(
+        kernel: &Kernel,
+        offsets: &Offsets,
+        symbols: &Symbols,
+        ring_bytes: u32,
+        log: VerifierLogLevel,
+    ) -> Result<Ebpf, CaptureError> {
         if !is_built_in() {
             return Err(CaptureError::NoProgram);
         }
@@ -75,6 +88,7 @@ impl Program {
             .btf(None)
             .override_global("OFFSETS", &offsets.table, true)
             .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
+            .override_global("FORWARDERS", &["ip_forward", "ip6_forward"].map(|name| address(symbols, name)), true)
             .override_global("PREEMPTIBLE", &u32::from(kernel.preempts_programs()), true)
             .override_global("GUARDED", &u32::from(Self::is_guarded(kernel, offsets)), true)
             .map_max_entries("RECORDS", ring_bytes)
@@ -182,6 +196,11 @@ impl Program {
         }
         entries.into_iter().map(|(key, value)| (zerocopy::transmute!(key), value)).filter(|(_, value)| value.count > 0).collect()
     }
+}
+
+/// Where a function begins; 0 where that is not known.
+fn address(symbols: &Symbols, function: &str) -> u64 {
+    symbols.ranges(function).next().map_or(0, |(start, _)| start)
 }
 
 pub(super) fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {

@@ -54,7 +54,7 @@ pub fn verified_by_log(form: Form) -> Result<Vec<Verified>, CaptureError> {
 }
 
 fn maps(kernel: &Kernel) -> Result<Ebpf, CaptureError> {
-    Program::load_maps(kernel, &kernel.offsets()?, RING_BYTES, VerifierLogLevel::STATS)
+    Program::load_maps(kernel, &kernel.offsets()?, &Kernel::symbols(), RING_BYTES, VerifierLogLevel::STATS)
 }
 
 /// The types that a form needs, read while there are descriptors.

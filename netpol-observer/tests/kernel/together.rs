@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use netpol_observer::capture::kernel::Kernel;
 use netpol_observer::capture::live::LiveOptions;
 use netpol_observer::capture::{Captured, KernelLedger};
 use netpol_observer::flow::{decode, decode_key};
@@ -188,7 +189,9 @@ fn rounds(count: u32, scene: Scene, mut check: impl FnMut(&Round, u64)) {
         let KernelLedger { counters, received, folded_delivered, program_misses } = round.ledger;
         assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{round:?}");
         assert_eq!((counters.reported, counters.folded), (received, folded_delivered), "{round:?}");
-        assert_eq!(program_misses, 0, "{round:?}");
+        // Where tasks are preempted in the middle of a program, both programs may have been in use.
+        let preempts = Kernel::read(None).unwrap().preempts_programs();
+        assert!(program_misses == 0 || preempts, "{round:?}");
         check(&round, by_init.as_ref().map_or(0, InTasks::read) - before);
     }
 }
@@ -197,12 +200,16 @@ fn rounds(count: u32, scene: Scene, mut check: impl FnMut(&Round, u64)) {
 fn every_packet_is_accounted_for() {
     let Some(_machine) = machine("together::every_packet_is_accounted_for") else { return };
     rounds(3, Scene::FewFlows, |round, unseen| {
-        assert_eq!(round.observed.get(&OWN), round.firewall.get(&OWN), "dropped in process context: {round:?}");
+        let missing = round.firewall[&OWN] - round.observed[&OWN];
+        assert!(missing <= round.ledger.program_misses, "dropped in process context: {round:?}");
         // Dropped in interrupts, whatever those interrupted.
         let missing = round.firewall[&FORWARDED] - round.observed[&FORWARDED];
         // A kernel may be built to keep tracing programs out of some tasks. One that was met leaves out process 1, and with it the
         // packets that are received while it runs. Those and no others may be missing.
-        assert!(missing == 0 || missing == unseen, "missing {missing}, dropped while process 1 ran {unseen}: {round:?}");
+        assert!(
+            missing == 0 || missing == unseen || missing <= round.ledger.program_misses,
+            "missing {missing}, dropped while process 1 ran {unseen}: {round:?}"
+        );
         if missing > 0 {
             xtask::testing::report(&format!(
                 "{missing} packets were dropped while process 1 ran, for which this kernel runs no tracing programs"
