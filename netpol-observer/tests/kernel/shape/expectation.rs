@@ -25,7 +25,7 @@ pub(crate) struct Expectation {
     pub(crate) outgoing: bool,
     /// The pod in the namespace at the other end of the device: `shop/web`.
     pub(crate) behind: Option<String>,
-    /// The Service that was called: `shop/api`.
+    /// The Service that was called, where that matters: `shop/api`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<String>,
     /// The tunnel the packets were dropped in: `VXLAN 1 node node-1 → node node-2`.
@@ -177,7 +177,9 @@ impl Expectation {
         same("outgoing", json!(event.outgoing), json!(self.outgoing));
         same("behind", json!(who.behind.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name))), json!(self.behind));
         let service = who.service.as_ref().map(|call| format!("{}/{}", call.service.namespace, call.service.name));
-        same("service", json!(service), json!(self.service));
+        if let Some(wanted) = &self.service {
+            same("service", json!(service), json!(wanted));
+        }
         same("tunnel", json!(tunnel(denial)), json!(self.tunnel));
         if let Some(words) = &self.says
             && !diagnosis.summary.contains(words)
