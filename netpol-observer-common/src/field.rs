@@ -77,6 +77,10 @@ fields! {
     NetInum = "net"."ns.inum" 4 false,
     /// Device of a route.
     DstDev = "dst_entry"."dev" 8 false,
+    /// What receives packets of a route: for what is forwarded `ip_forward()` or `ip6_forward()`.
+    DstInput = "dst_entry"."input" 8 false,
+    /// Index of the device a packet came in by.
+    SkbIif = "sk_buff"."skb_iif" 4 false,
     /// The socket's network namespace.
     SockNet = "sock"."__sk_common.skc_net.net" 8 false,
     /// TCP_* state, which also tells a full socket from a request or time-wait socket.

@@ -20,25 +20,6 @@ pub struct Counters {
     pub unfolded: u64,
 }
 
-/// Where a packet was freed: which of the two programs on the tracepoint it belongs to, and the index of that one's counters.
-///
-/// From 6.2 on the kernel skips a program that it has interrupted on the same CPU. With one program for all, the whole burst of packets that
-/// an interrupt brings would be lost whenever it comes in the middle of a run. So each program leaves the other's packets alone at
-/// once, and what is received is handled while what is sent waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Level {
-    /// On a task's stack: by a system call, or in a thread of the kernel.
-    Task,
-    /// On an interrupt's stack: as a rule in the soft interrupts that receive packets.
-    Interrupt,
-}
-
-impl Level {
-    /// How many there are.
-    pub const COUNT: u32 = 2;
-}
-
 /// A field of [`Counters`], as an index for the program.
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]

@@ -10,7 +10,7 @@ mod ledger;
 mod surroundings;
 
 pub use field::{ABSENT, Field, FieldSpec};
-pub use ledger::{Counter, Counters, Level};
+pub use ledger::{Counter, Counters};
 pub use surroundings::{DEVICES, DeviceAddress, DeviceKey, HookEntry, MAX_HOOK_ENTRIES, NAME_BYTES, Surroundings, Way};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -34,6 +34,9 @@ pub const TUNNEL_PORTS: [u16; 3] = [PORT_VXLAN, PORT_VXLAN_LINUX, PORT_GENEVE];
 /// The netfilter hook is 2 to 9 frames above `nft_do_chain` on the kernels measured; the frames of the tracepoint and of
 /// the program itself come first.
 pub const STACK_FRAMES: usize = 16;
+
+/// Frames taken where the hook is known without: enough to tell whose filter it was. Each costs as much as all the rest of the record.
+pub const FEW_STACK_FRAMES: usize = 6;
 
 /// One dropped packet, as copied by the eBPF program. All integers are in host order unless a field says otherwise.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -97,6 +100,9 @@ impl RecordFlags {
     pub const NETNS_FROM_SOCKET: u32 = 1 << 4;
     /// Repeats of this record are counted under its [`FoldKey`].
     pub const FOLDED: u32 = 1 << 5;
+    /// The packet is to be forwarded, by its route, and is still on the device it came in by: where it was dropped by a filter, that was in the
+    /// FORWARD hook.
+    pub const FORWARDED: u32 = 1 << 6;
 }
 
 /// `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`), bytes as the kernel has them.

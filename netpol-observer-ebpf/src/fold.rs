@@ -33,8 +33,9 @@ pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u3
         reserved: [0; 2],
     };
     match ether_type {
-        ETH_P_IP if len >= 20 => {
-            let mut header = [0u8; 20];
+        // With the transport's first four bytes, behind a header without options.
+        ETH_P_IP if len >= 24 => {
+            let mut header = [0u8; 24];
             read(&mut header, network)?;
             key.protocol = header[9];
             key.src[..4].copy_from_slice(&header[12..16]);
@@ -44,30 +45,32 @@ pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u3
                 return Some(key);
             }
             let transport = u32::from(header[0] & 0x0f) * 4;
-            key.dst_port = ports(key.protocol, network, transport, len)?;
+            let mut start = [header[20], header[21], header[22], header[23]];
+            if transport != 20 {
+                if len < transport + 4 {
+                    return None;
+                }
+                read(&mut start, network + u64::from(transport))?;
+            }
+            key.dst_port = ports(key.protocol, start)?;
             Some(key)
         }
-        ETH_P_IPV6 if len >= 40 => {
-            let mut header = [0u8; 40];
+        ETH_P_IPV6 if len >= 44 => {
+            let mut header = [0u8; 44];
             read(&mut header, network)?;
             key.protocol = header[6];
             key.src.copy_from_slice(&header[8..24]);
             key.dst.copy_from_slice(&header[24..40]);
-            key.dst_port = ports(key.protocol, network, 40, len)?;
+            key.dst_port = ports(key.protocol, [header[40], header[41], header[42], header[43]])?;
             Some(key)
         }
         _ => None,
     }
 }
 
-/// The destination port, or type and code; `None` where the protocol has neither, the bytes are not there, or it is a tunnel's.
+/// The destination port, or type and code; `None` where the protocol has neither, or it is a tunnel's.
 #[inline(always)]
-fn ports(protocol: u8, network: u64, transport: u32, len: u32) -> Option<[u8; 2]> {
-    if len < transport + 4 {
-        return None;
-    }
-    let mut start = [0u8; 4];
-    read(&mut start, network + u64::from(transport))?;
+fn ports(protocol: u8, start: [u8; 4]) -> Option<[u8; 2]> {
     match protocol {
         UDP if TUNNEL_PORTS.contains(&u16::from_be_bytes([start[2], start[3]])) => None,
         TCP | UDP | SCTP => Some([start[2], start[3]]),

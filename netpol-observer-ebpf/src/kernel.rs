@@ -5,9 +5,9 @@ use core::ptr;
 
 use aya_ebpf::helpers::{
     bpf_ktime_get_ns,
-    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
+    generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
 };
-use netpol_observer_common::{ABSENT, Field, Level, RecordFlags};
+use netpol_observer_common::{ABSENT, Field, RecordFlags};
 
 /// Byte offsets of [`Field`]s. User space replaces the table before the program is loaded; the map it lies in is then
 /// frozen, so that the verifier knows each value, checks each access as a fixed offset and removes what is [`ABSENT`].
@@ -18,6 +18,17 @@ static OFFSETS: [u32; Field::COUNT] = [ABSENT; Field::COUNT];
 /// reads it off the tracepoint's prototype. Where it is 0, reading the argument is dead code and never verified.
 #[unsafe(no_mangle)]
 static HAS_REASON: u32 = 0;
+
+/// Addresses of `ip_forward()` and `ip6_forward()`; 0 where user space does not know them.
+#[unsafe(no_mangle)]
+static FORWARDERS: [u64; 2] = [0; 2];
+
+#[inline(always)]
+fn is_forwarder(function: u64) -> bool {
+    // SAFETY: a static. Volatile, because user space replaces the initial value.
+    let [ip, ip6] = unsafe { ptr::read_volatile(&raw const FORWARDERS) };
+    function != 0 && (function == ip || function == ip6)
+}
 
 #[inline(always)]
 pub(crate) fn has_reason() -> bool {
@@ -64,6 +75,17 @@ pub(crate) unsafe fn probe<T: Copy + Default>(base: u64, field: Field) -> T {
     value
 }
 
+/// Reads a field of what a pointer read from a structure leads to. `TYPED`: the pointer comes from a typed structure, so that the verifier knows its
+/// type too and the read is a plain load, which costs a twentieth of a helper call.
+///
+/// # Safety
+/// As for [`load`] or [`probe`].
+#[inline(always)]
+pub(crate) unsafe fn follow<const TYPED: bool, T: Copy + Default>(base: u64, field: Field) -> T {
+    // SAFETY: see above.
+    unsafe { if TYPED { load(base as *const u8, field) } else { probe(base, field) } }
+}
+
 /// As [`probe`], straight into `to`.
 ///
 /// # Safety
@@ -99,9 +121,10 @@ pub(crate) fn now() -> u64 {
 /// taken for an interrupt's, which does no harm.
 const STACK_BYTES: u64 = 16 * 1024;
 
-/// Where this program runs: its context lies on the stack of whoever freed the packet (`bpf_trace_run4()` in kernel/trace/bpf_trace.c).
+/// The thread that frees the packet, or `None` when an interrupt does: whose stack this program runs on, on which its context lies
+/// (`bpf_trace_run4()` in kernel/trace/bpf_trace.c).
 #[inline(always)]
-pub(crate) fn level<const TYPED: bool>(ctx: *mut c_void) -> Level {
+pub(crate) fn thread<const TYPED: bool>(ctx: *mut c_void) -> Option<u32> {
     // SAFETY: the helpers have no preconditions; a typed pointer may be loaded from, another is probed.
     let stack = unsafe {
         if TYPED {
@@ -114,7 +137,12 @@ pub(crate) fn level<const TYPED: bool>(ctx: *mut c_void) -> Level {
     let mut end = stack;
     // SAFETY: an addition, out of the compiler's sight.
     unsafe { core::arch::asm!("{end} += {bytes}", end = inout(reg) end, bytes = in(reg) STACK_BYTES) };
-    if ctx as u64 >= stack && (ctx as u64) < end { Level::Task } else { Level::Interrupt }
+    if ctx as u64 >= stack && (ctx as u64) < end {
+        // SAFETY: no preconditions. The lower half is the thread, the upper the process.
+        Some(unsafe { bpf_get_current_pid_tgid() } as u32)
+    } else {
+        None
+    }
 }
 
 /// The packet: `struct sk_buff *`. `TYPED` says that the verifier knows the pointer's type (`tp_btf`), so that fields are loaded
@@ -130,6 +158,9 @@ pub(crate) struct Origin {
     pub(crate) netns: u32,
     /// [`RecordFlags`] that tell where these come from.
     pub(crate) flags: u32,
+    /// Index and name of the device, where they come at no cost; 0 otherwise.
+    pub(crate) ifindex: u32,
+    pub(crate) ifname: [u64; 2],
 }
 
 impl<const TYPED: bool> SkBuff<TYPED> {
@@ -161,6 +192,22 @@ impl<const TYPED: bool> SkBuff<TYPED> {
         (head + u64::from(start), len)
     }
 
+    /// Whether the packet is to be forwarded and still on the device it came in by; see [`RecordFlags::FORWARDED`].
+    #[inline(always)]
+    pub(crate) fn is_being_forwarded(&self, origin: &Origin, ifindex: u32) -> bool {
+        if origin.flags & RecordFlags::DEVICE == 0 || offset(Field::SkbIif).is_none() {
+            return false;
+        }
+        // SAFETY: a number and an int of sk_buff; pointers of the route, which is read with checks.
+        unsafe {
+            let route = self.get::<u64>(Field::SkbRefdst) & DST_PTRMASK;
+            route != 0
+                && self.get::<u32>(Field::SkbIif) == ifindex
+                && is_forwarder(probe::<u64>(route, Field::DstInput))
+                && probe::<u64>(route, Field::DstDev) != origin.device
+        }
+    }
+
     /// In the OUTPUT hook the packet has no device yet: then the route has one, and without a route the socket knows the
     /// namespace.
     #[inline(always)]
@@ -168,39 +215,43 @@ impl<const TYPED: bool> SkBuff<TYPED> {
         // SAFETY: pointer-sized fields of sk_buff.
         let (device, refdst) = unsafe { (self.get::<u64>(Field::SkbDev), self.get::<u64>(Field::SkbRefdst)) };
         if device != 0 {
-            let net = device_net(device);
-            return Origin { device, net, netns: netns_inum(net), flags: RecordFlags::DEVICE };
+            return at_device::<TYPED>(device, RecordFlags::DEVICE);
         }
         let route = refdst & DST_PTRMASK;
         if route != 0 {
-            // SAFETY: pointer-sized; an address that cannot be read gives zero.
+            // SAFETY: pointer-sized; an address that cannot be read gives zero. Of a masked number the verifier knows no type.
             let device = unsafe { probe::<u64>(route, Field::DstDev) };
             if device != 0 {
-                let net = device_net(device);
-                return Origin { device, net, netns: netns_inum(net), flags: RecordFlags::DEVICE_FROM_ROUTE };
+                return at_device::<false>(device, RecordFlags::DEVICE_FROM_ROUTE);
             }
         }
         let socket = self.socket();
         if socket != 0 {
-            // SAFETY: pointer-sized.
-            let net = unsafe { probe::<u64>(socket, Field::SockNet) };
-            return Origin { device: 0, net, netns: netns_inum(net), flags: RecordFlags::NETNS_FROM_SOCKET };
+            // SAFETY: a pointer, and an unsigned int behind it.
+            let (net, netns) = unsafe {
+                let net = follow::<TYPED, u64>(socket, Field::SockNet);
+                (net, if net == 0 { 0 } else { follow::<TYPED, u32>(net, Field::NetInum) })
+            };
+            return Origin { device: 0, net, netns, flags: RecordFlags::NETNS_FROM_SOCKET, ifindex: 0, ifname: [0; 2] };
         }
-        Origin { device: 0, net: 0, netns: 0, flags: 0 }
+        Origin { device: 0, net: 0, netns: 0, flags: 0, ifindex: 0, ifname: [0; 2] }
     }
 }
 
 #[inline(always)]
-fn device_net(device: u64) -> u64 {
-    // SAFETY: pointer-sized.
-    unsafe { probe::<u64>(device, Field::DevNet) }
-}
-
-#[inline(always)]
-fn netns_inum(net: u64) -> u32 {
-    if net == 0 {
-        return 0;
+fn at_device<const TYPED: bool>(device: u64, flags: u32) -> Origin {
+    // SAFETY: a pointer, unsigned ints, and sixteen characters.
+    unsafe {
+        let net = follow::<TYPED, u64>(device, Field::DevNet);
+        let netns = if net == 0 { 0 } else { follow::<TYPED, u32>(net, Field::NetInum) };
+        let mut origin = Origin { device, net, netns, flags, ifindex: 0, ifname: [0; 2] };
+        if TYPED {
+            origin.ifindex = load(device as *const u8, Field::DevIfindex);
+            if let Some(offset) = offset(Field::DevName) {
+                let name = (device as *const u8).add(offset).cast::<u64>();
+                origin.ifname = [ptr::read_volatile(name), ptr::read_volatile(name.add(1))];
+            }
+        }
+        origin
     }
-    // SAFETY: an unsigned int.
-    unsafe { probe::<u32>(net, Field::NetInum) }
 }

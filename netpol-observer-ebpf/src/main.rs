@@ -1,5 +1,4 @@
-//! The eBPF side: a program on the `kfree_skb` tracepoint for what tasks free and one for what interrupts free, in two forms of
-//! which one is loaded.
+//! The eBPF side: a program on the `kfree_skb` tracepoint, and one that stands in for it, in two forms of which one is loaded.
 //!
 //! It copies and counts, and decides nothing: whether a free is a drop of interest stands in tables that user space fills,
 //! where a field lies in a kernel structure user space has looked up, and what the bytes mean is user space's business.
@@ -23,9 +22,10 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use aya_log_ebpf::warn;
-use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, Level, RecordFlags};
+use netpol_observer_common::{Counter, DropRecord, FoldKey, FoldValue, RecordFlags};
 
 use crate::kernel::SkBuff;
+use crate::maps::Note;
 
 /// `-EEXIST` of `bpf_map_update_elem`.
 const EEXIST: i32 = -17;
@@ -40,16 +40,16 @@ const EBUSY: i32 = -16;
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Task, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free(&ctx, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
-/// The same for packets freed in interrupts; see [`Level`].
+/// The same once more, for packets that the kernel did not show to the first; see [`Note`].
 #[expect(unreachable_pub, reason = "the macro exports the program under this name")]
 #[btf_tracepoint(function = "kfree_skb")]
-pub fn kfree_skb_irq(ctx: BtfTracePointContext) -> i32 {
+pub fn kfree_skb_2nd(ctx: BtfTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Interrupt, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free_unless_handled(&ctx, &SkBuff::<true>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
@@ -58,36 +58,68 @@ pub fn kfree_skb_irq(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Task, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free(&ctx, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
-/// Likewise for packets freed in interrupts.
+/// Likewise once more.
 #[expect(unreachable_pub, reason = "the macro exports the program under this name")]
 #[raw_tracepoint(tracepoint = "kfree_skb")]
-pub fn kfree_skb_raw_irq(ctx: RawTracePointContext) -> i32 {
+pub fn kfree_raw_2nd(ctx: RawTracePointContext) -> i32 {
     let reason = if kernel::has_reason() { ctx.arg::<u32>(2) } else { 0 };
-    on_free(&ctx, Level::Interrupt, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
+    on_free_unless_handled(&ctx, &SkBuff::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
 #[inline(always)]
-fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
-    if maps::guarded() && kernel::level::<TYPED>(ctx.as_ptr()) != level || !maps::is_candidate(reason, location) {
+fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    if let (true, Some(note)) = (maps::guarded(), Note::of_interrupts()) {
+        note.erase();
+    }
+    if !maps::is_candidate(reason, location) {
         return;
     }
-    maps::count(level, Counter::Seen);
+    let note = if maps::guarded() { Note::of(kernel::thread::<TYPED>(ctx.as_ptr())) } else { None };
+    if let Some(note) = &note {
+        note.erase();
+    }
+    on_drop(ctx, skb, location, reason);
+    if let Some(note) = &note {
+        note.write(skb.0);
+    }
+}
+
+#[inline(always)]
+fn on_free_unless_handled<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    if maps::is_candidate(reason, location)
+        && let Some(note) = Note::of(kernel::thread::<TYPED>(ctx.as_ptr()))
+    {
+        if !note.is(skb.0) {
+            on_drop(ctx, skb, location, reason);
+        }
+        note.erase();
+    }
+    if let Some(note) = Note::of_interrupts() {
+        note.erase();
+    }
+    maps::wake();
+}
+
+/// What is counted and reported of a drop.
+#[inline(always)]
+fn on_drop<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
+    maps::count(Counter::Seen);
     let origin = skb.origin();
     let Some(key) = fold::key(skb, origin.netns, reason) else {
-        report(ctx, level, skb, &origin, location, reason, None);
+        report(ctx, skb, &origin, location, reason, None);
         return;
     };
     if let Some(value) = maps::fold_value(&key) {
         fold::add(value, kernel::now());
-        maps::count(level, Counter::Folded);
+        maps::count(Counter::Folded);
         return;
     }
-    report(ctx, level, skb, &origin, location, reason, Some(&key));
+    report(ctx, skb, &origin, location, reason, Some(&key));
 }
 
 /// Writes a record and, with a key, opens the fold for its repeats. Room in the ring is taken first, so that a key is only
@@ -95,7 +127,6 @@ fn on_free<const TYPED: bool>(ctx: &impl EbpfContext, level: Level, skb: &SkBuff
 #[inline(always)]
 fn report<const TYPED: bool>(
     ctx: &impl EbpfContext,
-    level: Level,
     skb: &SkBuff<TYPED>,
     origin: &kernel::Origin,
     location: u64,
@@ -103,16 +134,16 @@ fn report<const TYPED: bool>(
     key: Option<&FoldKey>,
 ) {
     let Some(mut entry) = maps::RECORDS.reserve::<DropRecord>(0) else {
-        maps::count(level, Counter::RingFull);
+        maps::count(Counter::RingFull);
         return;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is a reserved, aligned DropRecord, and `fill` writes every field of it.
     let now = unsafe { record::fill(record, ctx.as_ptr(), skb, origin, location, reason) };
     let Some(key) = key else {
-        maps::count(level, Counter::Unfolded);
-        entry.submit(0);
-        maps::count(level, Counter::Reported);
+        maps::count(Counter::Unfolded);
+        entry.submit(maps::submit_flags());
+        maps::count(Counter::Reported);
         return;
     };
     match maps::fold_insert(key, &FoldValue { count: 0, last_ns: now }, u64::from(BPF_NOEXIST)) {
@@ -125,20 +156,20 @@ fn report<const TYPED: bool>(
             if let Some(value) = maps::fold_value(key) {
                 fold::add(value, now);
                 entry.discard(0);
-                maps::count(level, Counter::Folded);
+                maps::count(Counter::Folded);
                 return;
             }
-            maps::count(level, Counter::Unfolded);
+            maps::count(Counter::Unfolded);
         }
         Err(error) => {
             if error != E2BIG && error != EBUSY {
                 warn!(ctx, "fold table refused a key: error {}", error);
             }
-            maps::count(level, Counter::Unfolded);
+            maps::count(Counter::Unfolded);
         }
     }
-    entry.submit(0);
-    maps::count(level, Counter::Reported);
+    entry.submit(maps::submit_flags());
+    maps::count(Counter::Reported);
 }
 
 #[cfg(not(test))]

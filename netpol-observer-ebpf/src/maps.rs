@@ -1,26 +1,41 @@
 //! The maps shared with user space, and the tables user space sets.
 
 use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpol_observer_common::{
-    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, Level,
-    LocationRange, ReasonAction, Surroundings, Way,
+    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, LocationRange,
+    ReasonAction, Surroundings, Way,
 };
 
 /// Records on their way to user space. User space sets the size when it loads the program.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(8 * 1024 * 1024, 0);
 
-/// [`Counters`] per CPU, an element for each [`Level`]: the one program may interrupt the other, but none itself.
+/// [`Counters`] per CPU.
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Level::COUNT, 0);
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
-/// Whether the kernel skips a program that it has interrupted on the same CPU, so that there is a program for each [`Level`]. Set by user
-/// space.
+/// Whether the kernel skips a program that it has interrupted on the same CPU, so that a second one stands in. Set by user space.
 #[unsafe(no_mangle)]
 static GUARDED: u32 = 0;
+
+/// Whether a task may be preempted in the middle of a program. Set by user space.
+#[unsafe(no_mangle)]
+static PREEMPTIBLE: u32 = 0;
+
+/// Per CPU, whether the reader is to be woken; see [`submit_flags`].
+#[map]
+static WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Per CPU, the packets that the first program has handled and the second one has not seen yet; see [`Note`].
+#[map]
+static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(NOTES, 0);
+
+/// One for interrupts, and one for each thread that may have been preempted, or almost so: some share one.
+const NOTES: u32 = 1024;
 
 /// [`ReasonAction`] of the reasons below [`CORE_REASONS`].
 #[map]
@@ -87,6 +102,57 @@ fn in_locations(location: u64) -> bool {
     false
 }
 
+/// What the first of two equal programs leaves to the second.
+///
+/// From 6.2 on the kernel skips a program that it has interrupted on the same CPU: when the packets that an interrupt brings are dropped
+/// in the middle of a run for a packet that a task sends, they are not shown to that program. They are shown to the other one, since only one
+/// of the two can have been interrupted. So each free is shown to both, to one after the other; the first handles it and says so here, and the
+/// second handles what it does not find here. From 7.0 on a task may be preempted in the middle of a run, and then this goes for the packets of
+/// other tasks too.
+///
+/// A note that is left over, because its packet came in the middle of a run of the second, could be taken for one about the next packet at the
+/// same address. So both programs erase the interrupts' note whenever they run; what remains is an interrupt between the second one's
+/// erasing and its end, and another one, with no free of a packet between the two, between the first one's beginning and its
+/// erasing: a few instructions each.
+pub(crate) struct Note(*mut u64);
+
+impl Note {
+    /// What is freed in interrupts. `None` never happens, but the verifier does not know.
+    #[inline(always)]
+    pub(crate) fn of_interrupts() -> Option<Self> {
+        HANDLED.get_ptr_mut(0).map(Note)
+    }
+
+    /// What this thread frees, or an interrupt.
+    #[inline(always)]
+    pub(crate) fn of(thread: Option<u32>) -> Option<Self> {
+        let slot = match thread {
+            None => 0,
+            Some(thread) => 1 + thread % (NOTES - 1),
+        };
+        HANDLED.get_ptr_mut(slot).map(Note)
+    }
+
+    /// Whether it is about this packet.
+    #[inline(always)]
+    pub(crate) fn is(&self, packet: *const u8) -> bool {
+        // SAFETY: an element of this CPU, valid for this run of the program. Volatile here and below: interrupts change it.
+        unsafe { self.0.read_volatile() == packet as u64 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn write(&self, packet: *const u8) {
+        // SAFETY: as above.
+        unsafe { self.0.write_volatile(packet as u64) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn erase(&self) {
+        // SAFETY: as above.
+        unsafe { self.0.write_volatile(0) };
+    }
+}
+
 /// See [`GUARDED`].
 #[inline(always)]
 pub(crate) fn guarded() -> bool {
@@ -94,24 +160,54 @@ pub(crate) fn guarded() -> bool {
     unsafe { core::ptr::read_volatile(&raw const GUARDED) != 0 }
 }
 
-/// Adds one to a counter of this CPU. A plain addition where the kernel does not let a program interrupt itself.
+/// How records are submitted. Waking the reader is the likeliest cause of a task's being preempted: the reader wants the CPU at once. Where that
+/// can happen in the middle of a program, the second program wakes it as the last thing it does, so that nobody is kept out of the first.
 #[inline(always)]
-pub(crate) fn count(level: Level, counter: Counter) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(level as u32) {
+pub(crate) fn submit_flags() -> u64 {
+    // SAFETY: a static. Volatile, because user space replaces the initial value.
+    if unsafe { core::ptr::read_volatile(&raw const PREEMPTIBLE) } == 0 {
+        return 0;
+    }
+    if let Some(wake) = WAKE.get_ptr_mut(0) {
+        // SAFETY: this CPU's element.
+        unsafe { wake.write_volatile(1) };
+    }
+    u64::from(BPF_RB_NO_WAKEUP)
+}
+
+/// Wakes the reader if that was put off. Without room in the ring it is awake.
+#[inline(always)]
+pub(crate) fn wake() {
+    // SAFETY: a static, as above.
+    if unsafe { core::ptr::read_volatile(&raw const PREEMPTIBLE) } == 0 {
+        return;
+    }
+    let Some(wake) = WAKE.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's element.
+    unsafe {
+        if wake.read_volatile() == 0 {
+            return;
+        }
+        wake.write_volatile(0);
+    }
+    if let Some(nothing) = RECORDS.reserve::<u64>(0) {
+        nothing.discard(u64::from(BPF_RB_FORCE_WAKEUP));
+    }
+}
+
+/// Adds one to a counter of this CPU. Interrupts, and from 7.0 on other tasks, may do so in the middle of it.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: the pointer is this CPU's element.
         unsafe {
-            let field = match counter {
+            add_one(match counter {
                 Counter::Seen => &raw mut (*counters).seen,
                 Counter::Reported => &raw mut (*counters).reported,
                 Counter::Folded => &raw mut (*counters).folded,
                 Counter::RingFull => &raw mut (*counters).ring_full,
                 Counter::Unfolded => &raw mut (*counters).unfolded,
-            };
-            if guarded() {
-                *field += 1;
-            } else {
-                add_one(field);
-            }
+            });
         }
     }
 }

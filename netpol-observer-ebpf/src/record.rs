@@ -3,9 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
-use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
+use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, FEW_STACK_FRAMES, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
 
-use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, now, offset, probe, probe_into, zero};
+use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, follow, now, offset, probe, probe_into, zero};
 use crate::maps::remember;
 
 /// TCP_TIME_WAIT and TCP_NEW_SYN_RECV (include/net/tcp_states.h): sockets in these states are small structures without a
@@ -39,9 +39,11 @@ pub(crate) unsafe fn fill<const TYPED: bool>(
         (*record).reserved = [0; 7];
         let mut flags = origin.flags;
 
-        zero::<2>((&raw mut (*record).ifname).cast());
-        (*record).ifindex = 0;
-        if origin.device != 0 {
+        let name = (&raw mut (*record).ifname).cast::<u64>();
+        name.write(origin.ifname[0]);
+        name.add(1).write(origin.ifname[1]);
+        (*record).ifindex = origin.ifindex;
+        if origin.device != 0 && origin.ifindex == 0 {
             (*record).ifindex = probe::<u32>(origin.device, Field::DevIfindex);
             probe_into(&raw mut (*record).ifname, origin.device, Field::DevName);
         }
@@ -49,7 +51,10 @@ pub(crate) unsafe fn fill<const TYPED: bool>(
         flags |= conntrack(record, skb);
         flags |= socket(record, skb);
         packet(record, skb);
-        stack(record, ctx);
+        if skb.is_being_forwarded(origin, (*record).ifindex) {
+            flags |= RecordFlags::FORWARDED;
+        }
+        stack(record, ctx, flags & (RecordFlags::FORWARDED | RecordFlags::DEVICE_FROM_ROUTE) != 0);
         (*record).flags = flags;
     }
     now
@@ -77,21 +82,21 @@ unsafe fn conntrack<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYP
 #[inline(always)]
 unsafe fn socket<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>) -> u32 {
     let socket = skb.socket();
-    // SAFETY: fields are read by checked helpers.
+    // SAFETY: fields are read by typed loads or checked helpers.
     unsafe {
         (*record).socket_cookie = 0;
         (*record).cgroup_id = 0;
         if socket == 0 {
             return 0;
         }
-        (*record).socket_cookie = probe::<u64>(socket, Field::SockCookie);
-        let state = probe::<u8>(socket, Field::SockState);
+        (*record).socket_cookie = follow::<TYPED, u64>(socket, Field::SockCookie);
+        let state = follow::<TYPED, u8>(socket, Field::SockState);
         if state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV {
-            let cgroup = probe::<u64>(socket, Field::SockCgroup);
+            let cgroup = follow::<TYPED, u64>(socket, Field::SockCgroup);
             if cgroup != 0 {
-                let node = probe::<u64>(cgroup, Field::CgroupKn);
+                let node = follow::<TYPED, u64>(cgroup, Field::CgroupKn);
                 if node != 0 {
-                    (*record).cgroup_id = probe::<u64>(node, Field::KernfsId);
+                    (*record).cgroup_id = follow::<TYPED, u64>(node, Field::KernfsId);
                 }
             }
         }
@@ -116,10 +121,15 @@ unsafe fn packet<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>
 }
 
 #[inline(always)]
-unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void) {
+unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void, hook_is_known: bool) {
     // SAFETY: the helper writes at most the array's size.
     unsafe {
-        zero::<STACK_FRAMES>((&raw mut (*record).stack).cast());
-        bpf_get_stack(ctx, (&raw mut (*record).stack).cast(), (STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+        let frames = (&raw mut (*record).stack).cast::<u64>();
+        zero::<STACK_FRAMES>(frames);
+        if hook_is_known {
+            bpf_get_stack(ctx, frames.cast(), (FEW_STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+        } else {
+            bpf_get_stack(ctx, frames.cast(), (STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+        }
     }
 }

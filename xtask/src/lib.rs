@@ -3,7 +3,13 @@
 pub mod command;
 pub mod demo;
 pub mod fingerprint;
+pub mod loaded;
+pub mod machine;
 pub mod netns;
 pub mod packages;
+pub mod soak;
+pub mod tail;
 pub mod testing;
 pub mod toolchain;
+pub mod traffic;
+pub mod usage;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use xtask::command::{is_root, run};
 use xtask::demo::{self, DemoOptions, pod};
-use xtask::toolchain;
+use xtask::{soak, toolchain};
 
 /// Builds netpol-observer with its eBPF program, and runs the demo and the tests.
 #[derive(Parser)]
@@ -47,6 +47,15 @@ enum Task {
     },
     /// Boots distribution kernels under QEMU and runs the kernel tests there. Needs Debian's packages of kernels, which it fetches.
     Kernels(kernels::KernelsOptions),
+    /// Floods with readers that come and go: nothing lost without account, no growth, nothing left behind. Needs root.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 20.0, value_name = "MINUTES", value_parser = minutes)]
+        minutes: f64,
+        /// Run this built observer instead of building an optimised one.
+        #[arg(long, value_name = "PROGRAM")]
+        observer: Option<PathBuf>,
+    },
     /// Checks format and lints, and runs all tests, the kernel tests included (those need root).
     Test,
     /// What runs in the demo's pods.
@@ -74,6 +83,14 @@ fn main() -> Result<ExitCode> {
         Task::Bench { bench } => bench::run(root, bench)?,
         Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
         Task::Kernels(options) => kernels::run(root, &options)?,
+        Task::Soak { minutes, observer } => {
+            if !is_root() {
+                bail!("the soak floods network namespaces: run it as root");
+            }
+            toolchain::bring_network_tools()?;
+            let observer = observer.map_or_else(|| build(root, true), Ok)?;
+            soak::run_and_report(observer, minutes)?;
+        }
         Task::Test => test::all(root)?,
         Task::PodServe(options) => pod::serve(options)?,
         Task::PodCall(options) => return pod::call(&options),
@@ -85,6 +102,11 @@ mod bench;
 mod fuzz;
 mod kernels;
 mod test;
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.3..=10_000.0).contains(&minutes) { Ok(minutes) } else { Err("0.3 to 10000 minutes".to_owned()) }
+}
 
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

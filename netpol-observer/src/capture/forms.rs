@@ -46,12 +46,11 @@ impl Form {
         }
     }
 
-    /// Names in the object: of the program for what tasks free, and of the one for what interrupts free
-    /// ([`Level`](netpol_observer_common::Level)).
-    const fn programs(self) -> [&'static str; 2] {
+    /// Names in the object: of the program, and of the one that stands in when the kernel skips the first.
+    pub const fn programs(self) -> [&'static str; 2] {
         match self {
-            Form::Typed => ["kfree_skb", "kfree_skb_irq"],
-            Form::Raw => ["kfree_skb_raw", "kfree_skb_raw_irq"],
+            Form::Typed => ["kfree_skb", "kfree_skb_2nd"],
+            Form::Raw => ["kfree_skb_raw", "kfree_raw_2nd"],
         }
     }
 }
@@ -60,9 +59,11 @@ impl Form {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Programs {
     form: Form,
-    /// The kernel guards against recursion: then there is a program for each level. Where it does not, the first one does all, and may
+    /// The kernel guards against recursion, and there are two. Otherwise the first one does all; where the kernel does not guard, it may
     /// interrupt itself.
     guarded: bool,
+    /// A task may be preempted in the middle of a program.
+    preemptible: bool,
 }
 
 impl Programs {
@@ -71,7 +72,7 @@ impl Programs {
         if kernel.tracepoint_arguments(TRACEPOINT).is_none() {
             return Err(CaptureError::NoTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
         }
-        let programs = |form| Programs { form, guarded };
+        let programs = |form| Programs { form, guarded, preemptible: kernel.preempts_programs() };
         let mut typed = || -> Result<Self, CaptureError> {
             if !kernel.has_typed_tracepoint(TRACEPOINT) {
                 return Err(CaptureError::NoTypedTracepoint { release: kernel.release.clone(), tracepoint: TRACEPOINT });
@@ -95,7 +96,7 @@ impl Programs {
     fn load_all(self, ebpf: &mut Ebpf, release: &str) -> Result<Self, CaptureError> {
         let failed = |error: ProgramError| load_error("load the program", release, &error);
         let btf = match self.form {
-            Form::Typed => Some(Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))?),
+            Form::Typed => Some(kernel_types()?),
             Form::Raw => None,
         };
         for &name in self.names() {
@@ -121,7 +122,7 @@ impl Programs {
         if self.guarded { names } else { &names[..1] }
     }
 
-    /// Starts them.
+    /// Starts them. The kernel shows a packet to programs in the order in which they were attached.
     pub(super) fn attach(self, ebpf: &mut Ebpf, release: &str) -> Result<(), CaptureError> {
         for &name in self.names() {
             let attached = match self.form {
@@ -146,18 +147,26 @@ impl Programs {
         }
     }
 
-    /// `recursion_misses`: runs that the kernel skipped because the program was already running on that CPU; 0 where it does not guard.
+    /// How many drops may have been missed at the most: runs that the kernel skipped because the program was already running on that CPU
+    /// (`recursion_misses`), and that no other program made up for. 0 where the kernel does not guard.
     ///
-    /// With two programs only those of the second count: it is interrupted while it finds that a task's packet is not its own, and what the
-    /// interrupt frees is lost. The first one's misses are packets that are the second one's.
+    /// Two programs miss the same free only when one task was preempted in the middle of the one, and another in the middle of the other.
     pub(super) fn misses(self, ebpf: &Ebpf) -> u64 {
-        let read = || {
-            let fd = ebpf.program(self.names().last()?)?.fd().ok()?.as_fd().as_raw_fd();
+        if self.guarded && !self.preemptible {
+            return 0;
+        }
+        let read = |name: &&str| {
+            let fd = ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
         };
-        read().unwrap_or(0)
+        self.names().iter().map(|name| read(name).unwrap_or(0)).min().unwrap_or(0)
     }
+}
+
+/// The kernel's types as the loader wants them.
+pub(super) fn kernel_types() -> Result<Btf, CaptureError> {
+    Btf::from_sys_fs().map_err(|error| CaptureError::Load(error.to_string()))
 }
 
 fn typed<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, CaptureError> {

@@ -87,6 +87,12 @@ impl Kernel {
         self.btf.has_function("bpf_prog_inc_misses_counter")
     }
 
+    /// Whether a task may be preempted in the middle of a program on a tracepoint: from 7.0 on, where tracepoints are guarded by SRCU instead of
+    /// disabled preemption.
+    pub fn preempts_programs(&self) -> bool {
+        !is_before(&self.release, (7, 0))
+    }
+
     /// Values and names (with prefix) of the drop reasons: the core's and those of subsystems. Empty where drops come without.
     pub fn reasons(&self) -> BTreeMap<u32, String> {
         if !self.gives_reasons() {
@@ -206,6 +212,15 @@ fn modules(kernel: &Btf) -> Vec<(String, Btf)> {
 /// `uname -r`
 pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
+}
+
+/// Whether a release (`uname -r`) is older than a version; one that cannot be read is not.
+pub fn is_before(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < version,
+        _ => false,
+    }
 }
 
 /// Nanoseconds from CLOCK_MONOTONIC, which records use, to the Unix epoch.

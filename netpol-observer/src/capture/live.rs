@@ -74,7 +74,7 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
     if reasons.is_empty() && names.with_symbols(Symbols::is_empty) {
         return Err(CaptureError::NoPlaces { release: kernel.release });
     }
-    let mut program = Program::load(&kernel, &offsets, options.ring_bytes, options.attach)?;
+    let mut program = names.with_symbols(|symbols| Program::load(&kernel, &offsets, symbols, options.ring_bytes, options.attach))?;
     let form = program.form();
     match Surroundings::load(&program.shared(), &kernel) {
         Ok(surroundings) => names.set_surroundings(surroundings),
@@ -116,6 +116,16 @@ impl Live {
                 return Some(captured);
             }
             self.current = self.batches.recv().await?.into_iter();
+        }
+    }
+
+    /// The next item, if it is there already.
+    pub fn ready(&mut self) -> Option<Captured> {
+        loop {
+            if let Some(captured) = self.current.next() {
+                return Some(captured);
+            }
+            self.current = self.batches.try_recv().ok()?.into_iter();
         }
     }
 

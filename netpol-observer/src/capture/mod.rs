@@ -13,6 +13,7 @@ mod recording;
 mod sandbox;
 mod surroundings;
 pub mod symbols;
+pub mod verifier;
 
 pub use error::CaptureError;
 pub use forms::{Attach, Form, TRACEPOINT};
@@ -50,7 +51,7 @@ pub struct KernelLedger {
     pub received: u64,
     /// Sum of all repeats delivered so far.
     pub folded_delivered: u64,
-    /// Runs the kernel skipped because the program was already running on that CPU (`bpf_prog_info.recursion_misses`):
-    /// frees of any kind, so an upper bound of the drops missed.
+    /// Runs that the kernel skipped because the program was already running on that CPU (`bpf_prog_info.recursion_misses`), and for which no
+    /// second program stood in: frees of any kind, so an upper bound of the drops missed. 0 on every kernel tried.
     pub program_misses: u64,
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use super::CaptureError;
+use super::kernel::is_before;
 
 /// A capability that matters to capture (`include/uapi/linux/capability.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,11 +148,7 @@ pub fn memory_lock(release: &str) -> Option<u64> {
 
 /// Before 5.11 maps are charged to RLIMIT_MEMLOCK, since then to the memory cgroup.
 pub fn charges_memlock(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 11),
-        _ => false,
-    }
+    is_before(release, (5, 11))
 }
 
 fn lockdown_hides_memory() -> bool {

@@ -4,13 +4,14 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::{Ebpf, EbpfLoader};
-use netpol_observer_common::{ABSENT, Counters, Field, FoldKey, FoldValue, LOCATION_RANGES, Level};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use netpol_observer_common::{ABSENT, Counters, Field, FoldKey, FoldValue, LOCATION_RANGES};
 
 use super::candidates::Candidates;
 use super::error::CaptureError;
 use super::forms::{Attach, Form, Programs, load_error};
 use super::kernel::{Kernel, Offsets};
+use super::symbols::Symbols;
 
 /// The compiled program, or nothing where it was not built (see build.rs).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.bpf.o"));
@@ -41,21 +42,15 @@ pub(super) struct Program {
 
 impl Program {
     /// Loads the program with the kernel's offsets; `ring_bytes` is a power of two of at least a page.
-    pub(super) fn load(kernel: &Kernel, offsets: &Offsets, ring_bytes: u32, attach: Attach) -> Result<Self, CaptureError> {
-        if !is_built_in() {
-            return Err(CaptureError::NoProgram);
-        }
-        // Without the stack's place a task's run cannot be told from an interrupt's: then one program does all, as far as the guard lets it.
-        let guarded = kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT;
-        let mut ebpf = EbpfLoader::new()
-            // For relocations that the object does not have; reading the kernel's types a second time takes longer than all the rest.
-            .btf(None)
-            .override_global("OFFSETS", &offsets.table, true)
-            .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
-            .override_global("GUARDED", &u32::from(guarded), true)
-            .map_max_entries("RECORDS", ring_bytes)
-            .load(OBJECT)
-            .map_err(|error| load_error("create the program's maps", &kernel.release, &error))?;
+    pub(super) fn load(
+        kernel: &Kernel,
+        offsets: &Offsets,
+        symbols: &Symbols,
+        ring_bytes: u32,
+        attach: Attach,
+    ) -> Result<Self, CaptureError> {
+        let mut ebpf = Self::load_maps(kernel, offsets, symbols, ring_bytes, VerifierLogLevel::default())?;
+        let guarded = Self::is_guarded(kernel, offsets);
         let programs = Programs::load(&mut ebpf, kernel, attach, guarded)?;
         Ok(Program {
             fold: [take(&mut ebpf, "FOLD_EVEN")?, take(&mut ebpf, "FOLD_ODD")?],
@@ -69,6 +64,37 @@ impl Program {
             release: kernel.release.clone(),
             ebpf: Arc::new(Mutex::new(ebpf)),
         })
+    }
+
+    /// Whether there is a program that stands in. Without the stack's place an interrupt's run cannot be told from a task's: then one program does
+    /// all, as far as the guard lets it.
+    fn is_guarded(kernel: &Kernel, offsets: &Offsets) -> bool {
+        kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT
+    }
+
+    /// The object with its maps, set up for this kernel; no program of it is loaded yet.
+    pub(super) fn load_maps(
+        kernel: &Kernel,
+        offsets: &Offsets,
+        symbols: &Symbols,
+        ring_bytes: u32,
+        log: VerifierLogLevel,
+    ) -> Result<Ebpf, CaptureError> {
+        if !is_built_in() {
+            return Err(CaptureError::NoProgram);
+        }
+        EbpfLoader::new()
+            // For relocations that the object does not have; reading the kernel's types a second time takes longer than all the rest.
+            .btf(None)
+            .override_global("OFFSETS", &offsets.table, true)
+            .override_global("HAS_REASON", &u32::from(kernel.gives_reasons()), true)
+            .override_global("FORWARDERS", &["ip_forward", "ip6_forward"].map(|name| address(symbols, name)), true)
+            .override_global("PREEMPTIBLE", &u32::from(kernel.preempts_programs()), true)
+            .override_global("GUARDED", &u32::from(Self::is_guarded(kernel, offsets)), true)
+            .map_max_entries("RECORDS", ring_bytes)
+            .verifier_log_level(log)
+            .load(OBJECT)
+            .map_err(|error| load_error("create the program's maps", &kernel.release, &error))
     }
 
     /// Which form of it was loaded.
@@ -123,23 +149,21 @@ impl Program {
         Ok(())
     }
 
-    /// The counters, summed over the CPUs and the programs.
+    /// The counters, summed over the CPUs.
     pub(super) fn counters(&self) -> Counters {
         let mut sum = Counters::default();
-        for level in 0..Level::COUNT {
-            match self.counters.get(&level, 0) {
-                Ok(values) => {
-                    for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
-                        sum += Counters { seen, reported, folded, ring_full, unfolded };
-                    }
+        match self.counters.get(&0, 0) {
+            Ok(values) => {
+                for [seen, reported, folded, ring_full, unfolded] in values.iter().copied() {
+                    sum += Counters { seen, reported, folded, ring_full, unfolded };
                 }
-                Err(error) => tracing::warn!("reading the counters: {error}"),
             }
+            Err(error) => tracing::warn!("reading the counters: {error}"),
         }
         sum
     }
 
-    /// Runs that the kernel skipped because the program was already running on that CPU.
+    /// Runs that the kernel skipped and no program made up for, at the most; see [`Programs::misses`].
     pub(super) fn misses(&self) -> u64 {
         self.programs.misses(&self.ebpf())
     }
@@ -172,6 +196,11 @@ impl Program {
         }
         entries.into_iter().map(|(key, value)| (zerocopy::transmute!(key), value)).filter(|(_, value)| value.count > 0).collect()
     }
+}
+
+/// Where a function begins; 0 where that is not known.
+fn address(symbols: &Symbols, function: &str) -> u64 {
+    symbols.ranges(function).next().map_or(0, |(start, _)| start)
 }
 
 pub(super) fn take<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {

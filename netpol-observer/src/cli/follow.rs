@@ -26,6 +26,9 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// At the latest after this long without a drop, what was recorded goes to the file.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// Pieces that are taken before the output is flushed, when drops come faster than they are explained.
+const TOGETHER: usize = 64;
+
 /// Everything a tail works with.
 pub(super) struct Follow<O, E> {
     pub(super) pipeline: Pipeline,
@@ -125,6 +128,11 @@ impl<O: Write, E: Write> Follow<O, E> {
                 captured = source.next() => match captured.map_err(Stop::Failed)? {
                     Some(captured) => {
                         self.take(&captured, source.names(), now, live)?;
+                        // What is there already is written in one go; signals and timers get their turn after some milliseconds.
+                        for _ in 1..TOGETHER {
+                            let Some(captured) = source.ready() else { break };
+                            self.take(&captured, source.names(), now, live)?;
+                        }
                         if live {
                             self.output.flush()?;
                         }

@@ -78,6 +78,14 @@ impl Source {
         }
     }
 
+    /// The next piece of a live capture, if it is there already.
+    pub(super) fn ready(&mut self) -> Option<Captured> {
+        match self {
+            Source::Live(source) => source.live.as_mut()?.ready(),
+            Source::Replay(_) => None,
+        }
+    }
+
     /// Detaches and gives what was still under way, the final ledger last. [`names`](Source::names) goes on to serve.
     pub(super) async fn finish(&mut self) -> Vec<Captured> {
         match self {

@@ -94,6 +94,9 @@ pub(super) struct TailArgs {
     summary_interval: SignedDuration,
 }
 
+/// An object is some kilobytes long; many are written at once when many drops come at once.
+const OUTPUT_BYTES: usize = 64 * 1024;
+
 const EXAMPLES: &str = "\
 Examples:
   Explain what is dropped on this node, with the objects of the cluster:
@@ -234,7 +237,7 @@ impl TailArgs {
                 oneline: self.oneline,
             }),
         };
-        Output { out: BufWriter::new(stdout), err: io::stderr(), form }
+        Output { out: BufWriter::with_capacity(OUTPUT_BYTES, stdout), err: io::stderr(), form }
     }
 }
 

@@ -94,7 +94,7 @@ impl Words<'_> {
 
     pub(super) fn kind_of_rule(&self) -> &'static str {
         let symbol = self.event.location.symbol.as_ref();
-        if symbol.is_some_and(|symbol| symbol.base_name().contains("xdp")) {
+        if symbol.is_some_and(|symbol| symbol.base_name().contains("xdp") || symbol.base_name() == "veth_poll") {
             return "an XDP program outside the policies";
         }
         match &*self.event.reason.name {

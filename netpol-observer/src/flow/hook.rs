@@ -9,6 +9,8 @@
 //! The walk ends where the stack's owner took up the packet ([`ENTRIES`]): packets are received in soft interrupts, on top of
 //! whatever the interrupted task was sending, and a bridge hands packets up in the middle of its own work.
 
+use netpol_observer_common::RecordFlags;
+
 use super::{Hook, Symbol};
 
 /// When a function of the table decides.
@@ -28,7 +30,7 @@ const TABLE: &[(Hook, When, &[&str])] = &[
     // net/core/dev.c: sch_handle_ingress() is inlined on most kernels; nf_ingress() runs netdev chains there too.
     (Hook::Ingress, Always, &["sch_handle_ingress"]),
     // XDP on what is a packet already: net/core/dev.c, drivers/net/veth.c.
-    (Hook::Ingress, Always, &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb"]),
+    (Hook::Ingress, Always, &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb", "veth_poll"]),
     (Hook::Ingress, RunsFilter, &["__netif_receive_skb_core"]),
     (
         Hook::Prerouting,
@@ -146,12 +148,17 @@ const ENTRIES: &[&str] = &[
     "__do_softirq",
 ];
 
+/// Functions that free what a filter drops.
+const NETFILTER: &[&str] = &["nft_do_chain", "nf_hook_slow", "nf_hook_run_bpf"];
+
 /// Functions behind the last hook, where programs of control groups run. `net/ipv4/ip_output.c`, `net/ipv6/ip6_output.c`.
 const BEHIND_HOOKS: &[&str] = &["ip_finish_output", "ip_mc_finish_output", "ip6_finish_output"];
 
 /// The hook a packet was dropped in. `reason` is the reason's name without prefix; `location` the function that freed the
 /// packet; `stack` the frames' functions, innermost first, without those that have no name.
-pub(super) fn find(reason: &str, location: Option<&Symbol>, stack: impl IntoIterator<Item = Symbol>) -> Option<Hook> {
+///
+/// `flags` are of the record ([`RecordFlags`]): what the packet itself shows of its way. They decide where the stack does not reach.
+pub(super) fn find(reason: &str, location: Option<&Symbol>, flags: u32, stack: impl IntoIterator<Item = Symbol>) -> Option<Hook> {
     // By definition of these, the stack can add nothing.
     match reason {
         "TC_INGRESS" | "XDP" => return Some(Hook::Ingress),
@@ -176,11 +183,19 @@ pub(super) fn find(reason: &str, location: Option<&Symbol>, stack: impl IntoIter
             return Some(hook);
         }
         if ENTRIES.contains(&name) {
-            return None;
+            break;
         }
         filter_inside |= FILTERS.contains(&name);
     }
-    None
+    // A filter's drop; others share these marks.
+    let by_filter = location.is_some_and(|location| NETFILTER.contains(&location.base_name()));
+    if !by_filter {
+        None
+    } else if flags & RecordFlags::FORWARDED != 0 {
+        Some(Hook::Forward)
+    } else {
+        (flags & RecordFlags::DEVICE_FROM_ROUTE != 0).then_some(Hook::Output)
+    }
 }
 
 fn decide(function: &str, runs_filter: bool) -> Option<Hook> {
@@ -197,7 +212,7 @@ mod tests {
 
     #[track_caller]
     fn check(reason: &str, location: &str, stack: &[&str], expected: Option<Hook>) {
-        let found = find(reason, Some(&symbol(location)), stack.iter().map(|name| symbol(name)));
+        let found = find(reason, Some(&symbol(location)), 0, stack.iter().map(|name| symbol(name)));
         assert_eq!(found, expected, "{reason} at {location} in {stack:?}");
     }
 
@@ -221,6 +236,22 @@ mod tests {
         let stack: Vec<&str> = neutral.into_iter().chain(receive).collect();
         check("NETFILTER_DROP", "nft_do_chain", &stack, Some(Hook::Prerouting));
         check("NETFILTER_DROP", "nft_do_chain", &neutral, None);
+    }
+
+    #[test]
+    fn the_packet_tells_where_the_stack_does_not_reach() {
+        let find =
+            |location, flags, stack: &[&str]| find("NETFILTER_DROP", Some(&symbol(location)), flags, stack.iter().map(|name| symbol(name)));
+        let short = ["sk_skb_reason_drop", "nft_do_chain", "nft_do_chain_inet", "nf_hook_slow"];
+        assert_eq!(find("nft_do_chain", RecordFlags::FORWARDED | RecordFlags::DEVICE, &short), Some(Hook::Forward));
+        assert_eq!(find("nf_hook_slow", RecordFlags::DEVICE_FROM_ROUTE, &[]), Some(Hook::Output));
+        assert_eq!(find("nf_hook_slow", RecordFlags::DEVICE, &[]), None);
+        assert_eq!(
+            find("nft_do_chain", RecordFlags::FORWARDED, &["nft_do_chain", "ip6_output"]),
+            Some(Hook::Postrouting),
+            "the stack goes first"
+        );
+        assert_eq!(find("tcp_v6_err", RecordFlags::FORWARDED, &[]), None, "no filter");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub const PLACES: &[Place] = &[
     Place { functions: &["ip_finish_output", "ip_mc_finish_output", "ip6_finish_output"], reasons: &["BPF_CGROUP_EGRESS"], shared: true },
     // net/core/dev.c, drivers/net/veth.c: XDP programs on what is a packet already. The reason XDP is of failed redirects alone.
     Place {
-        functions: &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb"],
+        functions: &["do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp", "veth_xdp_rcv_skb", "veth_poll"],
         reasons: &[XDP_VERDICT],
         shared: false,
     },

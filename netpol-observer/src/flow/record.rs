@@ -51,7 +51,7 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
     let id = FoldId::of(&fold_key(&record, &flow));
     let id = tunnel.as_ref().map_or(id, |tunnel| id.through(tunnel));
     let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
-    let hook = hook::find(&reason.name, symbol.as_ref(), stack(&record, names));
+    let hook = hook::find(&reason.name, symbol.as_ref(), record.flags, stack(&record, names));
     let point = surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, stack(&record, names));
     let filters = match (point, &symbol) {
         (Some(at), Some(location)) => surroundings::suspects(&names.hook_functions(at, record.ifindex), location, stack(&record, names)),
@@ -91,7 +91,7 @@ fn stack<'a>(record: &'a DropRecord, names: &'a dyn KernelNames) -> impl Iterato
 pub fn hook_point(record: &DropRecord, names: &dyn KernelNames) -> Option<HookPoint> {
     let reason = names.reason(record.reason);
     let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
-    let hook = hook::find(reason.as_deref().unwrap_or(""), symbol.as_ref(), stack(record, names));
+    let hook = hook::find(reason.as_deref().unwrap_or(""), symbol.as_ref(), record.flags, stack(record, names));
     surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, stack(record, names))
 }
 

@@ -2,7 +2,7 @@
 //! firewall counted, and memory stays flat.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use netpol_observer::capture::live::LiveOptions;
@@ -136,38 +136,50 @@ pub(crate) fn send_same() {
     }
 }
 
+/// Sends datagrams from forged source addresses.
+pub(crate) struct Forger {
+    socket: OwnedFd,
+    packet: [u8; 29],
+}
+
+impl Forger {
+    /// Of the namespace the calling thread is in.
+    pub(crate) fn new(port: u16) -> Self {
+        // SAFETY: creates a socket; the descriptor is checked, and owned from here on.
+        let socket = unsafe {
+            let socket = libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW);
+            assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+            OwnedFd::from_raw_fd(socket)
+        };
+        let mut packet = [0u8; 29];
+        packet[0] = 0x45;
+        packet[8] = 64;
+        packet[9] = 17;
+        packet[16..20].copy_from_slice(&[10, 244, 1, 20]);
+        packet[20..22].copy_from_slice(&4000u16.to_be_bytes());
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        packet[24..26].copy_from_slice(&9u16.to_be_bytes());
+        Forger { socket, packet }
+    }
+
+    /// One datagram from 11.0.0.0 plus `source`.
+    pub(crate) fn send(&mut self, source: u32) {
+        self.packet[12..16].copy_from_slice(&(0x0b00_0000 + source).to_be_bytes());
+        // SAFETY: plain old data; all zeros is a valid address structure.
+        let mut to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+        to.sin_family = libc::AF_INET as u16;
+        to.sin_addr.s_addr = u32::from_ne_bytes([10, 244, 1, 20]);
+        let (packet, length) = (self.packet.as_ptr().cast(), self.packet.len());
+        // SAFETY: buffer and address are valid for the lengths given. The OUTPUT hook's drop makes it fail with EPERM.
+        unsafe { libc::sendto(self.socket.as_raw_fd(), packet, length, 0, (&raw const to).cast(), size_of::<libc::sockaddr_in>() as u32) };
+    }
+}
+
 /// As many flows as packets: every datagram from another, forged, source address.
 pub(crate) fn send_spoofed() {
-    // SAFETY: creates a socket; the descriptor is checked and owned below.
-    let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW) };
-    assert!(raw >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: a descriptor just made, owned by nobody else.
-    let raw: std::os::fd::OwnedFd = unsafe { std::os::fd::FromRawFd::from_raw_fd(raw) };
-    let mut packet = [0u8; 29];
-    packet[0] = 0x45;
-    packet[8] = 64;
-    packet[9] = 17;
-    packet[16..20].copy_from_slice(&[10, 244, 1, 20]);
-    packet[20..22].copy_from_slice(&4000u16.to_be_bytes());
-    packet[22..24].copy_from_slice(&PORT.to_be_bytes());
-    packet[24..26].copy_from_slice(&9u16.to_be_bytes());
-    // SAFETY: plain old data; all zeros is a valid address structure.
-    let mut to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-    to.sin_family = libc::AF_INET as u16;
-    to.sin_addr.s_addr = u32::from_ne_bytes([10, 244, 1, 20]);
+    let mut forger = Forger::new(PORT);
     for source in 0..packets() as u32 {
-        packet[12..16].copy_from_slice(&(0x0b00_0000 + source).to_be_bytes());
-        // SAFETY: buffer and address are valid for the lengths given. The OUTPUT hook's drop makes it fail with EPERM.
-        unsafe {
-            libc::sendto(
-                raw.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                0,
-                (&raw const to).cast(),
-                size_of::<libc::sockaddr_in>() as u32,
-            );
-        }
+        forger.send(source);
     }
 }
 

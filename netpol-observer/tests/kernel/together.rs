@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use netpol_observer::capture::kernel::Kernel;
 use netpol_observer::capture::live::LiveOptions;
 use netpol_observer::capture::{Captured, KernelLedger};
 use netpol_observer::flow::{decode, decode_key};
@@ -13,6 +14,8 @@ use netpol_observer_common::DropRecord;
 use xtask::netns::Netns;
 use zerocopy::FromBytes as _;
 
+use crate::flood::Forger;
+use crate::perf::{InTasks, tasks_of};
 use crate::support::{Pods, machine, runtime, start};
 
 /// Ports of the forwarded and of the node's own packets.
@@ -42,16 +45,32 @@ struct Round {
     ledger: KernelLedger,
 }
 
+/// How the observer's reader and the flows are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scene {
+    /// Two flows, and the reader keeps up.
+    FewFlows,
+    /// Every packet is a flow of its own, and nobody reads a small ring.
+    ManyFlowsUnread,
+}
+
 /// Sends as fast as it can until told to stop.
-fn send(netns: &Netns, cpu: usize, to: SocketAddr, stop: &AtomicBool) {
+fn send(netns: &Netns, cpu: usize, scene: Scene, port: u16, stop: &AtomicBool) {
     netns
         .in_ns(|| {
             pin(cpu);
             let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+            let mut forger = Forger::new(port);
+            let to = SocketAddr::new("10.244.1.20".parse().unwrap(), port);
+            let mut number = (cpu as u32) << 22;
             while !stop.load(Ordering::Relaxed) {
                 for _ in 0..64 {
-                    // EPERM where the OUTPUT hook drops it.
-                    let _ = socket.send_to(b"x", to);
+                    match scene {
+                        // EPERM where the OUTPUT hook drops it.
+                        Scene::FewFlows => drop(socket.send_to(b"x", to)),
+                        Scene::ManyFlowsUnread => forger.send(number),
+                    }
+                    number = number.wrapping_add(1);
                 }
             }
         })
@@ -92,22 +111,26 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn round(time: Duration) -> Round {
+fn round(time: Duration, scene: Scene) -> Round {
     let pods = Pods::new();
     pods.node.nft(RULES).unwrap();
     steer(&pods.node);
     let inode = u32::try_from(pods.node.inode().unwrap()).unwrap();
-    let target = |port| SocketAddr::new("10.244.1.20".parse().unwrap(), port);
+    let mut options = LiveOptions { fold_interval: Duration::from_millis(100), ..LiveOptions::default() };
+    if scene == Scene::ManyFlowsUnread {
+        options.ring_bytes = 64 * 1024;
+    }
     let (observed, ledger) = runtime().block_on(async {
-        let mut live = start(LiveOptions { fold_interval: Duration::from_millis(100), ..LiveOptions::default() });
+        let mut live = start(options);
         let stop = AtomicBool::new(false);
         let mut observed = BTreeMap::new();
         let mut ledger = KernelLedger::default();
         std::thread::scope(|scope| {
+            let mut senders = Vec::new();
             for cpu in 0..cpus() {
                 let (pods, stop) = (&pods, &stop);
-                scope.spawn(move || send(&pods.web, cpu, target(FORWARDED), stop));
-                scope.spawn(move || send(&pods.node, cpu, target(OWN), stop));
+                senders.push(scope.spawn(move || send(&pods.web, cpu, scene, FORWARDED, stop)));
+                senders.push(scope.spawn(move || send(&pods.node, cpu, scene, OWN, stop)));
             }
             let mut take = |captured: Captured| match captured {
                 Captured::Record(bytes) => {
@@ -127,13 +150,23 @@ fn round(time: Duration) -> Round {
                 tokio::runtime::Handle::current().block_on(async {
                     let end = tokio::time::Instant::now() + time;
                     while tokio::time::Instant::now() < end {
-                        if let Ok(Some(captured)) = tokio::time::timeout(Duration::from_millis(20), live.next()).await {
+                        if scene == Scene::ManyFlowsUnread {
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        } else if let Ok(Some(captured)) = tokio::time::timeout(Duration::from_millis(20), live.next()).await {
                             take(captured);
                         }
                     }
                     stop.store(true, Ordering::Relaxed);
+                    for sender in senders {
+                        sender.join().unwrap();
+                    }
                     // What is under way in the queues of the receive path.
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    let received = || pods.node.counter("forwarded").unwrap().packets;
+                    let mut before = 0;
+                    while received() != before {
+                        before = received();
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                    }
                     live.stop();
                     while let Some(captured) = live.next().await {
                         take(captured);
@@ -147,24 +180,53 @@ fn round(time: Duration) -> Round {
     Round { firewall: BTreeMap::from([(FORWARDED, counter("forwarded")), (OWN, counter("own"))]), observed, ledger }
 }
 
+/// Runs rounds; gives each with the packets that it did not see because of the task that was running.
+fn rounds(count: u32, scene: Scene, mut check: impl FnMut(&Round, u64)) {
+    let by_init = InTasks::count(&tasks_of(1));
+    for _ in 0..count {
+        let before = by_init.as_ref().map_or(0, InTasks::read);
+        let round = round(Duration::from_secs(3), scene);
+        let KernelLedger { counters, received, folded_delivered, program_misses } = round.ledger;
+        assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full, "{round:?}");
+        assert_eq!((counters.reported, counters.folded), (received, folded_delivered), "{round:?}");
+        // Where tasks are preempted in the middle of a program, both programs may have been in use.
+        let preempts = Kernel::read(None).unwrap().preempts_programs();
+        assert!(program_misses == 0 || preempts, "{round:?}");
+        check(&round, by_init.as_ref().map_or(0, InTasks::read) - before);
+    }
+}
+
 #[test]
 fn every_packet_is_accounted_for() {
     let Some(_machine) = machine("together::every_packet_is_accounted_for") else { return };
-    for _ in 0..std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap()) {
-        let round = round(Duration::from_secs(5));
-        let KernelLedger { counters, received, folded_delivered, program_misses } = round.ledger;
-        xtask::testing::report(&format!(
-            "firewall {:?} observed {:?} missing {:?}; seen {} reported {} folded {} ring_full {} unfolded {} misses {program_misses}",
-            round.firewall,
-            round.observed,
-            round.firewall.iter().map(|(port, count)| *count as i64 - *round.observed.get(port).unwrap_or(&0) as i64).collect::<Vec<_>>(),
-            counters.seen,
-            counters.reported,
-            counters.folded,
-            counters.ring_full,
-            counters.unfolded
-        ));
-        assert_eq!(counters.seen, counters.reported + counters.folded + counters.ring_full);
-        assert_eq!((counters.reported, counters.folded), (received, folded_delivered));
-    }
+    rounds(3, Scene::FewFlows, |round, unseen| {
+        let missing = round.firewall[&OWN] - round.observed[&OWN];
+        assert!(missing <= round.ledger.program_misses, "dropped in process context: {round:?}");
+        // Dropped in interrupts, whatever those interrupted.
+        let missing = round.firewall[&FORWARDED] - round.observed[&FORWARDED];
+        // A kernel may be built to keep tracing programs out of some tasks. One that was met leaves out process 1, and with it the
+        // packets that are received while it runs. Those and no others may be missing.
+        assert!(
+            missing == 0 || missing == unseen || missing <= round.ledger.program_misses,
+            "missing {missing}, dropped while process 1 ran {unseen}: {round:?}"
+        );
+        if missing > 0 {
+            xtask::testing::report(&format!(
+                "{missing} packets were dropped while process 1 ran, for which this kernel runs no tracing programs"
+            ));
+        }
+    });
+}
+
+#[test]
+fn a_full_ring_is_accounted_for() {
+    let Some(_machine) = machine("together::a_full_ring_is_accounted_for") else { return };
+    rounds(1, Scene::ManyFlowsUnread, |round, unseen| {
+        let counters = round.ledger.counters;
+        assert!(counters.ring_full > counters.reported, "nobody read: {round:?}");
+        let dropped: u64 = round.firewall.values().sum();
+        // And what the rest of the machine drops meanwhile.
+        let others = 1000;
+        assert!(counters.seen + unseen >= dropped && counters.seen <= dropped + others, "unseen {unseen}: {round:?}");
+    });
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what the program costs.
 
+mod capture;
 mod policy;
 
 use std::path::Path;
@@ -7,17 +8,23 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Subcommand;
 
+pub(crate) use capture::Capture;
 pub(crate) use policy::Policy;
 
 /// The benchmarks there are. A new one is a file beside this one and a line in each of the two lists.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
+    /// Capture on the running kernel: cost per drop, rates beside bpftrace and NFLOG, latency, CPU, forwarded traffic. Needs root.
+    Capture(Capture),
     /// The policy engine on generated clusters: load, verdicts, explanations, changes, reachability, memory.
     Policy(Policy),
 }
 
 /// Names of the benchmarks and what they measure.
-const ALL: &[(&str, &str)] = &[("policy", "the policy engine on generated clusters, side by side with a scan through all policies")];
+const ALL: &[(&str, &str)] = &[
+    ("capture", "capture and explanation of drops on the running kernel, side by side with bpftrace and with NFLOG and ulogd2; needs root"),
+    ("policy", "the policy engine on generated clusters, side by side with a scan through all policies"),
+];
 
 /// Runs a benchmark, or lists them.
 ///
@@ -25,6 +32,7 @@ const ALL: &[(&str, &str)] = &[("policy", "the policy engine on generated cluste
 /// When it cannot be built or run, or says that a result is wrong.
 pub(crate) fn run(root: &Path, bench: Option<Bench>) -> Result<()> {
     match bench {
+        Some(Bench::Capture(options)) => capture::run(root, &options),
         Some(Bench::Policy(options)) => policy::run(root, &options),
         None => {
             println!(

@@ -62,7 +62,19 @@ pub(crate) struct KernelsOptions {
 const TOOLS: &[&str] = &["qemu-system-x86", "busybox-static", "kmod", "xz-utils", "iproute2", "nftables", "iptables", "ipset", "netbase"];
 
 /// The tests that CI runs in guests: all would take too long there.
-const CI: &[&str] = &["confined::", "conntrack::", "doctor::", "flood::", "forms::", "packets::", "surroundings::", "tail::"];
+const CI: &[&str] = &[
+    "confined::",
+    "conntrack::",
+    "doctor::",
+    "flood::",
+    "forms::",
+    "packets::",
+    "surroundings::",
+    "tail::",
+    "verifier::",
+    "nftables::forward",
+    "enforcers::ebpf::tc",
+];
 
 /// Runs the tests on the kernels and says how it went; fails when anything did.
 pub(crate) fn run(root: &Path, options: &KernelsOptions) -> Result<()> {

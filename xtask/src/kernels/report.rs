@@ -171,7 +171,7 @@ impl Report {
         };
         let mut text = format!("{} {word} in {:.1} s", task.name, task.seconds);
         if word == "FAILED" {
-            text = format!("{text}\n{}", last_lines(&task.output, SHOWN));
+            text = format!("{text}\n{}", telling_lines(&task.output));
         }
         let is_test = task.is_test();
         self.tasks.push(task);
@@ -260,7 +260,103 @@ impl Report {
     }
 }
 
+/// Of what a failed test has written: from its panic on, or else the end.
+fn telling_lines(output: &str) -> String {
+    match output.find(" panicked at ") {
+        Some(at) => {
+            let begin = output[..at].rfind('\n').map_or(0, |end| end + 1);
+            output[begin..].lines().take(SHOWN).map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+        }
+        None => last_lines(output, SHOWN),
+    }
+}
+
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "6.1.0-57-cloud-amd64";
+
+    /// A run of two tests, of which the guest says these lines and the kernel that.
+    fn report(lines: &[&str], said: &str) -> Report {
+        let mut report = Report::new("6.1", RELEASE, 2);
+        for line in lines {
+            report.take(line);
+        }
+        report.conclude(said, Path::new("console.log"), Duration::from_secs(9));
+        report
+    }
+
+    const GOOD: &[&str] = &[
+        "BOOTED 6.1.0-57-cloud-amd64",
+        "BEGIN packets::sctp",
+        r#"|ROW {"shape":"SCTP","family":"ipv4","result":"pass","found":"NETFILTER_DROP"}"#,
+        "|test result: ok. 1 passed; 0 failed; 0 ignored",
+        "END packets::sctp 0 12.31",
+        "BEGIN forms::both",
+        "|SKIPPED forms::both: this kernel shows no types",
+        "|test result: ok. 1 passed; 0 failed; 0 ignored",
+        "END forms::both 0 0.2",
+        "BEGIN doctor",
+        r#"|{"type":"doctor","checks":[]}"#,
+        "END doctor 0 3",
+        "DONE",
+    ];
+
+    #[test]
+    fn a_good_run() {
+        let report = report(GOOD, "[ 0.0] Linux version 6.1\n");
+        assert_eq!(report.verdict(), Verdict::Passed, "{}", report.summary());
+        let (passed, failed, skipped) = report.counts();
+        assert_eq!((passed, failed, skipped.len()), (2, 0, 1));
+        assert_eq!(report.rows().map(|row| row.shape).collect::<Vec<_>>(), ["SCTP"]);
+        assert!(report.doctor().is_some());
+        assert_eq!(report.tests().next().map(|test| test.seconds), Some(12.31));
+    }
+
+    #[test]
+    fn what_the_kernel_complains_of_fails_the_run() {
+        for said in
+            ["[ 9.1] WARNING: CPU: 0 PID: 7 at net/core/skbuff.c:1", "[ 9.1] Out of memory: Killed process 7", "[ 9] BUG: unable to handle"]
+        {
+            let report = report(GOOD, said);
+            assert_eq!(report.verdict(), Verdict::Failed);
+            assert!(report.summary().contains(said), "{}", report.summary());
+        }
+    }
+
+    #[test]
+    fn a_test_that_failed_or_was_not_there() {
+        let mut lines = GOOD.to_vec();
+        lines[4] = "END packets::sctp 101 12.31";
+        assert!(report(&lines, "").summary().contains("packets::sctp failed"));
+        // The harness is content with no test at all.
+        let mut lines = GOOD.to_vec();
+        lines[3] = "|test result: ok. 0 passed; 0 failed; 0 ignored";
+        assert_eq!(report(&lines, "").verdict(), Verdict::Failed);
+    }
+
+    #[test]
+    fn an_early_end_says_where() {
+        let ended = report(&GOOD[..3], "[ 1.0] Run /init as init process\n[ 2.0] Kernel panic - not syncing: x\n");
+        assert_eq!(ended.verdict(), Verdict::Failed);
+        let summary = ended.summary();
+        for part in ["ended within packets::sctp", "Kernel panic - not syncing: x", "console.log"] {
+            assert!(summary.contains(part), "{summary}");
+        }
+        let never = report(&[], "");
+        assert!(never.summary().contains("never came to its first process"));
+    }
+
+    #[test]
+    fn another_kernel_than_the_one_asked_for() {
+        let mut lines = GOOD.to_vec();
+        lines[0] = "BOOTED 5.4.0";
+        assert!(report(&lines, "").summary().contains("runs 5.4.0"));
+    }
 }

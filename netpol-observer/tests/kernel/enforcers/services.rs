@@ -44,7 +44,11 @@ fn scene() -> Scene {
 }
 
 fn shape(name: &str, ipv6: bool, frees: &str) -> Shape {
-    let mut shape = Shape::new(name, ipv6, &manifests()).between("shop/web", "Service shop/empty").on("vethweb").behind("shop/web");
+    let mut shape = Shape::new(name, ipv6, &manifests())
+        .between("shop/web", "Service shop/empty")
+        .on("vethweb")
+        .behind("shop/web")
+        .service("shop/empty");
     let (class, agreement) = (Class::ServiceWithoutEndpoints, Agreement::NotEnforcement);
     shape = shape.netfilter(frees, "forward", &class, &agreement);
     debug_assert!(shape.expectation.looks.iter().all(|look: &Look| look.gap.is_none()));

@@ -23,7 +23,7 @@ fn on_a_veth() {
             program.load().unwrap();
             scene.node.netns().in_ns(|| program.attach("vethweb", mode).map(drop)).unwrap().unwrap();
             let mut shape = Shape::new(name, ipv6, EGRESS).on("vethweb").behind("shop/web");
-            let location = if mode == XdpMode::Skb { "do_xdp_generic|netif_receive_generic_xdp" } else { "veth_xdp_rcv_skb" };
+            let location = if mode == XdpMode::Skb { "do_xdp_generic|netif_receive_generic_xdp" } else { "veth_xdp_rcv_skb|veth_poll" };
             let class = Class::PolicyDenied(vec![Direction::Egress]);
             for (since, reason) in [("5.10", "reason-0"), ("5.17", "NOT_SPECIFIED")] {
                 shape = shape.look(Look::of_class(since, reason, location, "ingress", &class, &Agreement::Agrees));
