@@ -23,9 +23,10 @@ fn invalid(policies: &str, ipv6: bool) {
         .dropped_otherwise("forward", &Class::ConnectionState, &agreement);
     let scene = Scene::routed();
     let node = scene.ns("node").clone();
+    // This loads connection tracking, where it is a module.
+    node.nft(&filter("forward", "ct state invalid")).unwrap();
     // A connection is picked up in its middle otherwise.
     node.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0").unwrap();
-    node.nft(&filter("forward", "ct state invalid")).unwrap();
     let (web, api) = (of(WEB, ipv6), of(API, ipv6));
     let packets: Vec<_> = DENIED.map(|port| testing::tcp(SocketAddr::new(web, 40_000), SocketAddr::new(api, port), testing::ACK)).collect();
     let from = scene.ns("web").clone();
