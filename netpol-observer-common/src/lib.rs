@@ -35,7 +35,8 @@ pub const TUNNEL_PORTS: [u16; 3] = [PORT_VXLAN, PORT_VXLAN_LINUX, PORT_GENEVE];
 /// the program itself come first.
 pub const STACK_FRAMES: usize = 16;
 
-/// Frames taken where the hook is known without: enough to tell whose filter it was. Each costs as much as all the rest of the record.
+/// Frames taken where the hook is known without: enough to tell whose filter it was. In a flood none is taken then: a stack costs more than
+/// all the rest of the record.
 pub const FEW_STACK_FRAMES: usize = 6;
 
 /// One dropped packet, as copied by the eBPF program. All integers are in host order unless a field says otherwise.

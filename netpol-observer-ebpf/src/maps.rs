@@ -30,6 +30,13 @@ static PREEMPTIBLE: u32 = 0;
 #[map]
 static WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// Per CPU, when a stack was last taken that the hook is not read from.
+#[map]
+static LAST_STACK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Between two such stacks: some two microseconds of every fifty.
+const STACK_INTERVAL_NS: u64 = 50_000;
+
 /// Per CPU, the packets that the first program has handled and the second one has not seen yet; see [`Note`].
 #[map]
 static HANDLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(NOTES, 0);
@@ -193,6 +200,20 @@ pub(crate) fn wake() {
     if let Some(nothing) = RECORDS.reserve::<u64>(0) {
         nothing.discard(u64::from(BPF_RB_FORCE_WAKEUP));
     }
+}
+
+/// Whether a stack may be taken that the hook is not read from. In a flood of new flows only now and then.
+#[inline(always)]
+pub(crate) fn may_take_stack(now: u64) -> bool {
+    let Some(last) = LAST_STACK.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's element. Whoever interrupts takes one stack more.
+    unsafe {
+        if now - last.read_volatile() < STACK_INTERVAL_NS {
+            return false;
+        }
+        last.write_volatile(now);
+    }
+    true
 }
 
 /// Adds one to a counter of this CPU. Interrupts, and from 7.0 on other tasks, may do so in the middle of it.

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
 use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, FEW_STACK_FRAMES, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
 
 use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, follow, now, offset, probe, probe_into, zero};
-use crate::maps::remember;
+use crate::maps::{may_take_stack, remember};
 
 /// TCP_TIME_WAIT and TCP_NEW_SYN_RECV (include/net/tcp_states.h): sockets in these states are small structures without a
 /// cgroup (`sk_fullsock()`).
@@ -54,7 +54,7 @@ pub(crate) unsafe fn fill<const TYPED: bool>(
         if skb.is_being_forwarded(origin, (*record).ifindex) {
             flags |= RecordFlags::FORWARDED;
         }
-        stack(record, ctx, flags & (RecordFlags::FORWARDED | RecordFlags::DEVICE_FROM_ROUTE) != 0);
+        stack(record, ctx, now, flags & (RecordFlags::FORWARDED | RecordFlags::DEVICE_FROM_ROUTE) != 0);
         (*record).flags = flags;
     }
     now
@@ -121,13 +121,15 @@ unsafe fn packet<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>
 }
 
 #[inline(always)]
-unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void, hook_is_known: bool) {
+unsafe fn stack(record: *mut DropRecord, ctx: *mut c_void, now: u64, hook_is_known: bool) {
     // SAFETY: the helper writes at most the array's size.
     unsafe {
         let frames = (&raw mut (*record).stack).cast::<u64>();
         zero::<STACK_FRAMES>(frames);
         if hook_is_known {
-            bpf_get_stack(ctx, frames.cast(), (FEW_STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+            if may_take_stack(now) {
+                bpf_get_stack(ctx, frames.cast(), (FEW_STACK_FRAMES * 8) as u32, SKIP_FRAMES);
+            }
         } else {
             bpf_get_stack(ctx, frames.cast(), (STACK_FRAMES * 8) as u32, SKIP_FRAMES);
         }

@@ -1,6 +1,6 @@
 //! What the running kernel offers: field offsets, reason names, symbols.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -177,7 +177,13 @@ impl Kernel {
             .into_iter()
             .map(|(number, name)| (number, Arc::from(name.strip_prefix(REASON_PREFIX).unwrap_or(&name))))
             .collect();
-        LiveNames { reasons, symbols: RwLock::new(Self::symbols()), clock_offset_ns: clock_offset_ns(), surroundings: OnceLock::new() }
+        LiveNames {
+            reasons,
+            symbols: RwLock::new(Self::symbols()),
+            found: RwLock::default(),
+            clock_offset_ns: clock_offset_ns(),
+            surroundings: OnceLock::new(),
+        }
     }
 }
 
@@ -233,11 +239,16 @@ fn clock_offset_ns() -> i64 {
     i64::try_from(wall - i128::try_from(uptime.as_nanos()).unwrap_or(0)).unwrap_or(0)
 }
 
+/// Functions kept in [`LiveNames`] at the most.
+const FOUND_SYMBOLS: usize = 4096;
+
 /// Names from the running kernel.
 #[derive(Debug)]
 pub struct LiveNames {
     reasons: BTreeMap<u32, Arc<str>>,
     symbols: RwLock<Symbols>,
+    /// Functions found before: drops come from few places.
+    found: RwLock<HashMap<u64, Option<Symbol>>>,
     clock_offset_ns: i64,
     /// Set once the programs are loaded, where they could be.
     surroundings: OnceLock<Surroundings>,
@@ -262,6 +273,7 @@ impl LiveNames {
     /// Reads the symbols again, after modules have been loaded.
     fn reload_symbols(&self) {
         *self.symbols.write().unwrap_or_else(PoisonError::into_inner) = Kernel::symbols();
+        self.found.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Runs `f` on the symbols.
@@ -281,7 +293,17 @@ impl KernelNames for LiveNames {
     }
 
     fn symbol(&self, address: u64) -> Option<Symbol> {
-        self.with_symbols(|symbols| symbols.find(address))
+        if let Some(found) = self.found.read().unwrap_or_else(PoisonError::into_inner).get(&address) {
+            return found.clone();
+        }
+        // Held meanwhile, so that nothing of before a reload is kept after it.
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        let symbol = self.with_symbols(|symbols| symbols.find(address));
+        if found.len() >= FOUND_SYMBOLS {
+            found.clear();
+        }
+        found.insert(address, symbol.clone());
+        symbol
     }
 
     fn clock_offset_ns(&self) -> i64 {

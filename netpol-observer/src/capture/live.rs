@@ -11,7 +11,7 @@ use netpol_observer_common::DropRecord;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::candidates::Candidates;
 use super::error::CaptureError;
@@ -46,6 +46,8 @@ impl Default for LiveOptions {
 const BATCH: usize = 1024;
 /// Batches that may wait for a slow reader. Beyond that the ring fills, and the kernel counts what it could not write.
 const BATCHES: usize = 16;
+/// Between two readings of the ring. The kernel wakes a reader that has read everything: by interrupt, in the middle of what drops packets.
+const READ_INTERVAL: Duration = Duration::from_millis(1);
 /// How often loaded modules are looked at for new symbols.
 const MODULES_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -186,6 +188,7 @@ impl Reader {
         fold.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut modules = interval_at(Instant::now() + MODULES_INTERVAL, MODULES_INTERVAL);
         modules.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rested = Instant::now();
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -193,8 +196,11 @@ impl Reader {
                 _ = &mut stopped => break,
                 _ = fold.tick() => batch = self.turn(),
                 _ = modules.tick() => self.look_for_modules(),
-                result = read_ready(&mut self.ring, &mut self.arena, &mut batch) => match result {
-                    Ok(()) => self.received += batch.len() as u64,
+                result = read_ready(&mut self.ring, rested, &mut self.arena, &mut batch) => match result {
+                    Ok(()) => {
+                        self.received += batch.len() as u64;
+                        rested = Instant::now() + READ_INTERVAL;
+                    }
                     Err(error) => {
                         tracing::error!("reading the ring: {error}");
                         break;
@@ -267,8 +273,14 @@ fn modules() -> String {
     text.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join(" ")
 }
 
-/// Waits for the ring and takes a batch from it.
-async fn read_ready(ring: &mut AsyncFd<RingBuf<MapData>>, arena: &mut BytesMut, batch: &mut Vec<Captured>) -> io::Result<()> {
+/// Waits for the ring, and until `rested`, and takes a batch from it. Cancel-safe.
+async fn read_ready(
+    ring: &mut AsyncFd<RingBuf<MapData>>,
+    rested: Instant,
+    arena: &mut BytesMut,
+    batch: &mut Vec<Captured>,
+) -> io::Result<()> {
+    sleep_until(rested).await;
     let mut ready = ring.readable_mut().await?;
     // Readiness is cleared only when the ring was seen empty, or a wake-up could be missed.
     if !drain(ready.get_inner_mut(), arena, batch, BATCH) {

@@ -51,10 +51,11 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
     let id = FoldId::of(&fold_key(&record, &flow));
     let id = tunnel.as_ref().map_or(id, |tunnel| id.through(tunnel));
     let symbol = if record.location == 0 { None } else { names.symbol(record.location) };
-    let hook = hook::find(&reason.name, symbol.as_ref(), record.flags, stack(&record, names));
-    let point = surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, stack(&record, names));
+    let frames: Vec<Symbol> = stack(&record, names).collect();
+    let hook = hook::find(&reason.name, symbol.as_ref(), record.flags, frames.iter().cloned());
+    let point = surroundings::point(record.netns, record.ether_type, symbol.as_ref(), hook, frames.iter().cloned());
     let filters = match (point, &symbol) {
-        (Some(at), Some(location)) => surroundings::suspects(&names.hook_functions(at, record.ifindex), location, stack(&record, names)),
+        (Some(at), Some(location)) => surroundings::suspects(&names.hook_functions(at, record.ifindex), location, frames.iter().cloned()),
         _ => Vec::new(),
     };
     let interface = interface(&record);
