@@ -51,7 +51,7 @@ pub struct KernelLedger {
     pub received: u64,
     /// Sum of all repeats delivered so far.
     pub folded_delivered: u64,
-    /// Runs that the kernel skipped because the program was already running on that CPU (`bpf_prog_info.recursion_misses`), and for which no
-    /// second program stood in: frees of any kind, so an upper bound of the drops missed. 0 on every kernel tried.
+    /// Runs that the kernel skipped because the program was already running on that CPU (`bpf_prog_info.recursion_misses`), and that no second
+    /// program can be shown to have made up for: frees of any kind, so an upper bound of the drops missed. 0 before 7.0.
     pub program_misses: u64,
 }
