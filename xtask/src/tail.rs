@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::netns::Process;
 
 /// How long it may take to explain what is under way, after it was told to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A tail; killed when this value is dropped.
 pub struct Tail {
