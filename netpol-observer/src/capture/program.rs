@@ -68,7 +68,7 @@ impl Program {
 
     /// Whether there is a program that stands in. Without the stack's place an interrupt's run cannot be told from a task's: then one program does
     /// all, as far as the guard lets it.
-    fn is_guarded(kernel: &Kernel, offsets: &Offsets) -> bool {
+    pub(super) fn is_guarded(kernel: &Kernel, offsets: &Offsets) -> bool {
         kernel.guards_against_recursion() && offsets.table[Field::TaskStack as usize] != ABSENT
     }
 

@@ -28,7 +28,7 @@ pub fn verified(form: Form) -> Result<Vec<Verified>, CaptureError> {
     let kernel = Kernel::read(None)?;
     let (mut ebpf, types) = (maps(&kernel)?, types(form)?);
     let mut all = Vec::new();
-    for program in form.programs().into_iter().chain([SURROUNDINGS]) {
+    for program in programs(form, &kernel)? {
         let Some(instructions) = load(&mut ebpf, types.as_ref(), program, &kernel)? else { return verified_by_log(form) };
         all.push(Verified { program, instructions });
     }
@@ -44,7 +44,7 @@ pub fn verified_by_log(form: Form) -> Result<Vec<Verified>, CaptureError> {
     let kernel = Kernel::read(None)?;
     let (mut ebpf, types) = (maps(&kernel)?, types(form)?);
     let mut all = Vec::new();
-    for program in form.programs().into_iter().chain([SURROUNDINGS]) {
+    for program in programs(form, &kernel)? {
         let instructions = without_descriptors(|| load(&mut ebpf, types.as_ref(), program, &kernel))??.ok_or_else(|| {
             CaptureError::Load(format!("kernel {} does not say how many instructions of {program} it verified", kernel.release))
         })?;
@@ -55,6 +55,13 @@ pub fn verified_by_log(form: Form) -> Result<Vec<Verified>, CaptureError> {
 
 fn maps(kernel: &Kernel) -> Result<Ebpf, CaptureError> {
     Program::load_maps(kernel, &kernel.offsets()?, &Kernel::symbols(), RING_BYTES, VerifierLogLevel::STATS)
+}
+
+/// The programs of a form that this kernel is given.
+fn programs(form: Form, kernel: &Kernel) -> Result<Vec<&'static str>, CaptureError> {
+    let [first, stand_in] = form.programs();
+    let stand_in = Program::is_guarded(kernel, &kernel.offsets()?).then_some(stand_in);
+    Ok([first].into_iter().chain(stand_in).chain([SURROUNDINGS]).collect())
 }
 
 /// The types that a form needs, read while there are descriptors.

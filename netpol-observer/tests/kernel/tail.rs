@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use netpol_observer::capture::kernel::{is_before, release};
 use serde_json::Value;
 use xtask::netns::Bed;
 use xtask::testing::report;
@@ -148,6 +149,8 @@ fn a_recording_replays_to_the_same() {
     let replayed: Vec<Value> = replay.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     let (live, replayed) = (of_type(&live, "denial"), of_type(&replayed, "denial"));
     let of_class = |class: &str| live.iter().filter(|denial| denial["class"] == class).count();
-    assert_eq!((of_class("policyDenied"), of_class("noListener")), (1, 8), "port 9 is dropped, on the others nobody listens");
+    // Before 5.17 the kernel does not say why, and at that place there are several causes.
+    let refused = if is_before(&release(), (5, 17)) { "undecided" } else { "noListener" };
+    assert_eq!((of_class("policyDenied"), of_class(refused)), (1, 8), "port 9 is dropped, on the others nobody listens");
     assert_eq!(live, replayed);
 }
