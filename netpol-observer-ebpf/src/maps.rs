@@ -34,7 +34,7 @@ static WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static LAST_STACK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Between two such stacks: some two microseconds of every fifty.
+/// Between two such stacks: one to two microseconds of every fifty.
 const STACK_INTERVAL_NS: u64 = 50_000;
 
 /// Per CPU, the packets that the first program has handled and the second one has not seen yet; see [`Note`].
