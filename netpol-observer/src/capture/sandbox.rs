@@ -2,32 +2,62 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How soon /proc is gone through again for a namespace that was not found: pods start all the time.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Between two walks through /proc for namespaces that are not known: pods start all the time.
+const AGAIN: Duration = Duration::from_millis(100);
+/// And so many times as long as the last walk took, which on a node with thousands of processes is some tens of milliseconds.
+const REST: u32 = 20;
 
-/// Network namespaces by inode number → `metadata.uid` of their pods.
+/// Network namespaces by inode number → the pods in them.
 #[derive(Debug, Default)]
 pub(super) struct Sandboxes {
-    pods: HashMap<u32, Arc<str>>,
-    read: Option<Instant>,
+    pods: HashMap<u32, Sandbox>,
+    /// When the last walk ended, and how long it took.
+    walked: Option<(Instant, Duration)>,
+}
+
+/// One process of a pod.
+#[derive(Debug)]
+struct Sandbox {
+    process: PathBuf,
+    /// `metadata.uid`
+    pod_uid: Arc<str>,
+}
+
+impl Sandbox {
+    fn of(process: PathBuf) -> Option<(u32, Self)> {
+        let netns = netns(&process)?;
+        let pod_uid = fs::read_to_string(process.join("cgroup")).ok().and_then(|text| pod_uid(&text))?.into();
+        Some((netns, Sandbox { process, pod_uid }))
+    }
 }
 
 impl Sandboxes {
     /// The pod in a network namespace. Needs the host's process ids and CAP_SYS_PTRACE, as root on the node has them; without, nobody
     /// is found.
     pub(super) fn pod_uid(&mut self, netns: u32) -> Option<Arc<str>> {
-        if !self.pods.contains_key(&netns) && self.read.is_none_or(|read| read.elapsed() >= AGAIN) {
-            self.pods = read();
-            self.read = Some(Instant::now());
+        // Numbers of namespaces, and of processes, are given again to others.
+        if let Some(known) = self.pods.remove(&netns)
+            && let Some((same, sandbox)) = Sandbox::of(known.process)
+            && same == netns
+        {
+            let pod_uid = Arc::clone(&sandbox.pod_uid);
+            self.pods.insert(netns, sandbox);
+            return Some(pod_uid);
         }
-        self.pods.get(&netns).cloned()
+        if self.walked.is_none_or(|(when, took)| when.elapsed() >= AGAIN.max(took * REST)) {
+            let begin = Instant::now();
+            self.pods = walk();
+            self.walked = Some((Instant::now(), begin.elapsed()));
+        }
+        self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid))
     }
 }
 
-fn read() -> HashMap<u32, Arc<str>> {
+fn walk() -> HashMap<u32, Sandbox> {
     let mut pods = HashMap::new();
     let Ok(processes) = fs::read_dir("/proc") else { return pods };
     for process in processes.flatten() {
@@ -35,15 +65,17 @@ fn read() -> HashMap<u32, Arc<str>> {
             continue;
         }
         let path = process.path();
-        let Some(netns) = fs::read_link(path.join("ns/net")).ok().and_then(|link| inode(link.to_str()?)) else { continue };
-        if pods.contains_key(&netns) {
-            continue;
-        }
-        if let Some(uid) = fs::read_to_string(path.join("cgroup")).ok().and_then(|text| pod_uid(&text)) {
-            pods.insert(netns, uid.into());
+        if netns(&path).is_some_and(|netns| !pods.contains_key(&netns))
+            && let Some((netns, sandbox)) = Sandbox::of(path)
+        {
+            pods.insert(netns, sandbox);
         }
     }
     pods
+}
+
+fn netns(process: &Path) -> Option<u32> {
+    inode(fs::read_link(process.join("ns/net")).ok()?.to_str()?)
 }
 
 /// `net:[4026531840]`

@@ -5,17 +5,15 @@
 //! is written as a row for docs/kernels.md. With `NETPOL_OBSERVER_KEEP_SHAPES=DIR` what the kernel said is kept as a fixture, which
 //! tests/shapes.rs replays on any machine.
 
+mod capture;
 mod expectation;
 mod fixture;
 mod scene;
 mod traffic;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use netpol_observer::capture::kernel::release;
-use netpol_observer::capture::live::LiveOptions;
 use netpol_observer::capture::{Captured, KernelLedger};
 use netpol_observer::cluster::Direction;
 use netpol_observer::diagnose::{Agreement, Class, Denial};
@@ -25,7 +23,8 @@ use netpol_observer_common::DropRecord;
 use xtask::testing::{Row, RowResult, row};
 use zerocopy::FromBytes as _;
 
-use crate::support::{assert_balanced, runtime, start};
+use crate::support::assert_balanced;
+use capture::Names;
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
 pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID, in_cgroup2};
@@ -44,8 +43,6 @@ struct Taken {
     captured: Vec<Captured>,
     denials: Vec<Denial>,
     repeats: Vec<(FoldId, u64)>,
-    ledger: KernelLedger,
-    names: Arc<dyn KernelNames + Send + Sync>,
 }
 
 impl Shape {
@@ -150,18 +147,18 @@ impl Shape {
     /// When anything is otherwise than expected.
     pub(crate) fn prove(&self, scene: &Scene, traffic: impl FnOnce() + Send, counter: Option<&dyn Fn() -> u64>) {
         let Expectation { shape, family, .. } = &self.expectation;
-        let taken = self.take(scene, traffic);
+        let (taken, ledger, names) = self.take(scene, traffic);
         let release = release();
         let look = self.expectation.look(&release);
         let found = self.expectation.check(&release, &taken.denials).unwrap_or_else(|problems| {
             // What is wrong comes last: reports of guests are cut at their beginning.
             let first = taken.denials.first().map(|denial| &denial.event);
-            panic!("of {} denials the first: {first:#?}\n{:?}\n{shape} {family}:\n{problems}", taken.denials.len(), taken.ledger)
+            panic!("of {} denials the first: {first:#?}\n{ledger:?}\n{shape} {family}:\n{problems}", taken.denials.len())
         });
-        assert_balanced(&taken.ledger);
+        assert_balanced(&ledger);
         if look.gap.is_none() {
             if let Some(counter) = counter {
-                let (reported, counted, missed) = (taken.packets(&self.expectation), counter(), taken.ledger.program_misses);
+                let (reported, counted, missed) = (taken.packets(&self.expectation), counter(), ledger.program_misses);
                 // The kernel may skip the program for a packet freed while it is running; it counts these runs.
                 let accounted = reported..=reported + missed;
                 assert!(
@@ -169,7 +166,7 @@ impl Shape {
                     "{shape} {family}: {reported} reported, {counted} by the enforcer, {missed} runs skipped"
                 );
             }
-            let recording = fixture::record(&taken.captured, &*taken.names, &self.expectation);
+            let recording = fixture::record(&taken.captured, &*names, &self.expectation);
             fixture::replay(&recording, &scene.text(&self.policies), &self.expectation, &release)
                 .unwrap_or_else(|problems| panic!("{shape} {family}: its own recording does not say the same:\n{problems}"));
             fixture::keep(&recording, &scene.text(&self.policies), &self.expectation, &release);
@@ -184,53 +181,28 @@ impl Shape {
         row(&Row { shape: shape.clone(), family: family.clone(), result: RowResult::CannotRun, found: why.to_owned() });
     }
 
-    fn take(&self, scene: &Scene, traffic: impl FnOnce() + Send) -> Taken {
+    fn take(&self, scene: &Scene, traffic: impl FnOnce() + Send) -> (Taken, KernelLedger, Names) {
         let namespaces: BTreeSet<u32> = scene.namespaces.iter().map(|ns| u32::try_from(ns.inode().unwrap()).unwrap()).collect();
         let pipeline = Pipeline::new(scene.engine(&self.policies));
-        runtime().block_on(async {
-            let mut live = start(LiveOptions::default());
-            let names = live.names();
-            let ledger = KernelLedger::default();
-            let mut taken = Taken { captured: Vec::new(), denials: Vec::new(), repeats: Vec::new(), ledger, names };
-            std::thread::scope(|scope| {
-                let traffic = scope.spawn(traffic);
-                tokio::task::block_in_place(|| {
-                    tokio::runtime::Handle::current().block_on(async {
-                        while !traffic.is_finished() {
-                            if let Ok(Some(captured)) = tokio::time::timeout(Duration::from_millis(20), live.next()).await {
-                                taken.add(captured, &namespaces, &pipeline);
-                            }
-                        }
-                    });
-                });
-                traffic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            });
-            // What is under way in queues.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            live.stop();
-            while let Some(captured) = live.next().await {
-                taken.add(captured, &namespaces, &pipeline);
-            }
-            taken
-        })
+        let mut taken = Taken { captured: Vec::new(), denials: Vec::new(), repeats: Vec::new() };
+        let (ledger, names) =
+            capture::during(&scene.namespaces, traffic, |captured, names| taken.add(captured, &**names, &namespaces, &pipeline));
+        (taken, ledger, names)
     }
 }
 
 impl Taken {
-    fn add(&mut self, captured: Captured, namespaces: &BTreeSet<u32>, pipeline: &Pipeline) {
+    fn add(&mut self, captured: Captured, names: &(dyn KernelNames + Send + Sync), namespaces: &BTreeSet<u32>, pipeline: &Pipeline) {
         let netns = match &captured {
             Captured::Record(bytes) => DropRecord::read_from_bytes(bytes).expect("a whole record").netns,
             Captured::Repeat { key, .. } => key.netns,
-            Captured::Ledger(ledger) => {
-                self.ledger = *ledger;
-                return;
-            }
+            Captured::Ledger(_) => return,
         };
         if !namespaces.contains(&netns) {
             return;
         }
         // Packets that are no flow (ARP, say) are nobody's denial.
-        match pipeline.step(&captured, &*self.names) {
+        match pipeline.step(&captured, names) {
             Ok(Step::Denial(denial)) => self.denials.push(*denial),
             Ok(Step::Repeat { id, count, .. }) => self.repeats.push((id, count)),
             Ok(Step::Ledger(_)) | Err(_) => {}

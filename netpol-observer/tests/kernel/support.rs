@@ -230,6 +230,14 @@ impl Observed {
     }
 }
 
+/// Whether a ledger accounts for everything the program saw; see [`assert_balanced`].
+pub(crate) fn is_balanced(ledger: &KernelLedger) -> bool {
+    let KernelLedger { counters, received, folded_delivered, .. } = ledger;
+    counters.seen == counters.reported + counters.folded + counters.ring_full
+        && counters.reported == *received
+        && counters.folded == *folded_delivered
+}
+
 /// A final ledger that accounts for everything the program saw.
 pub(crate) fn assert_balanced(ledger: &KernelLedger) {
     let KernelLedger { counters, received, folded_delivered, .. } = ledger;

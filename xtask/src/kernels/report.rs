@@ -260,15 +260,18 @@ impl Report {
     }
 }
 
-/// Of what a failed test has written: from its panic on, or else the end.
+/// Of what a failed test has written: from its panic on, or else the end. Of a long message the beginning and the end.
 fn telling_lines(output: &str) -> String {
-    match output.find(" panicked at ") {
-        Some(at) => {
-            let begin = output[..at].rfind('\n').map_or(0, |end| end + 1);
-            output[begin..].lines().take(SHOWN).map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
-        }
-        None => last_lines(output, SHOWN),
+    let Some(at) = output.find(" panicked at ") else { return last_lines(output, SHOWN) };
+    let begin = output[..at].rfind('\n').map_or(0, |end| end + 1);
+    let lines: Vec<&str> = output[begin..].lines().collect();
+    let shown = |lines: &[&str]| lines.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n");
+    if lines.len() <= SHOWN {
+        return shown(&lines);
     }
+    let (first, last) = (SHOWN / 4, SHOWN - SHOWN / 4);
+    let left_out = lines.len() - first - last;
+    format!("{}\n    … {left_out} lines …\n{}", shown(&lines[..first]), shown(&lines[lines.len() - last..]))
 }
 
 fn last_lines(text: &str, count: usize) -> String {

@@ -7,12 +7,16 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::netns::NETNS_DIR;
 use crate::netns::process::{self, Output, Process};
+
+/// How long a new link may take to come up.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A named network namespace. The handle is a name: it keeps nothing alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,8 +165,33 @@ impl Netns {
         self.in_ns(|| path.exists())
     }
 
-    /// Runs lines of ip(8) commands, each without the leading `ip`.
-    pub(super) fn ip(&self, commands: &str) -> Result<()> {
+    /// Waits until a device that has been set up is ready for IPv6 too, which it is last: some time after the other end is up, its routes to
+    /// multicast groups and its link-local address appear. What is sent before has no route.
+    ///
+    /// # Errors
+    /// It does not come up within [`LINK_PATIENCE`].
+    pub fn wait_for_link(&self, interface: &str) -> Result<()> {
+        let end = Instant::now() + LINK_PATIENCE;
+        self.in_ns(|| {
+            loop {
+                let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6")
+                    .context("this kernel has no IPv6, which the test beds need: boot it without ipv6.disable=1")?;
+                if addresses.lines().any(|line| is_own_link_local(line, interface)) {
+                    return Ok(());
+                }
+                if Instant::now() >= end {
+                    bail!("{interface} in {} does not come up; addresses there:\n{}", self.short_name, addresses.trim());
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        })?
+    }
+
+    /// Runs lines of ip(8) commands, each without the leading `ip`, to the first that fails.
+    ///
+    /// # Errors
+    /// One fails; the message has what ip said and all lines.
+    pub fn ip(&self, commands: &str) -> Result<()> {
         self.exec_with_input(&["ip", "-batch", "-"], Some(commands)).map(drop)
     }
 
@@ -197,6 +226,14 @@ impl Netns {
     fn open(&self) -> Result<File> {
         File::open(self.path()).with_context(|| format!("network namespace {} is gone", self.full_name))
     }
+}
+
+/// Whether a line of /proc/net/if_inet6 (address, index, prefix length, scope, flags, name) is the link-local address that a device gives itself.
+/// fe80::1 is what nodes are given as gateway.
+fn is_own_link_local(line: &str, interface: &str) -> bool {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [address, _, _, scope, _, name] = words[..] else { return false };
+    name == interface && scope == "20" && address != "fe800000000000000000000000000001"
 }
 
 /// Moves the calling thread into a network namespace.

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -13,9 +11,6 @@ use crate::netns::{Bed, Netns, process};
 
 /// Interface names have 15 characters (IFNAMSIZ without its NUL).
 const INTERFACE_NAME: usize = 15;
-
-/// How long a new link may take to come up.
-const LINK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A namespace that forwards for its pods, as a node does.
 #[derive(Clone, Debug)]
@@ -107,27 +102,16 @@ impl Node {
             let _ = writeln!(commands, "addr add {address}/{} dev eth0{}", gateway.prefix_len(), nodad(*address));
             let _ = writeln!(commands, "route replace default via {} dev eth0", gateway.addr());
         }
-        let namespace = self.link(bed, pod, &interface).with_context(|| format!("cannot attach pod {pod}"))?;
-        self.namespace.ip(&format!("link set {interface} master {}\nlink set {interface} up\n", bridge.name))?;
-        namespace.ip("link set eth0 up\n")?;
-        wait_for_link(&namespace, "eth0")?;
-        wait_for_link(&self.namespace, &interface)?;
-        wait_for_link(&self.namespace, &bridge.name)?;
-        namespace.ip(&commands)?;
+        let attach = format!("link set {interface} master {}\nlink set {interface} up\n", bridge.name);
+        let namespace = self.link(bed, pod, &interface, &attach, &commands).with_context(|| format!("cannot attach pod {pod}"))?;
+        self.namespace.wait_for_link(&bridge.name)?;
         Ok(namespace)
     }
 
     fn routed(&self, bed: &mut Bed, name: &str, interface: &str, addresses: &[IpAddr]) -> Result<Netns> {
-        let namespace = self.link(bed, name, interface)?;
-        self.namespace.ip(&format!(
-            "link set {interface} up\naddr add 169.254.1.1/32 dev {interface}\naddr add fe80::1/64 dev {interface} nodad\n"
-        ))?;
-        namespace.ip("link set eth0 up\n")?;
-        wait_for_link(&namespace, "eth0")?;
-        wait_for_link(&self.namespace, interface)?;
-
         let mut inside = own_addresses(addresses, "eth0");
-        let mut outside = String::new();
+        let mut outside =
+            format!("link set {interface} up\naddr add 169.254.1.1/32 dev {interface}\naddr add fe80::1/64 dev {interface} nodad\n");
         for address in addresses {
             let gateway = if address.is_ipv4() { "169.254.1.1" } else { "fe80::1" };
             let _ = writeln!(inside, "route replace {gateway} dev eth0\nroute replace default via {gateway} dev eth0 onlink");
@@ -138,15 +122,16 @@ impl Node {
             }
             outside.push('\n');
         }
-        namespace.ip(&inside)?;
-        self.namespace.ip(&outside)?;
-        Ok(namespace)
+        self.link(bed, name, interface, &outside, &inside)
     }
 
-    /// A new namespace whose `eth0` is the other end of the node's `interface`; both ends are down.
-    fn link(&self, bed: &mut Bed, name: &str, interface: &str) -> Result<Netns> {
+    /// A new namespace whose `eth0` is the other end of the node's `interface`, both up after these commands at either end.
+    fn link(&self, bed: &mut Bed, name: &str, interface: &str, outside: &str, inside: &str) -> Result<Netns> {
         let namespace = bed.namespace(name)?;
-        self.namespace.ip(&format!("link add {interface} type veth peer name eth0 netns {}\n", namespace.full_name()))?;
+        self.namespace.ip(&format!("link add {interface} type veth peer name eth0 netns {}\n{outside}", namespace.full_name()))?;
+        namespace.ip(&format!("link set eth0 up\n{inside}"))?;
+        namespace.wait_for_link("eth0")?;
+        self.namespace.wait_for_link(interface)?;
         Ok(namespace)
     }
 
@@ -181,19 +166,4 @@ fn nodad(address: IpAddr) -> &'static str {
 
 fn interface_name(prefix: &str, name: &str) -> String {
     prefix.chars().chain(name.chars()).take(INTERFACE_NAME).collect()
-}
-
-/// A link that is not up yet loses packets silently.
-fn wait_for_link(namespace: &Netns, interface: &str) -> Result<()> {
-    let end = Instant::now() + LINK_PATIENCE;
-    loop {
-        let shown = namespace.exec(&["ip", "-oneline", "link", "show", "dev", interface])?.stdout;
-        if shown.contains(" state UP ") {
-            return Ok(());
-        }
-        if Instant::now() >= end {
-            bail!("{interface} in {} does not come up: {}", namespace.name(), shown.trim());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -66,11 +66,7 @@ pub(super) fn ip(namespace: &Netns, commands: &str) {
 
 /// As [`ip`], for what a kernel may lack.
 pub(super) fn try_ip(namespace: &Netns, commands: &str) -> Result<(), String> {
-    for line in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let words: Vec<&str> = ["ip"].into_iter().chain(line.split_whitespace()).collect();
-        namespace.exec(&words).map_err(|error| format!("{error:#}"))?;
-    }
-    Ok(())
+    namespace.ip(commands).map_err(|error| format!("{error:#}"))
 }
 
 /// Two nodes on one wire, `eth0` of both, with a pod each on a link of its own. Neither knows the way to the other's pod.
@@ -83,6 +79,9 @@ pub(super) fn two_nodes() -> Scene {
     ip(node.netns(), &format!("link add eth0 type veth peer name eth0 netns {}", other.netns().full_name()));
     for (namespace, own) in [(node.netns(), NODE), (other.netns(), OTHER_NODE)] {
         ip(namespace, &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up", own[0], own[1]));
+    }
+    for namespace in [node.netns(), other.netns()] {
+        namespace.wait_for_link("eth0").unwrap();
     }
     let mut scene = Scene::new(bed, node, vec![other.netns().clone(), web, api], TWO_NODES);
     scene.inhabit("web", crate::shape::WEB_UID);

@@ -88,8 +88,7 @@ impl Tunnel {
             } else if namespace.has_sysctl("net.ipv6.conf.tun0.disable_ipv6").unwrap() {
                 namespace.sysctl("net.ipv6.conf.tun0.disable_ipv6", "1").unwrap();
             }
-            let family = if inner_ipv6 { "-6" } else { "-4" };
-            ip(namespace, &format!("link set tun0 up mtu 1400\n{family} route add {far} dev tun0"));
+            ip(namespace, &format!("link set tun0 up mtu 1400\nroute add {far} dev tun0"));
             if ethernet {
                 ip(namespace, &format!("neigh add {far} lladdr 02:00:00:00:00:0{theirs} dev tun0 nud permanent"));
             }
