@@ -46,6 +46,8 @@ impl Default for LiveOptions {
 const BATCH: usize = 1024;
 /// Batches that may wait for a slow reader. Beyond that the ring fills, and the kernel counts what it could not write.
 const BATCHES: usize = 16;
+/// What a ring buffer has in front of each record (`BPF_RINGBUF_HDR_SZ`).
+const RECORD_HEADER: usize = 8;
 /// Between two readings of the ring. The kernel wakes a reader that has read everything: by interrupt, in the middle of what drops packets.
 const READ_INTERVAL: Duration = Duration::from_millis(1);
 /// How often loaded modules are looked at for new symbols.
@@ -97,6 +99,7 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
     let reader = Reader {
         program,
         ring,
+        ring_records: options.ring_bytes as usize / (size_of::<DropRecord>() + RECORD_HEADER) + 1,
         logger,
         received: 0,
         folded_delivered: 0,
@@ -170,9 +173,14 @@ impl Live {
     }
 }
 
+/// Whoever took the batches has gone.
+type Gone = mpsc::error::SendError<Vec<Captured>>;
+
 struct Reader {
     program: Program,
     ring: AsyncFd<RingBuf<MapData>>,
+    /// As many as the ring holds.
+    ring_records: usize,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     received: u64,
     folded_delivered: u64,
@@ -194,7 +202,12 @@ impl Reader {
             tokio::select! {
                 // Stopping also when the other half was dropped.
                 _ = &mut stopped => break,
-                _ = fold.tick() => batch = self.turn(),
+                _ = fold.tick() => {
+                    let misses = self.program.misses();
+                    if self.turn(&out).await.is_err() || out.send(vec![self.ledger(misses)]).await.is_err() {
+                        break;
+                    }
+                }
                 _ = modules.tick() => self.look_for_modules(),
                 result = read_ready(&mut self.ring, rested, &mut self.arena, &mut batch) => match result {
                     Ok(()) => {
@@ -218,38 +231,51 @@ impl Reader {
     async fn program_end(mut self, out: &mpsc::Sender<Vec<Captured>>) {
         let misses = self.program.misses();
         self.program.detach();
-        let mut last = self.turn_with(misses);
-        // A run that began before the table turned may have opened its key in the other one.
-        last.pop();
-        last.extend(self.turn_with(misses));
-        let _ = out.send(last).await;
+        // A run that began before the table turned may have opened its key in the other one. Whoever does not listen any more need not hear.
+        for _ in 0..2 {
+            let _ = self.turn(out).await;
+        }
+        let _ = out.send(vec![self.ledger(misses)]).await;
     }
 
-    fn turn(&mut self) -> Vec<Captured> {
-        let misses = self.program.misses();
-        self.turn_with(misses)
-    }
-
-    /// Everything in the ring, then the repeats: a repeat is always behind its record.
-    fn turn_with(&mut self, program_misses: u64) -> Vec<Captured> {
-        let repeats = self.program.turn_fold();
-        let mut batch = Vec::new();
-        while drain(self.ring.get_mut(), &mut self.arena, &mut batch, usize::MAX) {}
-        self.received += batch.len() as u64;
-        for (key, value) in repeats {
-            self.folded_delivered += value.count;
-            batch.push(Captured::Repeat { key, value });
+    /// Everything that is in the ring now, then the repeats: a repeat is always behind its record. A slow reader holds it back between
+    /// batches, so that no more of them are under way than [`BATCHES`].
+    async fn turn(&mut self, out: &mpsc::Sender<Vec<Captured>>) -> Result<(), Gone> {
+        let mut repeats = self.program.turn_fold();
+        // More than the ring holds were not in it when the tables turned: in a flood it does not become empty.
+        let mut left = self.ring_records;
+        while left > 0 {
+            let mut batch = Vec::new();
+            let more = drain(self.ring.get_mut(), &mut self.arena, &mut batch, BATCH.min(left));
+            left -= batch.len();
+            self.received += batch.len() as u64;
+            if !batch.is_empty() {
+                out.send(batch).await?;
+            }
+            if !more {
+                break;
+            }
+        }
+        while !repeats.is_empty() {
+            let batch = repeats.drain(repeats.len().saturating_sub(BATCH)..);
+            let batch: Vec<_> = batch.map(|(key, value)| Captured::Repeat { key, value }).collect();
+            self.folded_delivered +=
+                batch.iter().map(|captured| if let Captured::Repeat { value, .. } = captured { value.count } else { 0 }).sum::<u64>();
+            out.send(batch).await?;
         }
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        batch.push(Captured::Ledger(KernelLedger {
+        Ok(())
+    }
+
+    fn ledger(&mut self, program_misses: u64) -> Captured {
+        Captured::Ledger(KernelLedger {
             counters: self.program.counters(),
             received: self.received,
             folded_delivered: self.folded_delivered,
             program_misses,
-        }));
-        batch
+        })
     }
 
     /// New modules bring new functions: names for locations, and places where drops happen.
