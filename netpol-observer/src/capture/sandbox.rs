@@ -6,15 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two walks through /proc for namespaces that are not known: pods start all the time.
-const AGAIN: Duration = Duration::from_millis(100);
-/// And so many times as long as the last walk took, which on a node with thousands of processes is some tens of milliseconds.
-const REST: u32 = 20;
+/// How long a namespace without a pod counts as that: pods start all the time.
+const NOBODY: Duration = Duration::from_secs(1);
+/// Between two walks through /proc so many times as long as the last one took: a whole one takes some tens of milliseconds on a node with
+/// thousands of processes.
+const REST: u32 = 5;
+/// Pods that are remembered, those that are gone among them; beyond that all are forgotten.
+const MAX_PODS: usize = 4096;
+/// Namespaces without a pod that are remembered; beyond that all are forgotten.
+const MAX_NOBODY: usize = 4096;
 
 /// Network namespaces by inode number → the pods in them.
 #[derive(Debug, Default)]
 pub(super) struct Sandboxes {
     pods: HashMap<u32, Sandbox>,
+    /// Those that had none, and when.
+    nobody: HashMap<u32, Instant>,
     /// When the last walk ended, and how long it took.
     walked: Option<(Instant, Duration)>,
 }
@@ -48,30 +55,43 @@ impl Sandboxes {
             self.pods.insert(netns, sandbox);
             return Some(pod_uid);
         }
-        if self.walked.is_none_or(|(when, took)| when.elapsed() >= AGAIN.max(took * REST)) {
+        let is_nobodys = self.nobody.get(&netns).is_some_and(|when| when.elapsed() < NOBODY);
+        if !is_nobodys && self.walked.is_none_or(|(when, took)| when.elapsed() >= took * REST) {
             let begin = Instant::now();
-            self.pods = walk();
-            self.walked = Some((Instant::now(), begin.elapsed()));
+            self.walk_to(netns);
+            let end = Instant::now();
+            self.walked = Some((end, end - begin));
+            if !self.pods.contains_key(&netns) {
+                if self.nobody.len() >= MAX_NOBODY {
+                    self.nobody.clear();
+                }
+                self.nobody.insert(netns, end);
+            }
         }
         self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid))
     }
-}
 
-fn walk() -> HashMap<u32, Sandbox> {
-    let mut pods = HashMap::new();
-    let Ok(processes) = fs::read_dir("/proc") else { return pods };
-    for process in processes.flatten() {
-        if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
+    /// Goes through the processes, those with the highest numbers first, which mostly are the newest, until one is in the namespace; keeps all that
+    /// it finds on the way.
+    fn walk_to(&mut self, wanted: u32) {
+        let Ok(entries) = fs::read_dir("/proc") else { return };
+        let mut processes: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        processes.sort_unstable_by(|a, b| b.cmp(a));
+        if self.pods.len() >= MAX_PODS {
+            self.pods.clear();
         }
-        let path = process.path();
-        if netns(&path).is_some_and(|netns| !pods.contains_key(&netns))
-            && let Some((netns, sandbox)) = Sandbox::of(path)
-        {
-            pods.insert(netns, sandbox);
+        for process in processes {
+            let process = Path::new("/proc").join(process.to_string());
+            if netns(&process).is_some_and(|netns| !self.pods.contains_key(&netns))
+                && let Some((found, sandbox)) = Sandbox::of(process)
+            {
+                self.pods.insert(found, sandbox);
+                if found == wanted {
+                    return;
+                }
+            }
         }
     }
-    pods
 }
 
 fn netns(process: &Path) -> Option<u32> {
