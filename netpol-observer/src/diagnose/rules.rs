@@ -1,5 +1,7 @@
 //! The rules, in the order they are asked; the first that applies decides.
 
+use std::net::IpAddr;
+
 use crate::cluster::Direction;
 use crate::flow::{DropEvent, Place, Protocol, QUEUE_VERDICT, XDP_VERDICT, is_unspecific, place};
 use crate::identify::Who;
@@ -213,6 +215,12 @@ fn routing(facts: &Facts<'_>) -> Option<Diagnosis> {
     };
     let destination = facts.event.flow.destination;
     let source = facts.event.flow.source;
+    if *class == Class::NoRoute && is_of_one_link(destination) {
+        // Every device that comes up reports its multicast groups and asks for its neighbours a moment before it has the routes for that.
+        let summary =
+            format!("The network stack's own packet to {destination} had no route yet ({reason}): not the loss of a new connection.");
+        return Some(Diagnosis { class: Class::Noise, agreement: Agreement::NotEnforcement, summary });
+    }
     let summary = if *class == Class::NoRoute {
         format!(
             "The kernel has no route to {destination} ({reason}). Look at the routes of the network the packet was in; no policy is involved."
@@ -225,6 +233,14 @@ fn routing(facts: &Facts<'_>) -> Option<Diagnosis> {
         )
     };
     Some(Diagnosis { class: class.clone(), agreement: Agreement::NotEnforcement, summary })
+}
+
+/// Multicast that no router forwards (RFC 5771, RFC 4291).
+fn is_of_one_link(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(address) => address.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(address) => address.octets()[..2] == [0xff, 0x02],
+    }
 }
 
 fn other_reason(facts: &Facts<'_>) -> Option<Diagnosis> {

@@ -283,6 +283,22 @@ fn routing_is_no_policy() {
 }
 
 #[test]
+fn a_device_that_is_only_coming_up_is_noise() {
+    let to = |destination: &str| {
+        let mut event = event(SYN).reason("IP_INNOROUTES");
+        event.flow.destination = destination.parse().unwrap();
+        event
+    };
+    for destination in ["ff02::16", "ff02::1:ff00:2", "224.0.0.22"] {
+        let summary = check(&to(destination), &who(), &deny(), Class::Noise, NotEnforcement);
+        assert!(summary.contains(destination), "{summary}");
+    }
+    for destination in ["ff05::2", "224.0.1.1", "ff0e::1"] {
+        check(&to(destination), &who(), &deny(), Class::NoRoute, NotEnforcement);
+    }
+}
+
+#[test]
 fn a_service_without_endpoints_is_blamed_on_no_policy() {
     let mut called = Who { service: Some(service(&[])), ..who() };
     for explanation in [allow(), deny(), undecided()] {
