@@ -1,6 +1,7 @@
 //! What the verifier has to do to accept the programs.
 
 use std::io;
+use std::path::Path;
 
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, VerifierLogLevel};
@@ -20,16 +21,16 @@ pub struct Verified {
     pub instructions: u32,
 }
 
-/// Has the running kernel verify the programs of a form. Before 5.16 this is [`verified_by_log`].
+/// Has the running kernel verify the programs of a form; `kernel_btf` as for [`Kernel::read`]. Before 5.16 this is [`verified_by_log`].
 ///
 /// # Errors
 /// As for opening a capture; also when the kernel does not accept a program.
-pub fn verified(form: Form) -> Result<Vec<Verified>, CaptureError> {
-    let kernel = Kernel::read(None)?;
+pub fn verified(form: Form, kernel_btf: Option<&Path>) -> Result<Vec<Verified>, CaptureError> {
+    let kernel = Kernel::read(kernel_btf)?;
     let (mut ebpf, types) = (maps(&kernel)?, types(form)?);
     let mut all = Vec::new();
     for program in programs(form, &kernel)? {
-        let Some(instructions) = load(&mut ebpf, types.as_ref(), program, &kernel)? else { return verified_by_log(form) };
+        let Some(instructions) = load(&mut ebpf, types.as_ref(), program, &kernel)? else { return verified_by_log(form, kernel_btf) };
         all.push(Verified { program, instructions });
     }
     Ok(all)
@@ -40,8 +41,8 @@ pub fn verified(form: Form) -> Result<Vec<Verified>, CaptureError> {
 ///
 /// # Errors
 /// As [`verified`].
-pub fn verified_by_log(form: Form) -> Result<Vec<Verified>, CaptureError> {
-    let kernel = Kernel::read(None)?;
+pub fn verified_by_log(form: Form, kernel_btf: Option<&Path>) -> Result<Vec<Verified>, CaptureError> {
+    let kernel = Kernel::read(kernel_btf)?;
     let (mut ebpf, types) = (maps(&kernel)?, types(form)?);
     let mut all = Vec::new();
     for program in programs(form, &kernel)? {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -141,18 +142,23 @@ pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Ob
     })
 }
 
-/// With NETPOL_OBSERVER_TEST_BTF_FILE the machine is one whose kernel shows no types (`cargo xtask kernels --no-btf`).
+/// With NETPOL_OBSERVER_TEST_BTF_FILE the machine is one whose kernel shows no types (`cargo xtask kernels --kernel 5.10-no-btf`), and they are in
+/// this file.
+pub(crate) fn btf_file() -> Option<PathBuf> {
+    std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE").map(PathBuf::from)
+}
+
 pub(crate) fn as_this_machine_needs(options: LiveOptions) -> LiveOptions {
-    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
-        Some(file) => LiveOptions { attach: Attach::Raw, kernel_btf: Some(file.into()), ..options },
+    match btf_file() {
+        Some(file) => LiveOptions { attach: Attach::Raw, kernel_btf: Some(file), ..options },
         None => options,
     }
 }
 
 /// The same as options of the observer.
 pub(crate) fn arguments_for_this_machine() -> Vec<OsString> {
-    match std::env::var_os("NETPOL_OBSERVER_TEST_BTF_FILE") {
-        Some(file) => vec!["--attach".into(), "raw-tracepoint".into(), "--kernel-btf".into(), file],
+    match btf_file() {
+        Some(file) => vec!["--attach".into(), "raw-tracepoint".into(), "--kernel-btf".into(), file.into()],
         None => Vec::new(),
     }
 }
