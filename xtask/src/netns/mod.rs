@@ -11,7 +11,9 @@
 //!
 //! Needs root, and the programs of [`required_tools`].
 
+mod named;
 mod namespace;
+mod netlink;
 mod node;
 mod process;
 mod stale;
@@ -26,7 +28,6 @@ use std::env;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
@@ -106,11 +107,17 @@ impl Bed {
     /// # Errors
     /// The name is taken or unusable, or `ip` failed.
     pub fn namespace(&mut self, name: &str) -> Result<Netns> {
+        let namespace = self.bare(name)?;
+        namespace.netlink(|netlink| netlink.set_up("lo", None))?;
+        Ok(namespace)
+    }
+
+    /// Likewise, with `lo` still down.
+    fn bare(&mut self, name: &str) -> Result<Netns> {
         check_name(name)?;
         let namespace = Netns::named(format!("{}-{name}", self.id), name);
-        process::run(Command::new("ip").args(["netns", "add", namespace.full_name()]), None)?;
+        named::add(namespace.full_name())?;
         self.namespaces.push(namespace.clone());
-        namespace.ip("link set lo up\n")?;
         namespace.quiet_ipv6()?;
         Ok(namespace)
     }
@@ -120,7 +127,7 @@ impl Bed {
     /// # Errors
     /// As [`Bed::namespace`].
     pub fn node(&mut self, name: &str, addresses: &[IpAddr]) -> Result<Node> {
-        let namespace = self.namespace(name)?;
+        let namespace = self.bare(name)?;
         Node::prepare(namespace, addresses)
     }
 

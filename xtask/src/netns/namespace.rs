@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::netns::NETNS_DIR;
+use crate::netns::netlink::Netlink;
 use crate::netns::process::{self, Output, Process};
 
 /// How long a new link may take to come up.
@@ -195,6 +196,11 @@ impl Netns {
         self.exec_with_input(&["ip", "-batch", "-"], Some(commands)).map(drop)
     }
 
+    /// Asks the kernel for devices, addresses and routes.
+    pub(super) fn netlink(&self, work: impl FnOnce(&mut Netlink) -> Result<()> + Send) -> Result<()> {
+        self.in_ns(|| work(&mut Netlink::open()?))?.with_context(|| format!("in network namespace {}", self.short_name))
+    }
+
     /// Addresses count at once (no duplicate address detection) and nobody asks for routers.
     pub(super) fn quiet_ipv6(&self) -> Result<()> {
         for scope in ["all", "default"] {
@@ -223,7 +229,7 @@ impl Netns {
         Ok(())
     }
 
-    fn open(&self) -> Result<File> {
+    pub(super) fn open(&self) -> Result<File> {
         File::open(self.path()).with_context(|| format!("network namespace {} is gone", self.full_name))
     }
 }

@@ -1,16 +1,25 @@
 //! A node and what hangs on it: pods by a routed link or on a bridge, and hosts outside the cluster.
 
-use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
-use ipnet::IpNet;
+use anyhow::{Context as _, Result};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::netns::netlink::{Netlink, Way};
 use crate::netns::{Bed, Netns, process};
 
 /// Interface names have 15 characters (IFNAMSIZ without its NUL).
 const INTERFACE_NAME: usize = 15;
+
+/// What routed pods have for gateways: the node's end answers for them.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// Another number than the node's end has: a device whose number is that of the device it is linked to is taken for one that is linked to
+/// nothing, and it comes up a second later (`linkwatch_urgent_event`).
+const INDEX_IN_POD: u32 = 100;
 
 /// A namespace that forwards for its pods, as a node does.
 #[derive(Clone, Debug)]
@@ -33,7 +42,10 @@ impl Node {
             namespace.sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
             namespace.sysctl(&format!("net.ipv6.conf.{scope}.forwarding"), "1")?;
         }
-        namespace.ip(&own_addresses(addresses, "lo"))?;
+        namespace.netlink(|netlink| {
+            netlink.set_up("lo", None)?;
+            addresses.iter().try_for_each(|address| netlink.add_address(IpNet::from(*address), "lo"))
+        })?;
         Ok(Self { namespace, addresses: addresses.to_vec() })
     }
 
@@ -80,11 +92,11 @@ impl Node {
     /// # Errors
     /// `br_netfilter` is wanted and neither built in nor loadable; `ip` failed.
     pub fn bridge(&self, name: &str, gateways: &[IpNet], call_iptables: bool) -> Result<Bridge> {
-        let mut commands = format!("link add {name} type bridge mcast_snooping 0\nlink set {name} up\n");
-        for gateway in gateways {
-            let _ = writeln!(commands, "addr add {gateway} dev {name}{}", nodad(gateway.addr()));
-        }
-        self.namespace.ip(&commands)?;
+        self.namespace.netlink(|netlink| {
+            netlink.add_bridge(name)?;
+            netlink.set_up(name, None)?;
+            gateways.iter().try_for_each(|gateway| netlink.add_address(*gateway, name))
+        })?;
         self.bridge_netfilter(call_iptables)?;
         Ok(Bridge { name: name.to_owned(), gateways: gateways.to_vec() })
     }
@@ -95,41 +107,71 @@ impl Node {
     /// As [`Node::routed_pod`]; an address lies in no gateway's network.
     pub fn bridged_pod(&self, bed: &mut Bed, bridge: &Bridge, pod: &str, addresses: &[IpAddr]) -> Result<Netns> {
         let interface = Self::pod_interface(pod);
-        let mut commands = String::new();
-        for address in addresses {
-            let gateway = bridge.gateways.iter().find(|gateway| gateway.contains(address));
-            let Some(gateway) = gateway else { bail!("{address} of pod {pod} is in no network of bridge {}", bridge.name) };
-            let _ = writeln!(commands, "addr add {address}/{} dev eth0{}", gateway.prefix_len(), nodad(*address));
-            let _ = writeln!(commands, "route replace default via {} dev eth0", gateway.addr());
-        }
-        let attach = format!("link set {interface} master {}\nlink set {interface} up\n", bridge.name);
-        let namespace = self.link(bed, pod, &interface, &attach, &commands).with_context(|| format!("cannot attach pod {pod}"))?;
+        let gateways: Vec<(IpAddr, IpNet)> = addresses
+            .iter()
+            .map(|address| {
+                let gateway = bridge.gateways.iter().find(|gateway| gateway.contains(address));
+                let gateway = gateway.with_context(|| format!("{address} of pod {pod} is in no network of bridge {}", bridge.name))?;
+                Ok((*address, *gateway))
+            })
+            .collect::<Result<_>>()?;
+        let outside = |netlink: &mut Netlink| netlink.set_up(&interface, Some(&bridge.name));
+        let inside = |netlink: &mut Netlink| {
+            for (address, gateway) in gateways {
+                netlink.add_address(IpNet::new(address, gateway.prefix_len())?, "eth0")?;
+                netlink.set_route(everywhere(address), Way { by: "eth0", via: Some(gateway.addr()), source: None })?;
+            }
+            Ok(())
+        };
+        let namespace = self.link(bed, pod, &interface, outside, inside).with_context(|| format!("cannot attach pod {pod}"))?;
         self.namespace.wait_for_link(&bridge.name)?;
         Ok(namespace)
     }
 
     fn routed(&self, bed: &mut Bed, name: &str, interface: &str, addresses: &[IpAddr]) -> Result<Netns> {
-        let mut inside = own_addresses(addresses, "eth0");
-        let mut outside =
-            format!("link set {interface} up\naddr add 169.254.1.1/32 dev {interface}\naddr add fe80::1/64 dev {interface} nodad\n");
-        for address in addresses {
-            let gateway = if address.is_ipv4() { "169.254.1.1" } else { "fe80::1" };
-            let _ = writeln!(inside, "route replace {gateway} dev eth0\nroute replace default via {gateway} dev eth0 onlink");
-            let _ = write!(outside, "route add {address} dev {interface}");
-            // Without it the kernel would speak to pods from 169.254.1.1, which is no node's address.
-            if let Some(source) = self.addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
-                let _ = write!(outside, " src {source}");
+        let outside = |netlink: &mut Netlink| {
+            netlink.set_up(interface, None)?;
+            netlink.add_address(IpNet::from(IpAddr::V4(GATEWAY)), interface)?;
+            netlink.add_address(IpNet::new(GATEWAY6.into(), 64)?, interface)?;
+            for address in addresses {
+                // Without it the kernel would speak to pods from 169.254.1.1, which is no node's address.
+                let source = self.addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4()).copied();
+                netlink.set_route(IpNet::from(*address), Way { by: interface, via: None, source })?;
             }
-            outside.push('\n');
-        }
-        self.link(bed, name, interface, &outside, &inside)
+            Ok(())
+        };
+        let inside = |netlink: &mut Netlink| {
+            for address in addresses {
+                let gateway = if address.is_ipv4() { IpAddr::V4(GATEWAY) } else { IpAddr::V6(GATEWAY6) };
+                netlink.add_address(IpNet::from(*address), "eth0")?;
+                netlink.set_route(IpNet::from(gateway), Way { by: "eth0", via: None, source: None })?;
+                netlink.set_route(everywhere(*address), Way { by: "eth0", via: Some(gateway), source: None })?;
+            }
+            Ok(())
+        };
+        self.link(bed, name, interface, outside, inside)
     }
 
-    /// A new namespace whose `eth0` is the other end of the node's `interface`, both up after these commands at either end.
-    fn link(&self, bed: &mut Bed, name: &str, interface: &str, outside: &str, inside: &str) -> Result<Netns> {
-        let namespace = bed.namespace(name)?;
-        self.namespace.ip(&format!("link add {interface} type veth peer name eth0 netns {}\n{outside}", namespace.full_name()))?;
-        namespace.ip(&format!("link set eth0 up\n{inside}"))?;
+    /// A new namespace whose `eth0` is the other end of the node's `interface`, both up after this was done at either end.
+    fn link(
+        &self,
+        bed: &mut Bed,
+        name: &str,
+        interface: &str,
+        outside: impl FnOnce(&mut Netlink) -> Result<()> + Send,
+        inside: impl FnOnce(&mut Netlink) -> Result<()> + Send,
+    ) -> Result<Netns> {
+        let namespace = bed.bare(name)?;
+        let file = namespace.open()?;
+        self.namespace.netlink(|netlink| {
+            netlink.add_veth(interface, "eth0", INDEX_IN_POD, file.as_raw_fd())?;
+            outside(netlink)
+        })?;
+        namespace.netlink(|netlink| {
+            netlink.set_up("lo", None)?;
+            netlink.set_up("eth0", None)?;
+            inside(netlink)
+        })?;
         namespace.wait_for_link("eth0")?;
         self.namespace.wait_for_link(interface)?;
         Ok(namespace)
@@ -151,17 +193,9 @@ impl Node {
     }
 }
 
-fn own_addresses(addresses: &[IpAddr], interface: &str) -> String {
-    let mut commands = String::new();
-    for address in addresses {
-        let _ = writeln!(commands, "addr add {} dev {interface}{}", IpNet::from(*address), nodad(*address));
-    }
-    commands
-}
-
-/// An IPv6 address is used at once only when nobody checks it for duplicates.
-fn nodad(address: IpAddr) -> &'static str {
-    if address.is_ipv6() { " nodad" } else { "" }
+/// All addresses of a family.
+fn everywhere(address: IpAddr) -> IpNet {
+    if address.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() }
 }
 
 fn interface_name(prefix: &str, name: &str) -> String {

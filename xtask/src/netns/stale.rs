@@ -5,11 +5,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::netns::{NETNS_DIR, process};
+use crate::netns::{NETNS_DIR, named};
 
 /// The process that made a bed. Process ids are used again, so the start time belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +101,9 @@ pub(super) fn remove_namespace(name: &str) -> Result<()> {
         // SAFETY: kill takes two integers and touches no memory of this process.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
-    match process::run(Command::new("ip").args(["netns", "delete", name]), None) {
+    match named::delete(name) {
         Err(_) if !path.exists() => Ok(()),
-        outcome => outcome.map(drop),
+        outcome => outcome,
     }
 }
 

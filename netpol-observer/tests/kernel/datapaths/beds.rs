@@ -76,7 +76,8 @@ pub(super) fn two_nodes() -> Scene {
     let other = bed.node("other", &both(OTHER_NODE)).unwrap();
     let web = node.routed_pod(&mut bed, "web", &both(WEB)).unwrap();
     let api = other.routed_pod(&mut bed, "api", &both(FAR_API)).unwrap();
-    ip(node.netns(), &format!("link add eth0 type veth peer name eth0 netns {}", other.netns().full_name()));
+    // With numbers of their own: see INDEX_IN_POD of the test beds.
+    ip(node.netns(), &format!("link add eth0 index 50 type veth peer name eth0 index 51 netns {}", other.netns().full_name()));
     for (namespace, own) in [(node.netns(), NODE), (other.netns(), OTHER_NODE)] {
         ip(namespace, &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up", own[0], own[1]));
     }
