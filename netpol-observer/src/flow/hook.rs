@@ -67,7 +67,9 @@ const TABLE: &[(Hook, When, &[&str])] = &[
             "tcp_v4_rcv",
             "tcp_v6_rcv",
             "__udp4_lib_rcv",
+            "udp_rcv",
             "__udp6_lib_rcv",
+            "udpv6_rcv",
             "sctp_rcv",
             // Towards the bridge's own address.
             "br_nf_local_in",

@@ -4,12 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use xtask::soak::{SoakOptions, run};
-use xtask::testing::report;
+use xtask::testing::{report, skipped};
 
-use crate::support::machine;
+use crate::support::{is_slow, machine};
 
 #[test]
 fn readers_come_and_go_in_a_flood() {
+    if is_slow() {
+        return skipped("soak::readers_come_and_go_in_a_flood", "an emulated machine explains a flood for minutes");
+    }
     let Some(_machine) = machine("soak::readers_come_and_go_in_a_flood") else { return };
     let options = SoakOptions {
         observer: Path::new(env!("CARGO_BIN_EXE_observer")).to_owned(),

@@ -38,6 +38,8 @@ pub(super) struct Guest<'a> {
     pub(super) column: &'static str,
     pub(super) kernel: &'a Kernel,
     pub(super) types: Types,
+    /// Names of the tests.
+    pub(super) tests: &'a [String],
     pub(super) plan: &'a Plan<'a>,
 }
 
@@ -74,7 +76,7 @@ impl Guest<'_> {
             environment.push((KEEP_SHAPES, "/root/shapes".to_owned()));
         }
         let environment = environment.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
-        let tests = self.plan.tests.iter().map(|test| format!("{test}\n")).collect();
+        let tests = self.tests.iter().map(|test| format!("{test}\n")).collect();
         [("environment", environment), ("tests", tests)]
     }
 
@@ -97,7 +99,7 @@ impl Guest<'_> {
                 }
             }
         });
-        let mut report = Report::new(name, &self.kernel.release, self.plan.tests.len());
+        let mut report = Report::new(name, &self.kernel.release, self.tests.len());
         let mut patience = BOOT;
         let mut last_event = Instant::now();
         while !report.is_done() {

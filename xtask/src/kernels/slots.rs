@@ -1,11 +1,14 @@
-//! How many guests run on a machine: emulation takes whole processors, and with more guests than those all would be too slow for their tests.
+//! How many guests run on a machine: emulation takes whole processors while a test computes, and none while it waits.
 
 use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-const SLOTS: usize = 2;
+/// Guests at a time: two for each processor.
+pub(super) fn count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) * 2
+}
 
 /// The right to run a guest, over all processes of the machine; given back by dropping it, or when the process ends.
 pub(super) struct Slot {
@@ -17,7 +20,7 @@ impl Slot {
     pub(super) fn take(who: &str) -> Result<Self> {
         let mut waiting = false;
         loop {
-            for number in 0..SLOTS {
+            for number in 0..count() {
                 let path = std::env::temp_dir().join(format!("npo-kernels-slot-{number}"));
                 let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
                 if file.try_lock().is_ok() {

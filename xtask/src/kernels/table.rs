@@ -86,6 +86,7 @@ fn shapes(columns: &[Kept]) -> String {
                 RowResult::Gap => "gap".to_owned(),
                 RowResult::CannotRun => "–".to_owned(),
             },
+            None if kept.column.ends_with("-no-btf") => "·".to_owned(),
             // The test failed, or there was none.
             None => "?".to_owned(),
         });

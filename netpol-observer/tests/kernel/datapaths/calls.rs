@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use xtask::netns::Netns;
 
-use crate::shape::{ALLOWED_PORT, DENIED, allowed_calls, brief, patience};
+use crate::shape::{ALLOWED_PORT, DENIED, allowed_calls, apart, brief, patience};
 use crate::support::{call_tcp, serve_tcp};
 
 /// Who makes the allowed calls, and the address they go to.
@@ -63,6 +63,7 @@ pub(super) fn denied<F: Fn(u16) -> SocketAddr + Send + Sync>(caller: &Netns, to:
                     for port in DENIED {
                         let address = to(port);
                         scope.spawn(move || call_tcp(address, brief()).expect_err("denied"));
+                        std::thread::sleep(apart());
                     }
                 });
             })

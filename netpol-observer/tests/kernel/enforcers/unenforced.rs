@@ -18,8 +18,9 @@ fn nobody_listens() {
             let location = match (protocol, ipv6) {
                 ("TCP", false) => "tcp_v4_rcv",
                 ("TCP", true) => "tcp_v6_rcv",
-                (_, false) => "__udp4_lib_rcv",
-                (_, true) => "__udp6_lib_rcv",
+                // Since 7.0 one is made part of the other.
+                (_, false) => "__udp4_lib_rcv|udp_rcv",
+                (_, true) => "__udp6_lib_rcv|udpv6_rcv",
             };
             // Without reasons a filter's drop looks the same for TCP, and a damaged packet's for both.
             let agreement = if protocol == "TCP" { Agreement::PoliciesAllow } else { Agreement::NotEnforcement };

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use netpol_observer::capture::live::{Live, LiveOptions};
 use netpol_observer::capture::{Captured, KernelLedger};
 use netpol_observer::flow::KernelNames;
+use netpol_observer_common::DropRecord;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use xtask::netns::Netns;
+use zerocopy::FromBytes as _;
 
 use crate::support::{is_balanced, is_slow, runtime, start};
 
@@ -17,7 +19,7 @@ use crate::support::{is_balanced, is_slow, runtime, start};
 static SHARED: Mutex<Option<Capture>> = Mutex::new(None);
 
 /// How often a shared capture turns its fold tables: two turns are waited for behind each shape.
-const TURN: Duration = Duration::from_millis(200);
+const TURN: Duration = Duration::from_millis(100);
 /// How long a shared capture may take to account for everything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,21 +42,24 @@ pub(super) fn during(namespaces: &[Netns], traffic: impl FnOnce() + Send, mut ea
     let shared = is_slow();
     let mut slot = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut capture = match slot.take() {
-        Some(mut capture) if capture.modules == modules() => {
-            capture.settle(|_| {});
-            capture
-        }
+        Some(capture) if capture.modules == modules() => capture,
         _ => Capture::open(if shared { LiveOptions { fold_interval: TURN, ..LiveOptions::default() } } else { LiveOptions::default() }),
     };
     let names = capture.live.names();
-    capture.beside(traffic, |captured| each(captured, &names));
+    let begin = monotonic_ns();
+    // What a shared capture has taken between two shapes is nobody's.
+    let mut each = |captured: Captured| match &captured {
+        Captured::Record(bytes) if DropRecord::read_from_prefix(bytes).is_ok_and(|(record, _)| record.time_ns < begin) => {}
+        _ => each(captured, &names),
+    };
+    capture.beside(traffic, &mut each);
     let ledger = if shared {
-        let ledger = capture.settle(|captured| each(captured, &names));
+        let ledger = capture.settle(&mut each);
         capture.held.extend(namespaces.iter().map(|namespace| File::open(namespace.path()).unwrap()));
         *slot = Some(capture);
         ledger
     } else {
-        capture.end(|captured| each(captured, &names))
+        capture.end(&mut each)
     };
     (ledger, names)
 }
@@ -121,6 +126,14 @@ impl Capture {
         });
         last.expect("a final ledger")
     }
+}
+
+/// What the eBPF program's clock shows (`bpf_ktime_get_ns`).
+fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 fn modules() -> String {

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use netpol_observer::capture::kernel::{is_before, release};
 use xtask::netns::Netns;
 
 use crate::support::{call_tcp, is_slow, send_udp, serve_tcp};
@@ -23,16 +22,14 @@ pub(crate) fn patience() -> Duration {
 
 /// How long one waits for an answer that must not come.
 pub(crate) fn brief() -> Duration {
-    if !is_slow() {
-        Duration::from_millis(300)
-    } else if is_before(&release(), (7, 0)) {
-        // Less than TCP waits before it opens again: a packet that was not seen shall not be made up for.
-        Duration::from_millis(700)
-    } else {
-        // Where tasks are preempted in the middle of programs that take so long as they do under emulation, two can be at once, and the first
-        // packet of a third be lost (`program misses`). Here it is made up for.
-        Duration::from_millis(2500)
-    }
+    // Less than TCP waits before it opens again: a packet that was not seen shall not be made up for.
+    Duration::from_millis(if is_slow() { 700 } else { 300 })
+}
+
+/// How long after one denied call the next one begins. Where tasks are preempted in the middle of programs that take so long as they do under
+/// emulation, two can be at once, and the packet of a third be missed (`program misses`).
+pub(crate) fn apart() -> Duration {
+    Duration::from_millis(if is_slow() { 25 } else { 0 })
 }
 
 /// Allowed calls beside the denied ones.
@@ -59,6 +56,7 @@ fn call_all(address: IpAddr, denied: Option<IpAddr>) {
     std::thread::scope(|scope| {
         for to in denied.into_iter().flat_map(|address| DENIED.map(move |port| SocketAddr::new(address, port))) {
             scope.spawn(move || call_tcp(to, brief()).expect_err("denied"));
+            std::thread::sleep(apart());
         }
         for _ in 0..CALLERS {
             scope.spawn(|| {
@@ -77,10 +75,17 @@ pub(crate) fn udp_to(client: &Netns, server: &Netns, address: IpAddr, denied: Ip
     move || {
         client
             .in_ns(|| {
-                DENIED.for_each(|port| send_udp(SocketAddr::new(denied, port), b"x"));
+                send_apart(denied);
                 call_all(address, None);
             })
             .unwrap();
+    }
+}
+
+fn send_apart(address: IpAddr) {
+    for port in DENIED {
+        send_udp(SocketAddr::new(address, port), b"x");
+        std::thread::sleep(apart());
     }
 }
 
@@ -93,7 +98,7 @@ pub(crate) fn udp(client: &Netns, server: &Netns, address: IpAddr) -> impl FnOnc
     move || {
         client
             .in_ns(|| {
-                DENIED.for_each(|port| send_udp(SocketAddr::new(address, port), b"x"));
+                send_apart(address);
                 call_all(address, None);
             })
             .unwrap();
