@@ -1,5 +1,6 @@
 //! Project tasks as a library: the kernel tests use parts of it too.
 
+pub mod apiserver;
 pub mod command;
 pub mod demo;
 pub mod fingerprint;
