@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::HeaderMap;
@@ -12,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -96,14 +99,18 @@ pub(super) async fn serve(state: Arc<State>, upgrade: OnUpgrade, namespace: Stri
                         let _ = input.send(bytes).await;
                     }
                 }
-                Message::Close(_) => return,
+                // Reading on answers a Close, and ends.
                 _ => {}
             }
         }
     };
+    let mut read = pin!(read);
     tokio::select! {
-        () = write => {}
-        () = read => {}
+        () = &mut read => {}
+        // Closed from here: the client's Close is waited for, or what is under way to it would be lost.
+        () = write => {
+            let _ = timeout(Duration::from_secs(1), read).await;
+        }
     }
 }
 
