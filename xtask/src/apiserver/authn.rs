@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::status::{Cause, Refusal};
-use super::store::Store;
+use super::store::{Key, Store};
 use super::write::{seconds, uid};
 
 /// The audience of the API server itself.
@@ -133,7 +133,7 @@ impl Tokens {
             return Err(Unknown::Audience(why));
         }
         let uid_of = |plural: &str, name: &str| {
-            let key = (account.namespace.clone(), name.to_owned());
+            let key = Key(account.namespace.clone(), name.to_owned());
             store.table("", plural).and_then(|table| table.objects.get(&key)).map(|object| object.value()["metadata"]["uid"].clone())
         };
         if uid_of("serviceaccounts", &account.name).is_none_or(|uid| uid != account.uid.as_str()) {
@@ -153,7 +153,7 @@ impl Tokens {
     /// Answers a TokenRequest of a ServiceAccount.
     pub(super) fn issue(&mut self, store: &Store, namespace: &str, name: &str, request: &Value, now: Timestamp) -> Result<Value, Refusal> {
         let find = |plural: &str, name: &str| {
-            let key = (namespace.to_owned(), name.to_owned());
+            let key = Key(namespace.to_owned(), name.to_owned());
             let object = store.table("", plural).and_then(|table| table.objects.get(&key));
             object.map(|object| object.value()).ok_or_else(|| Refusal::not_found("", plural, name))
         };

@@ -32,11 +32,11 @@ impl Scope {
 pub enum Fault {
     /// 410, reason `Expired`.
     Gone,
-    /// 429 with `Retry-After` in seconds.
+    /// 429 with `Retry-After` in seconds, in plain text, as from priority and fairness.
     TooManyRequests(u32),
     /// 500.
     Internal,
-    /// 503, as when etcd has no leader.
+    /// 503, as while a server starts.
     Unavailable,
     /// 401, as when a token has expired.
     Unauthorized,

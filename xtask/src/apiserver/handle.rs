@@ -74,15 +74,15 @@ pub(super) async fn answer(state: Arc<State>, connection: Connection, request: R
             return Err(Broken);
         }
         Some(Fault::Gone) => Some(Refusal::expired("The resourceVersion for the provided list is too old.")),
-        Some(Fault::TooManyRequests(seconds)) => Some(Refusal::too_many_requests(*seconds)),
         Some(Fault::Internal) => Some(Refusal::internal("a test asked for this")),
-        Some(Fault::Unavailable) => Some(Refusal::unavailable("etcdserver: no leader")),
+        Some(Fault::Unavailable) => Some(Refusal::unavailable()),
         Some(Fault::Unauthorized) => Some(Refusal::unauthorized()),
         Some(Fault::NotFound) => Some(Refusal::no_such_resource()),
-        Some(Fault::Truncate | Fault::Slow(_)) | None => None,
+        Some(Fault::TooManyRequests(_) | Fault::Truncate | Fault::Slow(_)) | None => None,
     };
     let answered = match (refused, user) {
         (Some(refusal), _) | (None, Err(refusal)) => Err(refusal),
+        (None, Ok(_)) if let Some(Fault::TooManyRequests(seconds)) = &fault => Ok(too_many_requests(*seconds)),
         (None, Ok(user)) => proceed(&state, &connection, route, user, query, asked.clone(), slow, request).await,
     };
     let mut answer = answered.unwrap_or_else(|refusal| refuse(&refusal));
@@ -195,6 +195,13 @@ fn refuse(refusal: &Refusal) -> Answer {
     if let Some(seconds) = refusal.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
     }
+    answer
+}
+
+/// What priority and fairness answers: no Status, since no handler of a resource was reached.
+fn too_many_requests(seconds: u32) -> Answer {
+    let mut answer = respond(429, "text/plain; charset=utf-8", b"Too many requests, please try again later.\n".to_vec());
+    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
     answer
 }
 

@@ -180,5 +180,5 @@ fn decode(token: &str) -> Result<(Option<u64>, Key), Refusal> {
         token["start"].as_str().map(|start| start.trim_end_matches('\0')).filter(|start| !start.is_empty() && !start.contains(".."));
     let start = start.ok_or_else(|| refused(": encoded start key empty (version meta.k8s.io/v1)"))?;
     let (namespace, name) = start.split_once('/').unwrap_or(("", start));
-    Ok((revision, (namespace.to_owned(), name.to_owned())))
+    Ok((revision, Key(namespace.to_owned(), name.to_owned())))
 }

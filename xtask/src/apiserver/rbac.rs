@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::authn::User;
-use super::store::Store;
+use super::store::{Key, Store};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,8 +77,9 @@ pub(super) fn authorize(store: &Store, user: &User, asked: &Attributes) -> Decis
         let (kind, name) =
             (binding["roleRef"]["kind"].as_str().unwrap_or_default(), binding["roleRef"]["name"].as_str().unwrap_or_default());
         let (plural, namespace) = if kind == "ClusterRole" { ("clusterroles", "") } else { ("roles", object.key.0.as_str()) };
-        let role =
-            store.table("rbac.authorization.k8s.io", plural).and_then(|table| table.objects.get(&(namespace.to_owned(), name.to_owned())));
+        let role = store
+            .table("rbac.authorization.k8s.io", plural)
+            .and_then(|table| table.objects.get(&Key(namespace.to_owned(), name.to_owned())));
         let Some(role) = role else {
             errors.push(format!("{}.rbac.authorization.k8s.io \"{name}\" not found", kind.to_lowercase()));
             continue;

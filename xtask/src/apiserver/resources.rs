@@ -17,7 +17,7 @@ use super::resource::Resource;
 use super::selector::Selector;
 use super::state::{State, lock};
 use super::status::{Cause, Refusal};
-use super::store::Object;
+use super::store::{Key, Object};
 use super::watch::{FUTURE_WAIT, Watch};
 use super::write::{self, Deleted, Target};
 use super::{discovery, patch, portforward, review};
@@ -221,7 +221,7 @@ fn delete_all(state: &State, asking: &Asking) -> Result<Answer, Refusal> {
             },
         )?;
     for object in &page.items {
-        let (namespace, name) = &object.key;
+        let Key(namespace, name) = &object.key;
         let target = Target { group: &asked.group, plural: &asked.resource, namespace, name, now: state.now(), with_status: false };
         write::delete(&mut store, target, &Value::Null)?;
     }

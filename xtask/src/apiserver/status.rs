@@ -118,14 +118,6 @@ impl Refusal {
         refusal
     }
 
-    /// 429, as priority and fairness answers.
-    pub fn too_many_requests(retry_after: u32) -> Refusal {
-        let mut refusal = Refusal::new(429, "TooManyRequests", "too many requests, please try again later")
-            .with_details(json!({"retryAfterSeconds": retry_after}));
-        refusal.retry_after = Some(retry_after);
-        refusal
-    }
-
     /// 500.
     pub fn internal(why: impl std::fmt::Display) -> Refusal {
         Refusal::new(500, "InternalError", format!("Internal error occurred: {why}"))
@@ -133,8 +125,8 @@ impl Refusal {
     }
 
     /// 503.
-    pub fn unavailable(message: &str) -> Refusal {
-        Refusal::new(503, "ServiceUnavailable", message)
+    pub fn unavailable() -> Refusal {
+        Refusal::new(503, "ServiceUnavailable", "the server is currently unable to handle the request")
     }
 
     /// The `Status` object.

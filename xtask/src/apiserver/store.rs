@@ -2,6 +2,7 @@
 //!
 //! A list at an older revision is the present one with the history undone, so that paging needs no snapshots.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -14,7 +15,27 @@ use super::resource::{self, Resource, resource_key};
 use super::selector;
 
 /// Namespace (empty in the cluster's scope) and name.
-pub(super) type Key = (String, String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key(pub(super) String, pub(super) String);
+
+impl Key {
+    /// As in etcd: `shop/web`. So `shop-2` comes before `shop`.
+    fn bytes(&self) -> impl Iterator<Item = u8> {
+        self.0.bytes().chain(*b"/").chain(self.1.bytes())
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
 
 /// One object as it was written once: never changed, only replaced.
 #[derive(Debug)]
@@ -43,7 +64,7 @@ impl Object {
         let text = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
         let labels = metadata["labels"].as_object().into_iter().flatten();
         Object {
-            key: (text("namespace"), text("name")),
+            key: Key(text("namespace"), text("name")),
             revision,
             labels: labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect(),
             fields: selector::fields_of(resource, &value),
@@ -123,7 +144,7 @@ impl Table {
         }
         let start = match (after, namespace) {
             (Some(after), _) => Bound::Excluded(after.clone()),
-            (None, Some(namespace)) => Bound::Included((namespace.to_owned(), String::new())),
+            (None, Some(namespace)) => Bound::Included(Key(namespace.to_owned(), String::new())),
             (None, None) => Bound::Unbounded,
         };
         let inside = |key: &Key| namespace.is_none_or(|namespace| key.0 == namespace);
@@ -254,5 +275,96 @@ impl Store {
     pub(super) fn skip_revisions(&mut self, count: u64) {
         self.revision += count;
         self.changes.send_replace(self.revision);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// One write to one of a few pods: `None` deletes.
+    type Write = (usize, Option<u8>);
+
+    const PODS: [(&str, &str); 4] = [("a", "x"), ("a", "y"), ("a-b", "x"), ("b", "z")];
+
+    fn apply(store: &mut Store, &(pod, label): &Write) {
+        let (namespace, name) = PODS[pod];
+        match label {
+            Some(label) => {
+                let metadata = json!({"namespace": namespace, "name": name, "labels": {"l": label.to_string()}});
+                store.put("", "pods", json!({"metadata": metadata}));
+            }
+            None => {
+                store.remove("", "pods", &Key(namespace.to_owned(), name.to_owned()));
+            }
+        }
+    }
+
+    fn shown(objects: &[Arc<Object>]) -> Vec<(Key, u64, String)> {
+        objects.iter().map(|object| (object.key.clone(), object.revision, object.labels["l"].clone())).collect()
+    }
+
+    fn list(store: &Store, namespace: Option<&str>, revision: u64) -> Option<Vec<(Key, u64, String)>> {
+        store.table("", "pods").and_then(|table| table.list(namespace, None, revision)).map(|objects| shown(&objects))
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_at_a_revision_is_what_it_was_then(
+            writes in prop::collection::vec((0..PODS.len(), prop::option::of(any::<u8>())), 1..40),
+            history in 1_usize..50,
+        ) {
+            let mut store = Store::new(history);
+            let mut past = vec![(store.revision(), list(&store, None, store.revision()), list(&store, Some("a"), store.revision()))];
+            for write in &writes {
+                apply(&mut store, write);
+                past.push((store.revision(), list(&store, None, store.revision()), list(&store, Some("a"), store.revision())));
+            }
+            let compacted = store.table("", "pods").unwrap().compacted;
+            for (revision, all, one) in past {
+                let expected = (revision >= compacted).then_some((all, one));
+                let found = list(&store, None, revision).map(|all| (Some(all), list(&store, Some("a"), revision)));
+                prop_assert_eq!(found, expected, "at {}", revision);
+            }
+        }
+
+        #[test]
+        fn changes_from_any_revision_lead_to_the_present(
+            writes in prop::collection::vec((0..PODS.len(), prop::option::of(any::<u8>())), 1..40),
+            from in 0_usize..40,
+        ) {
+            let mut store = Store::new(100);
+            let (before, after) = writes.split_at(from.min(writes.len()));
+            before.iter().for_each(|write| apply(&mut store, write));
+            let revision = store.revision();
+            let mut state: BTreeMap<Key, Arc<Object>> = store.table("", "pods").unwrap().objects.clone();
+            after.iter().for_each(|write| apply(&mut store, write));
+            let table = store.table("", "pods").unwrap();
+            let mut last = revision;
+            for change in table.since(revision).unwrap() {
+                prop_assert!(change.revision > last);
+                last = change.revision;
+                let known = state.get(&change.after.key).map(|object| object.revision);
+                prop_assert_eq!(known, change.before.as_ref().map(|object| object.revision));
+                if change.deleted {
+                    state.remove(&change.after.key);
+                } else {
+                    state.insert(change.after.key.clone(), Arc::clone(&change.after));
+                }
+            }
+            let revisions = |objects: &BTreeMap<Key, Arc<Object>>| objects.values().map(|object| object.revision).collect::<Vec<_>>();
+            prop_assert_eq!(revisions(&state), revisions(&table.objects));
+        }
+    }
+
+    #[test]
+    fn keys_are_ordered_as_in_etcd() {
+        let key = |namespace: &str, name: &str| Key(namespace.to_owned(), name.to_owned());
+        assert!(key("shop-2", "a") < key("shop", "a"));
+        assert!(key("shop", "a") < key("shop", "b"));
+        assert!(key("", "a") < key("", "b"));
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Target<'a> {
 
 impl Target<'_> {
     fn key(&self) -> Key {
-        (self.namespace.to_owned(), self.name.to_owned())
+        Key(self.namespace.to_owned(), self.name.to_owned())
     }
 
     fn resource(&self, store: &Store) -> Result<Arc<Resource>, Refusal> {
@@ -79,7 +79,7 @@ pub(super) fn create(store: &mut Store, target: Target<'_>, mut value: Value) ->
     }
     let taken = store
         .table(target.group, target.plural)
-        .is_some_and(|table| table.objects.contains_key(&(target.namespace.to_owned(), name.clone())));
+        .is_some_and(|table| table.objects.contains_key(&Key(target.namespace.to_owned(), name.clone())));
     if taken {
         return Err(Refusal::already_exists(target.group, target.plural, &name));
     }
@@ -317,7 +317,7 @@ fn place(resource: &Resource, namespace: &str, value: &mut Value) -> Result<(), 
 }
 
 fn check_namespace(store: &Store, resource: &Resource, namespace: &str, name: &str) -> Result<(), Refusal> {
-    let found = store.table("", "namespaces").and_then(|table| table.objects.get(&(String::new(), namespace.to_owned())));
+    let found = store.table("", "namespaces").and_then(|table| table.objects.get(&Key(String::new(), namespace.to_owned())));
     let Some(found) = found else {
         return Err(Refusal::not_found("", "namespaces", namespace));
     };

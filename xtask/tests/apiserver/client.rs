@@ -116,8 +116,8 @@ async fn streaming_lists_of_a_server_without_them() {
 #[tokio::test]
 async fn metadata_watches() {
     let server = with_pods(&["a"]);
-    let api: Api<Pod> = Api::all(client(&server, ADMIN).await);
-    let mut events = pin!(kube::runtime::metadata_watcher(api, Config::default()));
+    let api: Api<PartialObjectMeta<Pod>> = Api::all(client(&server, ADMIN).await);
+    let mut events = pin!(watcher(api, Config::default()));
     let mut next = async || -> Event<PartialObjectMeta<Pod>> { timeout(PATIENCE, events.next()).await.unwrap().unwrap().unwrap() };
     assert!(matches!(next().await, Event::Init));
     let Event::InitApply(first) = next().await else { panic!("no object") };
