@@ -19,6 +19,8 @@ mod defaults;
 mod discovery;
 mod fault;
 mod handle;
+#[cfg(test)]
+mod input_tests;
 mod list;
 mod options;
 mod patch;

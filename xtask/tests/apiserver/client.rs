@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::time::timeout;
-use xtask::apiserver::{ADMIN, Cut, Fault, Options, Scope, Server};
+use xtask::apiserver::{ADMIN, Cut, Fault, Options, Scope, Server, crd};
 
 use crate::raw::{PATIENCE, pod, with_pods};
 
@@ -169,4 +169,35 @@ async fn faults_reach_the_client_as_what_they_are() {
     let agents: Vec<_> = server.stats().by.into_keys().filter(|asked| asked.verb == "list" && asked.resource == "pods").collect();
     assert_eq!(agents.len(), 1);
     assert_eq!(agents[0].user, ADMIN);
+}
+
+#[tokio::test]
+async fn discovery_of_resources_that_come_and_go() {
+    let server = with_pods(&[]);
+    let client = client(&server, ADMIN).await;
+    let has = async |kind: &str| {
+        let discovery = kube::Discovery::new(client.clone()).run().await.unwrap();
+        discovery.groups().any(|group| group.recommended_resources().iter().any(|(resource, _)| resource.kind == kind))
+    };
+    assert!(has("NetworkPolicy").await);
+    assert!(!has("AdminNetworkPolicy").await);
+    server.create(crd::admin_network_policy()).unwrap();
+    assert!(has("AdminNetworkPolicy").await);
+    server.delete("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "adminnetworkpolicies.policy.networking.k8s.io").unwrap();
+    assert!(!has("AdminNetworkPolicy").await);
+}
+
+/// Not a bound on time: that a cluster of this size can be loaded, listed and watched at all.
+#[tokio::test]
+async fn many_pods() {
+    let server = with_pods(&[]);
+    let names: BTreeSet<String> = (0..5000).map(|number| format!("pod-{number}")).collect();
+    server.load(names.iter().map(|name| pod(name))).unwrap();
+    for config in [Config::default(), Config::default().streaming_lists()] {
+        let api: Api<Pod> = Api::all(client(&server, ADMIN).await);
+        let mut seen = BTreeSet::new();
+        let errors = follow(&mut pin!(watcher(api, config)), &mut seen, |seen| seen.len() == names.len()).await;
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    assert_eq!(server.stats().requests("list", "pods"), 10);
 }
