@@ -1,6 +1,6 @@
 //! `pods/portforward` with the real client.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -15,18 +15,17 @@ use xtask::apiserver::{ADMIN, Options, Server};
 use crate::client::client;
 use crate::raw::{PATIENCE, get, pod, with_pods};
 
-/// Answers one connection after the other with what it sends, in capitals, after a newline.
+/// Answers each line in capitals, without its end, until the other side closes.
 fn shouting() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut text = Vec::new();
-            let mut byte = [0];
-            while stream.read(&mut byte).is_ok_and(|count| count == 1) && byte[0] != b'\n' {
-                text.push(byte[0].to_ascii_uppercase());
-            }
-            let _ = stream.write_all(&text);
+            thread::spawn(move || {
+                for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+                    let _ = stream.write_all(line.to_uppercase().as_bytes());
+                }
+            });
         }
     });
     address
@@ -50,6 +49,21 @@ async fn bytes_go_both_ways_on_several_ports() {
     }
     timeout(PATIENCE, forwarder.join()).await.unwrap().unwrap();
     assert_eq!(server.stats().requests("get", "pods/portforward"), 1);
+}
+
+#[tokio::test]
+async fn what_a_pod_sends_before_it_closes_arrives() {
+    let server = with_pods(&["web"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    server.forward("shop", "web", 80, listener.local_addr().unwrap());
+    let sent = "x".repeat(1 << 20);
+    let expected = sent.clone();
+    thread::spawn(move || listener.accept().unwrap().0.write_all(sent.as_bytes()));
+    let api: Api<Pod> = Api::namespaced(client(&server, ADMIN).await, "shop");
+    let mut forwarder = api.portforward("web", &[80]).await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, forwarder.take_stream(80).unwrap().read_to_end(&mut received)).await.unwrap().unwrap();
+    assert_eq!(received.len(), expected.len());
 }
 
 #[tokio::test]
