@@ -19,3 +19,4 @@ pub mod pipeline;
 pub mod policy;
 pub mod question;
 pub mod serve;
+pub mod timeline;

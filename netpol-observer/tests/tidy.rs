@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster", &["flow"]),
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
+    ("timeline", &["cluster", "policy"]),
     ("question", &["flow", "cluster", "identify", "policy"]),
     ("lint", &["flow", "cluster", "identify", "policy"]),
     ("diagnose", &["flow", "cluster", "identify", "policy"]),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
-const PURE: &[&str] = &["flow", "identify", "policy", "question", "lint", "diagnose", "pipeline"];
+const PURE: &[&str] = &["flow", "identify", "policy", "timeline", "question", "lint", "diagnose", "pipeline"];
 
 /// Words that have no place in them.
 const IMPURE: &[&str] = &[

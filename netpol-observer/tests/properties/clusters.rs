@@ -16,15 +16,15 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const NAMESPACES: [&str; 3] = ["east", "north", "west"];
+pub(crate) const NAMESPACES: [&str; 3] = ["east", "north", "west"];
 const KEYS: [&str; 4] = ["app", "pod-template-hash", "tier", "version"];
 const VALUES: [&str; 3] = ["blue", "green", "red"];
 const PORT_NAMES: [&str; 2] = ["http", "metrics"];
 const PORTS: [u16; 4] = [53, 80, 8080, 65535];
-const SERVICE: &str = "10.96.0.10";
-const OTHERS: [&str; 8] =
+pub(crate) const SERVICE: &str = "10.96.0.10";
+pub(crate) const OTHERS: [&str; 8] =
     ["192.168.0.1", "192.168.0.2", "203.0.113.7", "10.0.0.99", "fd00::63", "2001:db8::7", "169.254.169.254", "224.0.0.1"];
-const BLOCKS: [&str; 7] =
+pub(crate) const BLOCKS: [&str; 7] =
     ["10.0.0.0/24", "10.0.0.4/30", "0.0.0.0/0", "203.0.113.9/24", "192.168.0.0/16", "fd00::/64", "169.254.169.254/32"];
 
 /// A connection by addresses, before it is known whose they are.
@@ -116,15 +116,15 @@ pub(crate) fn cluster() -> impl Strategy<Value = Index> {
 }
 
 /// Two pods of a number have one address.
-fn pod_address(number: u8) -> IpAddr {
+pub(crate) fn pod_address(number: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, 1 + number % 6])
 }
 
-fn pod_address_6(number: u8) -> IpAddr {
+pub(crate) fn pod_address_6(number: u8) -> IpAddr {
     IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1 + u16::from(number)])
 }
 
-fn pod() -> impl Strategy<Value = Pod> {
+pub(crate) fn pod() -> impl Strategy<Value = Pod> {
     let port = (select(&PORT_NAMES[..]), select(&PORTS[..]), protocol());
     let port = port.prop_map(|(name, port, protocol)| ContainerPort { name: Some(name.into()), port, protocol });
     let workload = select(&VALUES[..]).prop_map(|name| Workload { kind: "Deployment".into(), name: name.into() });
@@ -176,7 +176,7 @@ fn peer() -> impl Strategy<Value = Peer> {
     prop_oneof![12 => pods, 6 => block, 1 => invalid]
 }
 
-fn policy_port() -> impl Strategy<Value = PolicyPort> {
+pub(crate) fn policy_port() -> impl Strategy<Value = PolicyPort> {
     let number = prop_oneof![
         1 => Just(PortNumber::Any),
         4 => select(&PORTS[..]).prop_map(PortNumber::Number),
@@ -186,7 +186,7 @@ fn policy_port() -> impl Strategy<Value = PolicyPort> {
     (protocol(), number).prop_map(|(protocol, port)| PolicyPort { protocol, port })
 }
 
-fn selector() -> impl Strategy<Value = Selector> {
+pub(crate) fn selector() -> impl Strategy<Value = Selector> {
     vec(requirement(), 0..3).prop_map(|requirements| Selector { requirements })
 }
 
@@ -202,7 +202,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
     (select(&KEYS[..]), operator).prop_map(|(key, operator)| Requirement { key: key.into(), operator })
 }
 
-fn labels() -> impl Strategy<Value = Labels> {
+pub(crate) fn labels() -> impl Strategy<Value = Labels> {
     prop::collection::btree_map(select(&KEYS[..]).prop_map(Arc::from), select(&VALUES[..]).prop_map(Arc::from), 0..4)
 }
 

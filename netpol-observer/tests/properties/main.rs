@@ -2,6 +2,7 @@
 
 mod clusters;
 mod lints;
+mod timeline;
 
 use std::net::IpAddr;
 use std::sync::Arc;

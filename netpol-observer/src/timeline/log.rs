@@ -1,0 +1,160 @@
+//! The changes of the last minutes, oldest first, and the bounds on them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::bytes;
+use super::change::Change;
+use crate::cluster::{Object, ObjectKey};
+
+/// Addresses are given out by the cluster; nobody outside chooses them in order to make them collide.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// How much of the past is kept. Whichever is reached first decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For how long a change is kept: 10 minutes.
+    pub keep: SignedDuration,
+    /// Changes that are kept at most: 100,000.
+    pub max_changes: usize,
+    /// Bytes that they take at most, by the estimate of [`Status::bytes`](super::Status::bytes): 64 MiB.
+    pub max_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { keep: SignedDuration::from_mins(10), max_changes: 100_000, max_bytes: 64 << 20 }
+    }
+}
+
+/// What a change takes besides the objects: itself, its key (whose texts are the object's), and the slack of the queue it is in.
+const PER_CHANGE: usize = 2 * size_of::<Change>();
+
+/// What a change takes for each address of its object: the number in the address's queue, and its share of that queue.
+const PER_ADDRESS: usize = 96;
+
+#[derive(Debug)]
+pub(super) struct Log {
+    limits: Limits,
+    /// Oldest first.
+    changes: VecDeque<Change>,
+    /// Number of the oldest change; they are numbered without gaps.
+    first: u64,
+    /// Numbers of the changes of objects that have the address, before or after; oldest first.
+    by_address: Map<IpAddr, VecDeque<u64>>,
+    bytes: usize,
+    /// The time of the newest change that was forgotten: all later ones are here.
+    horizon: Timestamp,
+    expired: u64,
+    pushed_out: u64,
+}
+
+impl Log {
+    /// One that knows the past from now on.
+    pub(super) fn new(limits: Limits, now: Timestamp) -> Self {
+        Log { limits, changes: VecDeque::new(), first: 0, by_address: Map::default(), bytes: 0, horizon: now, expired: 0, pushed_out: 0 }
+    }
+
+    /// Adds a change that is no older than the last one.
+    pub(super) fn push(&mut self, change: Change) {
+        let number = self.first + self.changes.len() as u64;
+        for ip in change.addresses() {
+            self.by_address.entry(ip).or_default().push_back(number);
+        }
+        self.bytes += cost(&change);
+        self.changes.push_back(change);
+        while self.changes.len() > self.limits.max_changes || self.bytes > self.limits.max_bytes {
+            self.pushed_out += self.forget_moment();
+        }
+    }
+
+    /// Forgets what is older than is to be kept.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        let Ok(end) = now.checked_sub(self.limits.keep) else { return };
+        while self.changes.front().is_some_and(|oldest| oldest.when <= end) {
+            self.expired += self.forget_moment();
+        }
+    }
+
+    /// Forgets the oldest change and all of the same time: the past is known between two times, never within one.
+    fn forget_moment(&mut self) -> u64 {
+        let Some(oldest) = self.changes.front().map(|change| change.when) else { return 0 };
+        self.horizon = self.horizon.max(oldest);
+        let before = self.first;
+        while let Some(change) = self.changes.pop_front_if(|change| change.when <= oldest) {
+            self.bytes = self.bytes.saturating_sub(cost(&change));
+            for ip in change.addresses() {
+                let Some(numbers) = self.by_address.get_mut(&ip) else { continue };
+                numbers.pop_front();
+                if numbers.is_empty() {
+                    self.by_address.remove(&ip);
+                }
+            }
+            self.first += 1;
+        }
+        self.first - before
+    }
+
+    /// What objects were at a time, or at the horizon if that is later, where they have changed since; each once.
+    pub(super) fn undo(&self, when: Timestamp) -> Vec<(ObjectKey, Option<Object>)> {
+        let mut seen: HashSet<&ObjectKey, foldhash::fast::RandomState> = HashSet::default();
+        let since = self.changes.range(self.after(when.max(self.horizon))..);
+        // The oldest of several knows what the object was.
+        since.filter(|change| seen.insert(&change.key)).map(|change| (change.key.clone(), change.before.clone())).collect()
+    }
+
+    /// The changes from one time to another, both included, oldest first.
+    pub(super) fn between(&self, since: Timestamp, until: Timestamp) -> impl DoubleEndedIterator<Item = &Change> {
+        let start = self.changes.partition_point(|change| change.when < since);
+        self.changes.range(start..self.after(until).max(start))
+    }
+
+    /// The changes of objects that have the address, before or after; oldest first.
+    pub(super) fn at_address(&self, ip: IpAddr) -> impl Iterator<Item = &Change> {
+        let numbers = self.by_address.get(&ip).into_iter().flatten();
+        numbers.filter_map(|number| self.changes.get(usize::try_from(number.checked_sub(self.first)?).ok()?))
+    }
+
+    /// Place of the first change after a time.
+    fn after(&self, when: Timestamp) -> usize {
+        self.changes.partition_point(|change| change.when <= when)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.by_address.is_empty() && self.bytes == 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn addresses(&self) -> usize {
+        self.by_address.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn horizon(&self) -> Timestamp {
+        self.horizon
+    }
+
+    pub(super) fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    pub(super) fn pushed_out(&self) -> u64 {
+        self.pushed_out
+    }
+}
+
+/// Bytes that a change keeps from being given back. What the object became is held by the engine, or is what it was before the next
+/// change, and is counted there.
+fn cost(change: &Change) -> usize {
+    PER_CHANGE + change.addresses().len() * PER_ADDRESS + change.before.as_ref().map_or(0, bytes::of)
+}
