@@ -11,8 +11,8 @@
 mod bytes;
 mod change;
 mod log;
+mod look_back;
 mod owners;
-mod revert;
 #[cfg(test)]
 mod tests;
 
@@ -27,10 +27,11 @@ use crate::policy::{Engine, Profile};
 
 pub use change::{Change, ChangeKind};
 pub use log::Limits;
+pub use look_back::LookBack;
 pub use owners::{Holder, Owner};
 
 use log::Log;
-use revert::{Reverted, is_many, put, rebuilt};
+use look_back::{is_many, put, rebuilt};
 
 /// How far what a watch reports may lie behind what happened, in most clusters: who had an address is certain only so far.
 pub const WATCH_LAG: SignedDuration = SignedDuration::from_secs(2);
@@ -126,7 +127,7 @@ impl Timeline {
     /// name the last counts. Those of other kinds are [applied](Timeline::apply). Returns how many objects came, changed or went.
     ///
     /// Only real changes are remembered. The objects of a kind's first list have been there already for an unknown time: they are no
-    /// changes, and the horizon moves up to `at`.
+    /// changes, and the horizon moves up to `at`; what is remembered of other kinds stays.
     pub fn reset(&mut self, at: Timestamp, kinds: &[Kind], objects: impl IntoIterator<Item = Object>) -> usize {
         let at = self.moment(at);
         let wanted: BTreeMap<ObjectKey, Object> = objects.into_iter().map(|object| (object.key(), object)).collect();
@@ -143,9 +144,12 @@ impl Timeline {
             changes.into_iter().for_each(|(key, object)| put(&mut self.engine, &key, object));
         }
         let count = before.len();
+        let first: Vec<Kind> = kinds.iter().copied().filter(|kind| !self.listed.contains(kind)).collect();
+        // What was told before the list is known to have changed.
+        let told = self.log.keys_of(&first);
         for (key, before) in before {
-            let is_first_list = before.is_none() && kinds.contains(&key.kind) && !self.listed.contains(&key.kind);
-            self.settled(at, key, before, is_first_list);
+            let is_news = before.is_some() || told.contains(&key) || !first.contains(&key.kind);
+            self.settled(at, key, before, is_news);
         }
         for kind in kinds {
             if self.listed.insert(*kind) {
@@ -163,28 +167,24 @@ impl Timeline {
     /// Asks about the time `when`, with the engine as it was then: after all changes of up to that time, those at the time included.
     ///
     /// Where nothing has changed since, which is the common case, that is the engine of now. Otherwise the time grows with the number of
-    /// objects that changed since. After it, and after a panic of `read`, the engine is again that of now.
+    /// objects that changed since. After it, and after a panic of `read`, the engine is again that of now. For several times in a row
+    /// [`look_back`](Timeline::look_back) is quicker.
     pub fn at<R>(&mut self, when: Timestamp, read: impl FnOnce(&Engine) -> R) -> Past<R> {
-        let exact = when >= self.horizon();
-        let mut undo = self.log.undo(when);
-        let index = self.engine.index();
-        // What changed back is as it was.
-        undo.retain(|(key, object)| index.object(key) != *object);
-        let value = if undo.is_empty() {
-            read(&self.engine)
-        } else if is_many(undo.len(), index) {
-            read(&rebuilt(&self.engine, undo))
-        } else {
-            read(Reverted::new(&mut self.engine, undo).engine())
-        };
-        Past { value, exact }
+        let mut look_back = self.look_back();
+        let Past { value: engine, exact } = look_back.at(when);
+        Past { value: read(engine), exact }
+    }
+
+    /// Asks about several times, best in their order.
+    pub fn look_back(&mut self) -> LookBack<'_> {
+        LookBack::new(self)
     }
 
     /// Who had the address at some time from `from` to `to`, both included, in the order in which they got it; several may have had it at
     /// once. Around the time of a drop, `from` and `to` lie apart by what a watch may be late ([`WATCH_LAG`]) in both directions: whoever is
     /// named had the address then or may have had it. Before the horizon the answer is that of the horizon.
     pub fn owners(&self, ip: IpAddr, from: Timestamp, to: Timestamp) -> Vec<Owner> {
-        owners::owners(&self.log, self.engine.index(), ip, from, to)
+        owners::owners(&self.log, owners::holders(self.engine.index(), ip.to_canonical()), ip, from, to)
     }
 
     /// The changes from `since` to `until`, both included, that the filter takes, newest first. There may have been more before the
@@ -200,7 +200,7 @@ impl Timeline {
             return false;
         }
         put(&mut self.engine, &key, object);
-        self.settled(at, key, before, false);
+        self.settled(at, key, before, true);
         true
     }
 
@@ -212,7 +212,7 @@ impl Timeline {
     }
 
     /// The engine has what the object became.
-    fn settled(&mut self, when: Timestamp, key: ObjectKey, before: Option<Object>, is_first_list: bool) {
+    fn settled(&mut self, when: Timestamp, key: ObjectKey, before: Option<Object>, is_news: bool) {
         // From the index, not what was told: the index may have made it share its texts with others.
         let after = self.engine.index().object(&key);
         if key.kind == Kind::EndpointSlice {
@@ -221,7 +221,7 @@ impl Timeline {
                 None => self.slices.remove(&key),
             };
         }
-        if !is_first_list {
+        if is_news {
             self.log.push(Change { when, key, before, after });
         }
     }

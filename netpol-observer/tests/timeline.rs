@@ -163,11 +163,22 @@ fn time_of_asking_about_the_past() {
         timeline.owners(address(5).parse().expect("an address"), seconds(3), seconds(7));
         println!("{until} changed pods: at {took:.1?}, apply {apply:.1?} each, owners {:.1?}", owners.elapsed());
     }
+    // Drops in the order of their times, while pods go on changing.
+    for number in 0..1_000 {
+        timeline.apply(seconds(85) + SignedDuration::from_millis(i64::try_from(number).expect("small")), pod(number, 2));
+    }
+    let began = Instant::now();
+    let mut look_back = timeline.look_back();
+    for number in 0..10_000 {
+        ask(look_back.at(seconds(85) + SignedDuration::from_micros(number * 100)).value);
+    }
+    drop(look_back);
+    println!("10,000 times in a row, with 1,000 changed pods between and after them: {:.1?}", began.elapsed());
     for number in 0..500 {
         timeline.apply(seconds(90), policy(number, 1));
     }
     let began = Instant::now();
-    timeline.at(seconds(85), ask);
+    timeline.at(seconds(88), ask);
     println!("500 changed policies: at {:.1?}; {:?}", began.elapsed(), timeline.status());
     let began = Instant::now();
     drop(Engine::over(timeline.engine().index().clone(), Profile::default()));

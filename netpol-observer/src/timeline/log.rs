@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::bytes;
 use super::change::Change;
-use crate::cluster::{Object, ObjectKey};
+use crate::cluster::{Kind, Object, ObjectKey};
 
 /// Addresses are given out by the cluster; nobody outside chooses them in order to make them collide.
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -97,12 +97,27 @@ impl Log {
         self.first - before
     }
 
-    /// What objects were at a time, or at the horizon if that is later, where they have changed since; each once.
-    pub(super) fn undo(&self, when: Timestamp) -> Vec<(ObjectKey, Option<Object>)> {
+    /// How many of the changes are of up to a time, or of up to the horizon where that is later.
+    pub(super) fn place(&self, when: Timestamp) -> usize {
+        self.after(when.max(self.horizon))
+    }
+
+    /// What becomes of objects on the way from one place to another, back or forth; each once.
+    pub(super) fn difference(&self, from: usize, to: usize) -> Vec<(ObjectKey, Option<Object>)> {
+        let between = self.changes.range(from.min(to)..from.max(to));
         let mut seen: HashSet<&ObjectKey, foldhash::fast::RandomState> = HashSet::default();
-        let since = self.changes.range(self.after(when.max(self.horizon))..);
-        // The oldest of several knows what the object was.
-        since.filter(|change| seen.insert(&change.key)).map(|change| (change.key.clone(), change.before.clone())).collect()
+        // The last of several on the way knows what it leads to.
+        if to < from {
+            between.filter(|change| seen.insert(&change.key)).map(|change| (change.key.clone(), change.before.clone())).collect()
+        } else {
+            between.rev().filter(|change| seen.insert(&change.key)).map(|change| (change.key.clone(), change.after.clone())).collect()
+        }
+    }
+
+    /// The objects of some kinds that have changes.
+    pub(super) fn keys_of(&self, kinds: &[Kind]) -> HashSet<ObjectKey> {
+        let of_kinds = self.changes.iter().filter(|change| kinds.contains(&change.key.kind));
+        of_kinds.map(|change| change.key.clone()).collect()
     }
 
     /// The changes from one time to another, both included, oldest first.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::change::Change;
 use super::log::Log;
 use crate::cluster::{Index, Node, Object, ObjectKey, Pod, PodPhase, Service};
 
@@ -85,13 +86,14 @@ pub(super) fn addresses(object: &Object) -> impl Iterator<Item = IpAddr> {
     lists.into_iter().flatten().map(IpAddr::to_canonical)
 }
 
-/// Everybody who had the address at some time from `from` to `to`, both included, in the order in which they got it.
-pub(super) fn owners(log: &Log, index: &Index, ip: IpAddr, from: Timestamp, to: Timestamp) -> Vec<Owner> {
+/// Everybody who had the address at some time from `from` to `to`, both included, in the order in which they got it. `now` are those who
+/// have it now.
+pub(super) fn owners(log: &Log, now: Vec<Tenure>, ip: IpAddr, from: Timestamp, to: Timestamp) -> Vec<Owner> {
     let ip = ip.to_canonical();
     // Before the horizon nothing is known but what was there at the horizon.
     let [from, to] = [from, to].map(|when| when.max(log.horizon()));
-    let mut walk = Walk { from, to, horizon: log.horizon(), open: holders(index, ip), found: Vec::new() };
-    // From now backwards: those who have it now are known.
+    let mut walk = Walk { from, to, horizon: log.horizon(), open: now, found: Vec::new() };
+    // From now backwards.
     for change in moments(log, ip).into_iter().rev() {
         walk.back(change, ip);
     }
@@ -118,7 +120,8 @@ fn moments(log: &Log, ip: IpAddr) -> Vec<Moment<'_>> {
         match simultaneous.into_iter().find(|moment| *moment.key == change.key) {
             Some(moment) => moment.after = change.after.as_ref(),
             None => {
-                moments.push(Moment { when: change.when, key: &change.key, before: change.before.as_ref(), after: change.after.as_ref() })
+                let Change { when, key, before, after } = change;
+                moments.push(Moment { when: *when, key, before: before.as_ref(), after: after.as_ref() });
             }
         }
     }
@@ -126,10 +129,21 @@ fn moments(log: &Log, ip: IpAddr) -> Vec<Moment<'_>> {
 }
 
 /// The time in which somebody has an address, its beginning not yet found.
-struct Tenure {
-    key: ObjectKey,
+pub(super) struct Tenure {
+    pub(super) key: ObjectKey,
     who: Holder,
     until: Option<Timestamp>,
+}
+
+impl Tenure {
+    /// That of an object which has the address now.
+    pub(super) fn of(object: &Object, ip: IpAddr) -> Option<Self> {
+        Holder::of(object, ip).map(Tenure::now)
+    }
+
+    fn now(who: Holder) -> Self {
+        Tenure { key: who.key(), who, until: None }
+    }
 }
 
 struct Walk {
@@ -172,12 +186,12 @@ impl Walk {
     }
 }
 
-/// Who has the address now.
-fn holders(index: &Index, ip: IpAddr) -> Vec<Tenure> {
+/// Who has the address in an index. The address is no IPv4-mapped one.
+pub(super) fn holders(index: &Index, ip: IpAddr) -> Vec<Tenure> {
     let pods = index.pods_at(ip).iter().cloned().map(Holder::Pod);
     let host_network = index.host_network_pods_at(ip).iter().cloned().map(Holder::HostNetworkPod);
     let nodes = index.nodes_at(ip).iter().cloned().map(Holder::Node);
     let services = index.services_at(ip).iter().cloned().map(Holder::Service);
     let all = pods.chain(host_network).chain(nodes).chain(services);
-    all.map(|who| Tenure { key: who.key(), who, until: None }).collect()
+    all.map(Tenure::now).collect()
 }

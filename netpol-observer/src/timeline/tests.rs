@@ -9,7 +9,7 @@ use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 use serde_json::json;
 
 use super::*;
-use crate::cluster::{Backend, EndpointSlice, NetworkPolicy, Pod, convert};
+use crate::cluster::{Backend, DomainName, EndpointSlice, NetworkPolicy, Pod, convert};
 use crate::flow::Protocol;
 use crate::policy::Verdict;
 
@@ -91,7 +91,7 @@ fn without_a_change_since_it_is_the_engine_of_now() {
     // What changed and changed back is no reason to take anything back either: the rows that were worked out stay.
     timeline.delete(s(20), &key(policy("frontend")));
     timeline.apply(s(21), policy("frontend"));
-    assert_eq!(timeline.log.undo(s(10)).len(), 1);
+    assert!(timeline.at(s(10), |engine| std::ptr::eq(now, engine)).value);
     assert_eq!(timeline.at(s(10), call), Past { value: Verdict::Deny, exact: true });
 }
 
@@ -105,6 +105,28 @@ fn a_panic_leaves_the_engine_of_now() {
     let counts = timeline.engine().index().counts();
     assert_eq!((counts.network_policies, counts.pods), (1, 1));
     assert_eq!(timeline.at(s(10), call).value, Verdict::Deny);
+}
+
+/// From one time to the next only what changed between them is changed, forth and back.
+#[test]
+fn a_look_back_goes_from_time_to_time() {
+    let mut timeline = shop(Limits::default());
+    timeline.apply(s(10), policy("frontend"));
+    timeline.apply(s(15), pod("web", "10.0.0.9", "web"));
+    timeline.apply(s(20), policy("web"));
+    let mut look_back = timeline.look_back();
+    // At last nobody has the caller's address any more, and strangers are not admitted.
+    for (when, verdict) in [(20, Verdict::Deny), (12, Verdict::Deny), (5, Verdict::Allow), (14, Verdict::Deny), (99, Verdict::Deny)] {
+        let past = look_back.at(s(when));
+        assert_eq!((call(past.value), past.value.index().pods_at(ip(WEB)).len()), (verdict, usize::from(when < 15)), "{when}");
+        assert_eq!(told(&look_back.owners(ip("10.0.0.9"), s(0), s(99))), ["Pod shop/web 15.."]);
+        assert_eq!(told(&look_back.owners(ip(WEB), s(0), s(99))), ["Pod shop/web ..15"]);
+        assert_eq!(look_back.changes(s(0), s(99), |_| true).count(), 3);
+    }
+    look_back.at(s(5));
+    drop(look_back);
+    assert_eq!(timeline.engine().index().policy("shop", "api").map(|now| (**now).clone()), Some(policy("web")));
+    assert_eq!(timeline.engine().index().pods_at(ip(WEB)), []);
 }
 
 #[test]
@@ -216,6 +238,17 @@ fn a_first_list_is_no_change() {
     assert!(timeline.at(s(5), |_| ()).exact);
     timeline.reset(s(7), &[Kind::Namespace, Kind::NetworkPolicy], [policy("frontend").into()]);
     assert_eq!(timeline.changes(s(0), s(9), Change::is_of_policy).count(), 1, "policies were listed at the start");
+    // But what was told before the first list and is otherwise in it has changed.
+    let name = |addresses: &[&str]| DomainName { name: "a.test".into(), addresses: addresses.iter().map(|text| ip(text)).collect() };
+    timeline.apply(s(8), name(&[API]));
+    timeline.delete(s(9), &key(name(&[])));
+    timeline.reset(s(10), &[Kind::DomainName], [name(&[WEB]).into(), DomainName { name: "b.test".into(), addresses: Vec::new() }.into()]);
+    assert_eq!(
+        timeline.changes(s(8), s(10), |_| true).map(Change::kind).collect::<Vec<_>>(),
+        [ChangeKind::Added, ChangeKind::Removed, ChangeKind::Added]
+    );
+    let known = |engine: &Engine| engine.index().domain_names().count();
+    assert_eq!([8, 9, 10].map(|when| timeline.at(s(when), known).value), [2, 1, 2]);
 }
 
 #[test]
@@ -224,7 +257,6 @@ fn a_time_before_the_last_is_taken_for_the_last() {
     timeline.apply(s(10), policy("frontend"));
     timeline.apply(s(7), policy("web"));
     assert_eq!(timeline.at(s(9), call).value, Verdict::Allow);
-    assert_eq!(timeline.log.undo(s(9)), [(key(policy("web")), None)]);
     assert_eq!(timeline.changes(s(10), s(10), |_| true).count(), 2);
 }
 
@@ -293,9 +325,29 @@ fn many_changes_are_taken_back_at_once() {
     assert_eq!(timeline.reset(s(2), &[Kind::Pod], pods("web")), 400);
     assert_eq!(timeline.reset(s(3), &[Kind::Pod], pods("other")), 400);
     let from_first = |engine: &Engine| engine.verdict_between(ip("10.1.0.0"), ip(API), Protocol::Tcp, Some(1));
-    assert!(is_many(timeline.log.undo(s(2)).len(), timeline.engine().index()));
+    let now = std::ptr::from_ref(timeline.engine());
+    assert!(!timeline.at(s(2), |engine| std::ptr::eq(now, engine)).value);
     assert_eq!(timeline.at(s(2), from_first).value, Verdict::Allow);
     assert_eq!(timeline.at(s(3), from_first).value, Verdict::Deny);
     assert_eq!(timeline.at(s(1), |engine| engine.index().counts().pods).value, 2);
     assert_eq!(timeline.engine().index().counts().pods, 402);
+    // Few before and after many, in one go.
+    timeline.delete(s(4), &key(policy("web")));
+    timeline.apply(s(5), pod("web", "10.2.0.1", "web"));
+    let mut look_back = timeline.look_back();
+    for (when, verdict, pods) in [
+        (4, Verdict::Allow, 402),
+        (2, Verdict::Allow, 402),
+        (0, Verdict::Allow, 2),
+        (1, Verdict::Deny, 2),
+        (3, Verdict::Deny, 402),
+        (5, Verdict::Allow, 402),
+    ] {
+        let engine = look_back.at(s(when)).value;
+        assert_eq!((from_first(engine), engine.index().counts().pods), (verdict, pods), "{when}");
+        assert_eq!(told(&look_back.owners(ip(WEB), s(0), s(9))), ["Pod shop/web ..5"]);
+    }
+    drop(look_back);
+    assert_eq!((timeline.engine().index().counts().pods, from_first(timeline.engine())), (402, Verdict::Allow));
+    assert_eq!(timeline.engine().index().pods_at(ip(WEB)), []);
 }

@@ -106,7 +106,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Asked about any time, in any order, it answers like an engine built from the objects of that time, or of the horizon where that is
     /// later; and is afterwards like one built from all.
@@ -138,6 +138,34 @@ proptest! {
         }
         for call in asked.iter().flat_map(|(_, calls)| calls) {
             prop_assert_eq!(answers(timeline.engine(), call), answers(&fresh, call));
+        }
+    }
+
+    /// The same from one time to the next.
+    #[test]
+    fn a_look_back_is_what_it_was(
+        start in cluster(), steps in steps(), limits in limits(),
+        asked in vec((-5..90_i64, connection(), address()), 1..12),
+    ) {
+        let (mut timeline, histories) = lived(&start, &steps, limits);
+        let horizon = timeline.horizon();
+        let owners = |ip, from, to| histories.owners(ip, from, to, horizon);
+        let mut look_back = timeline.look_back();
+        for (when, call, ip) in &asked {
+            let when = second(*when);
+            let then = engine(histories.at(when.max(horizon)));
+            let past = look_back.at(when);
+            prop_assert_eq!(past.exact, when >= horizon);
+            prop_assert_eq!(past.value.index().counts(), then.index().counts());
+            prop_assert_eq!(answers(past.value, call), answers(&then, call), "{:?} at {}, horizon {}: {:?}", call, when, horizon, steps);
+            prop_assert_eq!(look_back.owners(*ip, second(0), when), owners(*ip, second(0), when));
+        }
+        drop(look_back);
+        let fresh = engine(histories.now());
+        prop_assert_eq!(timeline.engine().index().counts(), fresh.index().counts());
+        for (_, call, ip) in &asked {
+            prop_assert_eq!(answers(timeline.engine(), call), answers(&fresh, call));
+            prop_assert_eq!(timeline.owners(*ip, second(0), second(90)), owners(*ip, second(0), second(90)));
         }
     }
 
@@ -181,8 +209,11 @@ proptest! {
             };
             prop_assert_eq!(change.kind(), kind);
         }
-        if timeline.horizon() == second(0) {
-            prop_assert_eq!(&state, histories.first());
+        if status.expired + status.pushed_out == 0 {
+            prop_assert_eq!(status.horizon, second(0));
+            // Before all changes, those of the first moment included.
+            let first: State = objects(&start).into_iter().map(|object| (object.key(), object)).collect();
+            prop_assert_eq!(state, first);
         }
     }
 }

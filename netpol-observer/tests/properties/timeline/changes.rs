@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use netpol_observer::cluster::{
     Action, Backend, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, DomainName, EndpointSlice, Index, Kind,
-    Labels, Namespace, NetworkPolicy, Node, Object, Pod, Service, ServicePort, SlicePort, Subject, TargetPort, Tier,
+    Labels, Namespace, NetworkPolicy, Node, Object, Pod, PortNumber, Service, ServicePort, SlicePort, Subject, TargetPort, Tier,
 };
 use netpol_observer::flow::Protocol;
 use proptest::collection::vec;
@@ -149,7 +149,12 @@ fn cluster_policy() -> impl Strategy<Value = ClusterPolicy> {
 
 fn rule(is_egress: bool) -> impl Strategy<Value = ClusterRule> {
     let action = select(vec![Action::Accept, Action::Deny, Action::Pass]);
-    let ports = vec(policy_port().prop_map(ClusterPort::Port), 0..2);
+    // Here ports by name have no protocol.
+    let port = policy_port().prop_map(|port| match port.port {
+        PortNumber::Name(name) => ClusterPort::Named(name),
+        _ => ClusterPort::Port(port),
+    });
+    let ports = vec(port, 0..2);
     (action, vec(peer(), 1..3), ports).prop_map(move |(action, mut peers, ports)| {
         if !is_egress {
             peers.retain(|peer| matches!(peer, ClusterPeer::Namespaces(_) | ClusterPeer::Pods { .. }));

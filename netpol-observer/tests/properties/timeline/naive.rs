@@ -35,10 +35,6 @@ impl Histories {
         (!keys.is_empty()).then(|| (*which.get(&keys)).clone())
     }
 
-    pub(crate) fn first(&self) -> &State {
-        &self.0[0].1
-    }
-
     pub(crate) fn now(&self) -> &State {
         &self.0.last().unwrap().1
     }
