@@ -66,7 +66,8 @@ impl Log {
         self.bytes += cost(&change);
         self.changes.push_back(change);
         while self.changes.len() > self.limits.max_changes || self.bytes > self.limits.max_bytes {
-            self.pushed_out += self.forget_moment();
+            self.forget_oldest();
+            self.pushed_out += 1;
         }
     }
 
@@ -74,27 +75,24 @@ impl Log {
     pub(super) fn expire(&mut self, now: Timestamp) {
         let Ok(end) = now.checked_sub(self.limits.keep) else { return };
         while self.changes.front().is_some_and(|oldest| oldest.when <= end) {
-            self.expired += self.forget_moment();
+            self.forget_oldest();
+            self.expired += 1;
         }
     }
 
-    /// Forgets the oldest change and all of the same time: the past is known between two times, never within one.
-    fn forget_moment(&mut self) -> u64 {
-        let Some(oldest) = self.changes.front().map(|change| change.when) else { return 0 };
-        self.horizon = self.horizon.max(oldest);
-        let before = self.first;
-        while let Some(change) = self.changes.pop_front_if(|change| change.when <= oldest) {
-            self.bytes = self.bytes.saturating_sub(cost(&change));
-            for ip in change.addresses() {
-                let Some(numbers) = self.by_address.get_mut(&ip) else { continue };
-                numbers.pop_front();
-                if numbers.is_empty() {
-                    self.by_address.remove(&ip);
-                }
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.changes.pop_front() else { return };
+        // What was before its time is not known any more, whatever is left of that time itself.
+        self.horizon = self.horizon.max(oldest.when);
+        self.first += 1;
+        self.bytes = self.bytes.saturating_sub(cost(&oldest));
+        for ip in oldest.addresses() {
+            let Some(numbers) = self.by_address.get_mut(&ip) else { continue };
+            numbers.pop_front();
+            if numbers.is_empty() {
+                self.by_address.remove(&ip);
             }
-            self.first += 1;
         }
-        self.first - before
     }
 
     /// How many of the changes are of up to a time, or of up to the horizon where that is later.
