@@ -138,7 +138,11 @@ mod tests {
     fn what_comes_and_goes_with_the_floods_is_no_growth() {
         let mut samples = Samples::default();
         for (second, resident) in (0..120).map(|phase| (phase * 10, if phase % 3 == 2 { 120u64 } else { 80 })) {
-            samples.add(Duration::from_secs(second), Usage { resident: resident << 20, descriptors: 9, ..Usage::default() }, Usage::default());
+            samples.add(
+                Duration::from_secs(second),
+                Usage { resident: resident << 20, descriptors: 9, ..Usage::default() },
+                Usage::default(),
+            );
         }
         let mut verdict = Verdict::default();
         samples.judge(MINUTES, &mut verdict);
