@@ -5,8 +5,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::netns::{NETNS_DIR, named};
 
@@ -53,6 +54,9 @@ fn start_time(pid: u32) -> Option<u64> {
     behind_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Removes namespaces and temporary directories of dead owners.
 pub(super) fn cleanup(prefix: &str) -> Result<usize> {
     let namespaces = stale_entries(Path::new(NETNS_DIR), prefix)?;
@@ -97,9 +101,21 @@ pub(super) fn remove_namespace(name: &str) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    for pid in processes_in(&path)? {
-        // SAFETY: kill takes two integers and touches no memory of this process.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let processes = processes_in(&path)?;
+        if processes.is_empty() {
+            break;
+        }
+        if Instant::now() >= end {
+            bail!("processes {processes:?} in network namespace {name} do not end");
+        }
+        for pid in processes {
+            // SAFETY: kill takes two integers and touches no memory of this process.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        // They end when they are next on a processor.
+        std::thread::sleep(Duration::from_millis(1));
     }
     match named::delete(name) {
         Err(_) if !path.exists() => Ok(()),
