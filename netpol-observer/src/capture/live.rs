@@ -257,11 +257,9 @@ impl Reader {
             }
         }
         while !repeats.is_empty() {
-            let batch = repeats.drain(repeats.len().saturating_sub(BATCH)..);
-            let batch: Vec<_> = batch.map(|(key, value)| Captured::Repeat { key, value }).collect();
-            self.folded_delivered +=
-                batch.iter().map(|captured| if let Captured::Repeat { value, .. } = captured { value.count } else { 0 }).sum::<u64>();
-            out.send(batch).await?;
+            let batch = repeats.split_off(repeats.len().saturating_sub(BATCH));
+            self.folded_delivered += batch.iter().map(|(_, value)| value.count).sum::<u64>();
+            out.send(batch.into_iter().map(|(key, value)| Captured::Repeat { key, value }).collect()).await?;
         }
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -293,8 +291,8 @@ impl Reader {
     }
 }
 
-/// Names of the loaded modules; empty on a kernel without them.
-fn modules() -> String {
+/// Names of the loaded modules; empty on a kernel without them. The functions of those that come later have no names for up to ten seconds.
+pub fn modules() -> String {
     let text = std::fs::read_to_string("/proc/modules").unwrap_or_default();
     text.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join(" ")
 }

@@ -7,6 +7,7 @@ use netpol_observer::capture::live::LiveOptions;
 use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
 use xtask::netns::Netns;
 
+use crate::shape::{Scene, WEB_UID};
 use crate::support::{Pods, machine, runtime, send_udp, start};
 
 /// Drops in the node's namespace, decoded while the rules stand.
@@ -113,4 +114,36 @@ fn a_namespace_that_is_gone_has_no_surroundings() {
         }
         assert_eq!(found, 1);
     });
+}
+
+/// Pods start all the time: the second one is called a moment after the first was looked for.
+#[test]
+fn pods_that_come_later_are_known_at_once() {
+    let Some(_machine) = machine("surroundings::pods_that_come_later_are_known_at_once") else { return };
+    let runtime = runtime();
+    let mut live = runtime.block_on(async { start(LiveOptions::default()) });
+    let names = live.names();
+    let mut known = Vec::new();
+    for _ in 0..3 {
+        let scene = Scene::routed();
+        scene.ns("node").nft(CHAINS).unwrap();
+        scene.ns("web").in_ns(|| send_udp("10.244.1.20:9001".parse().unwrap(), b"x")).unwrap();
+        let netns = u32::try_from(scene.ns("node").inode().unwrap()).unwrap();
+        let event = runtime.block_on(async {
+            loop {
+                if let Some(Captured::Record(bytes)) = live.next().await
+                    && let Ok(event) = decode_record(&bytes, &*names)
+                    && event.netns == Some(netns)
+                    && event.flow.destination_port == Some(9001)
+                {
+                    break event;
+                }
+            }
+        });
+        known.push(event.peer.and_then(|peer| peer.pod_uid).as_deref() == Some(WEB_UID));
+        // Until its answer counts no more: the next namespaces may have the numbers of these.
+        drop(scene);
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    assert_eq!(known, [true; 3]);
 }

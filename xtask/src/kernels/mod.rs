@@ -42,8 +42,8 @@ pub(crate) struct KernelsOptions {
     #[arg(long, value_name = "KERNEL", value_delimiter = ',', value_parser = Column::names())]
     pub(crate) kernel: Vec<String>,
     /// Guests at a time. More than the default do not run on a machine, over all checkouts.
-    #[arg(long, default_value_t = slots::count())]
-    pub(crate) jobs: usize,
+    #[arg(long, default_value_t = slots::count(), value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: u16,
     /// Seconds one test may take.
     #[arg(long, default_value_t = 420, value_name = "SECONDS")]
     pub(crate) test_timeout: u64,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 /// Guests at a time: two for each processor.
-pub(super) fn count() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from) * 2
+pub(super) fn count() -> u16 {
+    std::thread::available_parallelism().map_or(2, |cpus| u16::try_from(cpus.get() * 2).unwrap_or(u16::MAX))
 }
 
 /// The right to run a guest, over all processes of the machine; given back by dropping it, or when the process ends.

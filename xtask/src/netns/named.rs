@@ -22,9 +22,7 @@ pub(super) fn add(name: &str) -> Result<()> {
     let made = thread::scope(|scope| {
         let made = scope.spawn(|| {
             // SAFETY: takes an integer; other threads keep their namespace.
-            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
             bind(Path::new("/proc/thread-self/ns/net"), &path)
         });
         made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -37,9 +35,12 @@ pub(super) fn delete(name: &str) -> Result<()> {
     let path = Path::new(NETNS_DIR).join(name);
     let target = c_path(&path)?;
     // SAFETY: the string is terminated.
-    // Not mounted (`EINVAL`) is what a run leaves that was killed in the middle of making it.
-    if unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) } != 0 && !is_error(libc::EINVAL) {
-        return Err(io::Error::last_os_error()).with_context(|| format!("cannot unmount {}", path.display()));
+    match checked(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }) {
+        // Not mounted: what a run leaves that was killed in the middle of making it.
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+            return Err(error).with_context(|| format!("cannot unmount {}", path.display()));
+        }
+        _ => {}
     }
     fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
 }
@@ -70,10 +71,6 @@ fn bind(source: &Path, target: &Path) -> io::Result<()> {
 
 fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn is_error(number: i32) -> bool {
-    io::Error::last_os_error().raw_os_error() == Some(number)
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use netpol_observer::capture::live::{Live, LiveOptions};
+use jiff::Timestamp;
+use netpol_observer::capture::live::{Live, LiveOptions, modules};
 use netpol_observer::capture::{Captured, KernelLedger};
 use netpol_observer::flow::KernelNames;
 use netpol_observer_common::DropRecord;
@@ -18,7 +19,7 @@ use crate::support::{is_balanced, is_slow, runtime, start};
 /// What an emulated machine has open from one shape to the next: types, symbols and the verifier take it longer than the traffic.
 static SHARED: Mutex<Option<Capture>> = Mutex::new(None);
 
-/// How often a shared capture turns its fold tables: two turns are waited for behind each shape.
+/// How often a shared capture turns its fold tables: three are waited for behind each shape.
 const TURN: Duration = Duration::from_millis(100);
 /// How long a shared capture may take to account for everything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +30,7 @@ struct Capture {
     // In this order: what is captured ends before what it runs on.
     live: Live,
     runtime: Runtime,
-    /// /proc/modules when it was opened: functions of later ones would have no name for a while.
+    /// The [`modules`] when it was opened.
     modules: String,
     /// Runs of the program that the kernel had skipped before this shape.
     misses: u64,
@@ -46,10 +47,11 @@ pub(super) fn during(namespaces: &[Netns], traffic: impl FnOnce() + Send, mut ea
         _ => Capture::open(if shared { LiveOptions { fold_interval: TURN, ..LiveOptions::default() } } else { LiveOptions::default() }),
     };
     let names = capture.live.names();
-    let begin = monotonic_ns();
+    // By the clock of records (`bpf_ktime_get_ns`).
+    let begin = i64::try_from(Timestamp::now().as_nanosecond()).unwrap() - names.clock_offset_ns();
     // What a shared capture has taken between two shapes is nobody's.
     let mut each = |captured: Captured| match &captured {
-        Captured::Record(bytes) if DropRecord::read_from_prefix(bytes).is_ok_and(|(record, _)| record.time_ns < begin) => {}
+        Captured::Record(bytes) if DropRecord::read_from_prefix(bytes).is_ok_and(|(record, _)| record.time_ns < begin.unsigned_abs()) => {}
         _ => each(captured, &names),
     };
     capture.beside(traffic, &mut each);
@@ -88,7 +90,8 @@ impl Capture {
         std::thread::sleep(Duration::from_millis(100));
     }
 
-    /// Takes what there is until a ledger accounts for all of it, the second one from now on: a turn of the tables is begun by the one before.
+    /// Takes what there is until a ledger accounts for all of it, the third one from now on: the first may have been under way, and a run that began
+    /// before a turn counts in the next one.
     fn settle(&mut self, mut each: impl FnMut(Captured)) -> KernelLedger {
         let begin = Instant::now();
         while let Some(captured) = self.live.ready() {
@@ -126,17 +129,4 @@ impl Capture {
         });
         last.expect("a final ledger")
     }
-}
-
-/// What the eBPF program's clock shows (`bpf_ktime_get_ns`).
-fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec that outlives the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
-}
-
-fn modules() -> String {
-    let text = std::fs::read_to_string("/proc/modules").unwrap_or_default();
-    text.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join(" ")
 }
