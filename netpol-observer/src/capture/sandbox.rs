@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a namespace without a pod counts as that: pods start all the time.
-const NOBODY: Duration = Duration::from_secs(1);
+/// How long a namespace without a pod counts as that at first, and at the most. A pod's network is made before its first process, and the kernel itself sends in
+/// between; a namespace that stays nobody's is looked for less and less often.
+const NOBODY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// Between two walks through /proc so many times as long as the last one took: a whole one takes some tens of milliseconds on a node with
 /// thousands of processes.
 const REST: u32 = 5;
@@ -20,10 +21,19 @@ const MAX_NOBODY: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Sandboxes {
     pods: HashMap<u32, Sandbox>,
-    /// Those that had none, and when.
-    nobody: HashMap<u32, Instant>,
+    /// Those that had none.
+    nobody: HashMap<u32, Nobody>,
     /// When the last walk ended, and how long it took.
     walked: Option<(Instant, Duration)>,
+}
+
+/// A namespace without a pod.
+#[derive(Debug)]
+struct Nobody {
+    /// When that was found.
+    when: Instant,
+    /// For how long it counts.
+    valid: Duration,
 }
 
 /// One process of a pod.
@@ -55,17 +65,19 @@ impl Sandboxes {
             self.pods.insert(netns, sandbox);
             return Some(pod_uid);
         }
-        let is_nobodys = self.nobody.get(&netns).is_some_and(|when| when.elapsed() < NOBODY);
+        let is_nobodys = self.nobody.get(&netns).is_some_and(|nobody| nobody.when.elapsed() < nobody.valid);
         if !is_nobodys && self.walked.is_none_or(|(when, took)| when.elapsed() >= took * REST) {
             let begin = Instant::now();
             self.walk_to(netns);
             let end = Instant::now();
             self.walked = Some((end, end - begin));
+            let before = self.nobody.remove(&netns);
             if !self.pods.contains_key(&netns) {
                 if self.nobody.len() >= MAX_NOBODY {
                     self.nobody.clear();
                 }
-                self.nobody.insert(netns, end);
+                let valid = before.map_or(NOBODY[0], |before| (before.valid * 2).min(NOBODY[1]));
+                self.nobody.insert(netns, Nobody { when: end, valid });
             }
         }
         self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid))

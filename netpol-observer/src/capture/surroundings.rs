@@ -97,7 +97,13 @@ impl Surroundings {
     /// See [`KernelNames::peer`](crate::flow::KernelNames::peer).
     pub(super) fn peer(&self, netns: u32, ifindex: u32) -> Option<Peer> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = valid(&state.peers, &(netns, ifindex)) {
+        if let Some(mut known) = valid(&state.peers, &(netns, ifindex)) {
+            // The device is there before the pod's first process is.
+            if let Some(peer) = &mut known
+                && peer.pod_uid.is_none()
+            {
+                peer.pod_uid = state.sandboxes.pod_uid(peer.netns);
+            }
             return known;
         }
         let answer = self.ask(&state, netns, ifindex, 0).filter(|answer| answer.peer_netns != 0 && is_pair(&text(&answer.kind)));

@@ -75,13 +75,16 @@ impl Symbols {
     /// Address ranges of the functions called `name`, suffixes that the compiler adds (`.isra.0`, `.constprop.0`, `.part.0`,
     /// `.cold`) disregarded. A function ends where the next one begins.
     pub fn ranges<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u64, u64)> + 'a {
-        self.functions.iter().enumerate().filter(move |(_, function)| self.name(function).split('.').next() == Some(name)).map(
-            |(i, function)| {
-                // Aliases share an address: the end is the next address that differs.
-                let end = self.functions[i..].iter().map(|next| next.address).find(|&next| next > function.address);
-                (function.address, end.unwrap_or(function.address + 1))
-            },
-        )
+        let is_it = move |function: &Function| {
+            // Without its suffixes the name is no longer than the function's own: most need not be looked at.
+            usize::from(function.len) >= name.len()
+                && self.name(function).strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('.'))
+        };
+        self.functions.iter().enumerate().filter(move |(_, function)| is_it(function)).map(|(i, function)| {
+            // Aliases share an address: the end is the next address that differs.
+            let end = self.functions[i..].iter().map(|next| next.address).find(|&next| next > function.address);
+            (function.address, end.unwrap_or(function.address + 1))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use netpol_observer::capture::Captured;
-use netpol_observer::capture::live::LiveOptions;
+use netpol_observer::capture::live::{Live, LiveOptions};
 use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
 use xtask::netns::Netns;
 
@@ -122,28 +122,55 @@ fn pods_that_come_later_are_known_at_once() {
     let Some(_machine) = machine("surroundings::pods_that_come_later_are_known_at_once") else { return };
     let runtime = runtime();
     let mut live = runtime.block_on(async { start(LiveOptions::default()) });
-    let names = live.names();
     let mut known = Vec::new();
     for _ in 0..3 {
         let scene = Scene::routed();
         scene.ns("node").nft(CHAINS).unwrap();
         scene.ns("web").in_ns(|| send_udp("10.244.1.20:9001".parse().unwrap(), b"x")).unwrap();
         let netns = u32::try_from(scene.ns("node").inode().unwrap()).unwrap();
-        let event = runtime.block_on(async {
-            loop {
-                if let Some(Captured::Record(bytes)) = live.next().await
-                    && let Ok(event) = decode_record(&bytes, &*names)
-                    && event.netns == Some(netns)
-                    && event.flow.destination_port == Some(9001)
-                {
-                    break event;
-                }
-            }
-        });
+        let event = runtime.block_on(dropped_at(9001, &mut live, netns));
         known.push(event.peer.and_then(|peer| peer.pod_uid).as_deref() == Some(WEB_UID));
         // Until its answer counts no more: the next namespaces may have the numbers of these.
         drop(scene);
         std::thread::sleep(std::time::Duration::from_millis(1100));
     }
     assert_eq!(known, [true; 3]);
+}
+
+/// A pod's network is there before its first process, and a packet may be dropped in between.
+#[test]
+fn a_pod_is_known_soon_after_it_has_a_process() {
+    let Some(_machine) = machine("surroundings::a_pod_is_known_soon_after_it_has_a_process") else { return };
+    let runtime = runtime();
+    let mut live = runtime.block_on(async { start(LiveOptions::default()) });
+    let mut scene = Scene::links();
+    scene.ns("node").nft(CHAINS).unwrap();
+    let netns = u32::try_from(scene.ns("node").inode().unwrap()).unwrap();
+    let mut known = |scene: &Scene, port| {
+        scene.ns("web").in_ns(|| send_udp(SocketAddr::new("10.244.1.20".parse().unwrap(), port), b"x")).unwrap();
+        let event = runtime.block_on(dropped_at(port, &mut live, netns));
+        event.peer.expect("a veth has a peer").pod_uid
+    };
+    assert_eq!(known(&scene, 9001), None);
+    scene.inhabit("web", WEB_UID);
+    // Looked for again, but not for every packet: processes are many. A slow machine only gives it more time.
+    let known_at_last = (9002..9009).any(|port| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        known(&scene, port).as_deref() == Some(WEB_UID)
+    });
+    assert!(known_at_last);
+}
+
+/// The first drop in the namespace on its way to this port.
+async fn dropped_at(port: u16, live: &mut Live, netns: u32) -> DropEvent {
+    let names = live.names();
+    loop {
+        if let Some(Captured::Record(bytes)) = live.next().await
+            && let Ok(event) = decode_record(&bytes, &*names)
+            && event.netns == Some(netns)
+            && event.flow.destination_port == Some(port)
+        {
+            return event;
+        }
+    }
 }

@@ -59,7 +59,7 @@ impl Guest<'_> {
     }
 
     /// What the first process reads: settings and the names of the tests.
-    fn orders(&self) -> [(&'static str, String); 2] {
+    fn orders(&self) -> [(&'static str, String); 3] {
         let mut environment = vec![
             ("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/usr/local/bin".to_owned()),
             ("HOME", "/root".to_owned()),
@@ -76,8 +76,7 @@ impl Guest<'_> {
             environment.push((KEEP_SHAPES, "/root/shapes".to_owned()));
         }
         let environment = environment.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
-        let tests = self.tests.iter().map(|test| format!("{test}\n")).collect();
-        [("environment", environment), ("tests", tests)]
+        [("environment", environment), ("tests", groups(self.tests)), ("tests.awk", include_str!("tests.awk").to_owned())]
     }
 
     /// Boots it, runs the tests, and says what came of them.
@@ -146,7 +145,7 @@ impl Guest<'_> {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-M", "q35", "-accel", "tcg,thread=multi"]);
         // Page tables of five levels would be walked by the emulator.
-        command.args(["-cpu", "max,la57=off", "-smp", "2", "-m", &MEMORY.to_string()]);
+        command.args(["-cpu", "qemu64", "-smp", "2", "-m", &MEMORY.to_string()]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.args(["-chardev", "stdio,id=results,signal=off", "-serial", "chardev:results"]);
@@ -161,6 +160,12 @@ impl Guest<'_> {
         }
         command.spawn().context("cannot start qemu-system-x86_64")
     }
+}
+
+/// The tests of one module at the top of the test program on one line: they run in one process.
+fn groups(tests: &[String]) -> String {
+    let module = |test: &str| test.split_once("::").map(|(module, _)| module.to_owned());
+    tests.chunk_by(|one, next| module(one) == module(next)).map(|group| group.join(" ") + "\n").collect()
 }
 
 /// Unpacks what the guest has sent as text.

@@ -143,9 +143,11 @@ impl Session {
         };
         let reports = Mutex::new(Vec::new());
         let add = |report: Report| reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
-        let queue: Mutex<VecDeque<&Column>> =
-            // The newest first: they take longest.
-            Mutex::new(self.columns.iter().rev().copied().filter(|column| column.place != Place::Host).collect());
+        let mut guests: Vec<&Column> = self.columns.iter().copied().filter(|column| column.place != Place::Host).collect();
+        // What takes longest first: those that run all tests, of these the newest.
+        guests.reverse();
+        guests.sort_by_key(|column| column.place.types() == Some(Types::Hidden));
+        let queue = Mutex::new(VecDeque::from(guests));
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         std::thread::scope(|scope| {
             for _ in 0..options.jobs {

@@ -1,5 +1,6 @@
 //! The capture that shapes are tried under: each its own, or where that takes long, the shapes of a process share one.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,10 @@ const TURN: Duration = Duration::from_millis(100);
 /// How long a shared capture may take to account for everything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Of so many shapes the namespaces are kept: what the capture remembers of one (`VALID` in capture/surroundings.rs) is older than the time that
+/// these take.
+const HELD: usize = 3;
+
 pub(super) type Names = Arc<dyn KernelNames + Send + Sync>;
 
 struct Capture {
@@ -34,8 +39,8 @@ struct Capture {
     modules: String,
     /// Runs of the program that the kernel had skipped before this shape.
     misses: u64,
-    /// The namespaces of earlier shapes. While they live their numbers are not given to others, whom the capture would take for them.
-    held: Vec<File>,
+    /// The namespaces of the last shapes, the latest last. While they live their numbers are not given to others, whom the capture would take for them.
+    held: VecDeque<Vec<File>>,
 }
 
 /// Runs `traffic`, hands on everything captured meanwhile, and gives what accounts for it.
@@ -57,7 +62,10 @@ pub(super) fn during(namespaces: &[Netns], traffic: impl FnOnce() + Send, mut ea
     capture.beside(traffic, &mut each);
     let ledger = if shared {
         let ledger = capture.settle(&mut each);
-        capture.held.extend(namespaces.iter().map(|namespace| File::open(namespace.path()).unwrap()));
+        capture.held.push_back(namespaces.iter().map(|namespace| File::open(namespace.path()).unwrap()).collect());
+        if capture.held.len() > HELD {
+            capture.held.pop_front();
+        }
         *slot = Some(capture);
         ledger
     } else {
@@ -71,7 +79,7 @@ impl Capture {
         let runtime = runtime();
         let modules = modules();
         let live = runtime.block_on(async { start(options) });
-        Capture { live, runtime, modules, misses: 0, held: Vec::new() }
+        Capture { live, runtime, modules, misses: 0, held: VecDeque::new() }
     }
 
     fn beside(&mut self, traffic: impl FnOnce() + Send, mut each: impl FnMut(Captured)) {

@@ -88,11 +88,16 @@ impl Scene {
 
     /// The pods `web` and `api` on links of their own.
     pub(crate) fn routed() -> Self {
+        Self::links().of_two_pods()
+    }
+
+    /// Likewise, before any process of theirs runs.
+    pub(crate) fn links() -> Self {
         let mut bed = Bed::new("npo-test").unwrap();
         let node = bed.node("node", &addresses(NODE)).unwrap();
         let web = node.routed_pod(&mut bed, "web", &addresses(WEB)).unwrap();
         let api = node.routed_pod(&mut bed, "api", &addresses(API)).unwrap();
-        Self::of_two_pods(bed, node, web, api)
+        Self::new(bed, node, vec![web, api], CLUSTER)
     }
 
     /// The pods `web` and `api` on a bridge whose packets pass netfilter's hooks.
@@ -103,14 +108,13 @@ impl Scene {
         let bridge = node.bridge("cni0", &gateways, true).unwrap();
         let web = node.bridged_pod(&mut bed, &bridge, "web", &addresses(WEB)).unwrap();
         let api = node.bridged_pod(&mut bed, &bridge, "api", &addresses(API)).unwrap();
-        Self::of_two_pods(bed, node, web, api)
+        Self::new(bed, node, vec![web, api], CLUSTER).of_two_pods()
     }
 
-    fn of_two_pods(bed: Bed, node: Node, web: Netns, api: Netns) -> Self {
-        let mut scene = Self::new(bed, node, vec![web, api], CLUSTER);
-        scene.inhabit("web", WEB_UID);
-        scene.inhabit("api", API_UID);
-        scene
+    fn of_two_pods(mut self) -> Self {
+        self.inhabit("web", WEB_UID);
+        self.inhabit("api", API_UID);
+        self
     }
 
     /// A namespace by its short name.
