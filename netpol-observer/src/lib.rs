@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cli;
 pub mod cluster;
 pub mod diagnose;
+pub mod effect;
 pub mod flow;
 pub mod identify;
 pub mod lint;

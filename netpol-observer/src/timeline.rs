@@ -193,15 +193,32 @@ impl Timeline {
         self.log.between(since, until).rev().filter(move |change| filter(change))
     }
 
-    fn change(&mut self, at: Timestamp, key: ObjectKey, object: Option<Object>) -> bool {
+    /// An object came, changed or went, as with [`apply`](Timeline::apply) and [`delete`](Timeline::delete); `make` makes it in the engine,
+    /// and is not called when it is not different from before. Returns what that returns, with the time of the change.
+    pub(crate) fn change_by<R>(
+        &mut self,
+        at: Timestamp,
+        key: ObjectKey,
+        object: Option<Object>,
+        make: impl FnOnce(&mut Engine, &ObjectKey, Option<Object>) -> R,
+    ) -> Option<(Timestamp, R)> {
         let at = self.moment(at);
         let before = self.engine.index().object(&key);
         if before == object {
-            return false;
+            return None;
         }
-        put(&mut self.engine, &key, object);
+        let made = make(&mut self.engine, &key, object);
         self.settled(at, key, before, true);
-        true
+        Some((at, made))
+    }
+
+    /// Whether there was a list of the kind: all that is there is known.
+    pub fn is_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
+    fn change(&mut self, at: Timestamp, key: ObjectKey, object: Option<Object>) -> bool {
+        self.change_by(at, key, object, put).is_some()
     }
 
     /// The time moves on, and never back.
@@ -227,7 +244,7 @@ impl Timeline {
     }
 
     /// The objects of a kind that are there now.
-    fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+    pub(crate) fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
         let index = self.engine.index();
         match kind {
             Kind::Namespace => keys(index.namespaces()),

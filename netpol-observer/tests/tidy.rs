@@ -15,16 +15,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
     ("timeline", &["cluster", "policy"]),
+    ("effect", &["cluster", "policy", "timeline"]),
     ("question", &["flow", "cluster", "identify", "policy"]),
     ("lint", &["flow", "cluster", "identify", "policy"]),
     ("diagnose", &["flow", "cluster", "identify", "policy"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "diagnose"]),
-    ("serve", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline"]),
+    ("serve", &["flow", "capture", "cluster", "identify", "policy", "effect", "question", "diagnose", "pipeline"]),
     ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint"]),
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
-const PURE: &[&str] = &["flow", "identify", "policy", "timeline", "question", "lint", "diagnose", "pipeline"];
+const PURE: &[&str] = &["flow", "identify", "policy", "timeline", "effect", "question", "lint", "diagnose", "pipeline"];
 
 /// Words that have no place in them.
 const IMPURE: &[&str] = &[

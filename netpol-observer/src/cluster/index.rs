@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 pub use object::{Counts, Kind, Object, ObjectKey};
 
 use maps::{ByAddress, Namespaced, Ranges};
@@ -210,7 +212,12 @@ impl Index {
 
     /// Whether the address lies in the pod range of any node.
     pub fn in_pod_range(&self, ip: IpAddr) -> bool {
-        self.pod_ranges.contains(ip)
+        self.pod_ranges.around(ip).is_some()
+    }
+
+    /// The pod range of a node that the address lies in; of several the largest.
+    pub fn pod_range(&self, ip: IpAddr) -> Option<IpNet> {
+        self.pod_ranges.around(ip)
     }
 
     /// A policy by name.

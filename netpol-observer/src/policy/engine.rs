@@ -7,7 +7,7 @@ use crate::cluster::{Index, Object, ObjectKey};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party, party};
 
-use super::compiled::{At, Compiled, Reachability};
+use super::compiled::{At, Change, Compiled, Reachability, Turn, Work};
 use super::connection::{Connection, Profile};
 use super::evaluate::View;
 use super::explain;
@@ -58,6 +58,7 @@ impl Engine {
         let before = self.index.object(&object.key());
         self.index.apply(object.clone());
         self.compiled.replaced(before.as_ref(), Some(&object), &self.index, &self.profile);
+        self.tidy();
         self.kept = Kept::default();
     }
 
@@ -66,7 +67,44 @@ impl Engine {
         let Some(before) = self.index.object(key) else { return };
         self.index.delete(key);
         self.compiled.replaced(Some(&before), None, &self.index, &self.profile);
+        self.tidy();
         self.kept = Kept::default();
+    }
+
+    /// Makes an object what is given.
+    pub(super) fn put(&mut self, key: &ObjectKey, object: Option<Object>) {
+        match object {
+            Some(object) => self.apply(object),
+            None => self.delete(key),
+        }
+    }
+
+    /// Makes changes, and finds the verdicts that turn by them, unless that is too much work. Also returns the objects of before.
+    pub(super) fn compare(&mut self, changes: &[Change], work: &mut Work) -> (Index, Option<Vec<Turn>>) {
+        let index = self.index.clone();
+        self.compiled.expect(changes.iter().filter_map(|(_, after)| after.as_ref()), &index, &self.profile);
+        let before = self.compiled.before(changes, &index, &self.profile, work);
+        for (before, after) in changes {
+            match (before, after) {
+                (_, Some(object)) => self.index.apply(object.clone()),
+                (Some(object), None) => self.index.delete(&object.key()),
+                (None, None) => continue,
+            }
+            self.compiled.replaced(before.as_ref(), after.as_ref(), &self.index, &self.profile);
+        }
+        self.kept = Kept::default();
+        let turns = before.and_then(|before| self.compiled.turns(&before, &self.index, &self.profile, work));
+        (index, turns)
+    }
+
+    /// Lets go what nobody asks for any more.
+    pub(super) fn tidy(&mut self) {
+        self.compiled.tidy(&self.index, &self.profile);
+    }
+
+    /// What is worked out from the objects.
+    pub(super) fn compiled(&self) -> &Compiled {
+        &self.compiled
     }
 
     /// Forgets everything and takes these objects instead.

@@ -8,12 +8,13 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::class_name;
-use crate::cluster::{Direction, Pod, Selector};
+use crate::cluster::{Direction, Kind, Pod, Selector};
 use crate::diagnose::{Class, Denial};
+use crate::effect::Effect;
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party};
 use crate::pipeline::server_port;
-use crate::policy::{Admission, DirectionExplanation};
+use crate::policy::{Admission, DirectionExplanation, PairEnd};
 
 /// What to show and what not: a denial is shown when it is in `wanted` and in none of `unwanted`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,6 +71,11 @@ impl Filters {
         self.wanted.matches(denial) && !self.unwanted.iter().any(|group| group.matches(denial))
     }
 
+    /// Whether a change of a policy is to be shown. Filters of what only a drop has leave it out.
+    pub fn admit_change(&self, effect: &Effect) -> bool {
+        self.wanted.matches_change(effect) && !self.unwanted.iter().any(|group| group.matches_change(effect))
+    }
+
     /// Whether the reader asks for the class of drops that is hidden otherwise.
     pub fn asks_for_noise(&self) -> bool {
         self.wanted.0.iter().any(|filter| matches!(filter, Filter::Class(ClassName("noise"))))
@@ -89,10 +95,19 @@ impl Group {
 
     /// Whether of each kind of filter in the group at least one matches.
     pub fn matches(&self, denial: &Denial) -> bool {
+        self.each_kind(|filter| filter.matches(denial))
+    }
+
+    /// The same for a change of a policy.
+    pub fn matches_change(&self, effect: &Effect) -> bool {
+        self.each_kind(|filter| filter.matches_change(effect))
+    }
+
+    fn each_kind(&self, matches: impl Fn(&Filter) -> bool) -> bool {
         // A handful of filters: quadratic is fine.
         self.0.iter().all(|filter| {
             let kind = filter.kind();
-            self.0.iter().any(|other| other.kind() == kind && other.matches(denial))
+            self.0.iter().any(|other| other.kind() == kind && matches(other))
         })
     }
 }
@@ -136,6 +151,28 @@ impl Filter {
                     || wanted.parse() == Ok(reason.number)
             }
             Filter::Class(class) => class.0 == class_name(&denial.diagnosis.class),
+        }
+    }
+}
+
+impl Filter {
+    /// The namespaces of a change are that of the policy, or the namespace itself, and those of the pairs that are named.
+    fn matches_change(&self, effect: &Effect) -> bool {
+        let key = &effect.key;
+        match self {
+            Filter::Namespace(side, wanted) => {
+                let of_object = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
+                let is_of = |end: &PairEnd| matches!(end, PairEnd::Workload { namespace, .. } if **namespace == **wanted);
+                let is_source = || effect.pairs().any(|pair| is_of(&pair.source));
+                let is_destination = || effect.pairs().any(|pair| is_of(&pair.destination));
+                match side {
+                    Side::Either => **of_object == **wanted || is_source() || is_destination(),
+                    Side::From => is_source(),
+                    Side::To => is_destination(),
+                }
+            }
+            Filter::Policy(pattern) => key.kind != Kind::Namespace && pattern.matches(&key.namespace, &key.name),
+            _ => false,
         }
     }
 }

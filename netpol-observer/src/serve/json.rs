@@ -4,6 +4,7 @@
 //! stays.
 
 mod answer;
+mod change;
 mod parts;
 
 use std::io;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::answer::{AnswerObject, LinkObject, chain};
+pub use self::change::PolicyChangeObject;
 use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, TunnelObject, conntrack, kernel, service, tunnel};
 use super::fold::Summary;
 use super::render::is_unprintable;
@@ -33,6 +35,8 @@ pub enum Line<'a> {
     Ledger(Box<LedgerObject>),
     /// Something to know about the run.
     Notice(Notice<'a>),
+    /// A policy changed.
+    PolicyChange(Box<PolicyChangeObject<'a>>),
 }
 
 /// `type: denial`
@@ -143,6 +147,7 @@ impl<'a> Line<'a> {
         match item {
             Item::Denial { denial, .. } => Line::Denial(Box::new(DenialObject::of(denial, node))),
             Item::Repeats(summary) => Line::Repeat(Box::new(RepeatObject::of(summary))),
+            Item::PolicyChange(effect) => Line::PolicyChange(Box::new(PolicyChangeObject::of(effect))),
         }
     }
 

@@ -3,13 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{Item, Key, Summary};
 use crate::diagnose::Denial;
+use crate::effect::Effect;
 
-/// The last `capacity` denials in the order they were shown, each with its repeats.
+/// The last `capacity` denials in the order they were shown, each with its repeats; and as many changes of policies among them.
 pub struct Recent {
     capacity: usize,
     kept: VecDeque<Kept>,
+    changes: VecDeque<Arc<Effect>>,
     left_out_denials: u64,
     left_out_repeats: u64,
 }
@@ -23,7 +27,7 @@ struct Kept {
 impl Recent {
     /// An empty store.
     pub fn new(capacity: usize) -> Self {
-        Recent { capacity, kept: VecDeque::new(), left_out_denials: 0, left_out_repeats: 0 }
+        Recent { capacity, kept: VecDeque::new(), changes: VecDeque::new(), left_out_denials: 0, left_out_repeats: 0 }
     }
 
     /// Adds a denial, pushing out the oldest when there are too many, or adds repeats to the denial they belong to.
@@ -48,6 +52,12 @@ impl Recent {
                 },
                 None => self.left_out_repeats += summary.count,
             },
+            Item::PolicyChange(effect) => {
+                self.changes.push_back(effect);
+                while self.changes.len() > self.capacity {
+                    self.changes.pop_front();
+                }
+            }
         }
     }
 
@@ -56,9 +66,12 @@ impl Recent {
         (self.left_out_denials, self.left_out_repeats)
     }
 
-    /// What is kept, in the order of time: denials at their own time, repeats at the time of their last drop.
+    /// What is kept, in the order of time: denials at their own time, repeats at the time of their last drop. Changes of policies before
+    /// the first denial are left out, if there is any denial.
     pub fn into_items(self) -> Vec<Item> {
-        let mut items: Vec<(jiff::Timestamp, Item)> = Vec::new();
+        let first = self.kept.iter().map(|kept| kept.denial.event.time).min().unwrap_or(Timestamp::MIN);
+        let changes = self.changes.into_iter().filter(|effect| effect.when >= first);
+        let mut items: Vec<(Timestamp, Item)> = changes.map(|effect| (effect.when, Item::PolicyChange(effect))).collect();
         for Kept { key, denial, repeats } in self.kept {
             items.push((denial.event.time, Item::Denial { key, denial }));
             items.extend(repeats.map(|summary| (summary.last, Item::Repeats(summary))));
@@ -89,6 +102,7 @@ mod tests {
             .map(|item| match item {
                 Item::Denial { key, .. } => (key.id.0, 0),
                 Item::Repeats(summary) => (summary.key.id.0, summary.count),
+                Item::PolicyChange(_) => unreachable!("none was pushed"),
             })
             .collect();
         assert_eq!(shown, [(2, 0), (3, 0), (2, 4)]);

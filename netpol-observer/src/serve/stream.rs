@@ -10,6 +10,7 @@ use super::fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
 use super::{Ledger, class_name};
 use crate::capture::Captured;
 use crate::diagnose::{Class, Denial};
+use crate::effect::Effect;
 use crate::flow::{FoldId, KernelNames};
 use crate::identify::{Identity, Party, Who};
 use crate::pipeline::{Pipeline, Step};
@@ -27,6 +28,8 @@ pub enum Item {
     },
     /// Repeats of one shown before.
     Repeats(Summary),
+    /// A policy changed.
+    PolicyChange(Arc<Effect>),
 }
 
 /// What to show and how often.
@@ -113,6 +116,12 @@ impl Stream {
         self.ledger.earlier -= 1;
         self.ledger.shown += 1;
         vec![Item::Denial { key: key_of(&denial, Fate::Shown), denial }]
+    }
+
+    /// Takes what a change of a policy does. Changes are no drops: the account knows nothing of them.
+    pub fn policy_change(&self, effect: Arc<Effect>) -> Option<Item> {
+        let is_earlier = self.options.since.is_some_and(|since| effect.when < since);
+        (!is_earlier && self.options.filters.admit_change(&effect)).then_some(Item::PolicyChange(effect))
     }
 
     /// The summaries that are due.

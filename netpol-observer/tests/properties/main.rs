@@ -1,6 +1,7 @@
 //! What holds for the engine whatever the cluster: on random pods, policies and connections.
 
 mod clusters;
+mod difference;
 mod lints;
 mod timeline;
 

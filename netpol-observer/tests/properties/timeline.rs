@@ -1,6 +1,6 @@
 //! The past of a timeline is what an engine built from the objects of then says, whatever changed since.
 
-mod changes;
+pub(crate) mod changes;
 mod naive;
 
 use std::net::IpAddr;

@@ -199,8 +199,10 @@ impl Ranges {
         }
     }
 
-    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+    /// The largest range that the address lies in.
+    pub(super) fn around(&self, ip: IpAddr) -> Option<IpNet> {
         let ip = ip.to_canonical();
-        self.by_length.iter().any(|(length, ranges)| IpNet::new(ip, *length).is_ok_and(|range| ranges.contains_key(&range.trunc())))
+        let around = |length: u8| IpNet::new(ip, length).ok().map(|range| range.trunc());
+        self.by_length.iter().find_map(|(length, ranges)| around(*length).filter(|range| ranges.contains_key(range)))
     }
 }

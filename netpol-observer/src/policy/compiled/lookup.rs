@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::rows::{PortKey, port_key};
-use super::space::{End, EndId, EndWho, IdentityId, WorkloadId};
+use super::space::{End, EndId, EndWho, IdentityId, Space, WorkloadId};
 use super::{Cell, Compiled, PeerKey};
-use crate::cluster::{Direction, Index, Pod, PolicyPort, PortNumber, Selector};
+use crate::cluster::{Direction, Index, Node, Pod, PolicyPort, PortNumber, Selector};
 use crate::flow::Protocol;
 use crate::policy::connection::Profile;
 
@@ -80,6 +80,28 @@ impl Compiled {
         self.space.external(ip.to_canonical())
     }
 
+    /// An end.
+    pub(in crate::policy) fn end(&self, id: EndId) -> Option<&End> {
+        self.space.end(id)
+    }
+
+    /// The end of a node under one of its addresses.
+    pub(in crate::policy) fn end_of_node(&self, node: &Node, ip: IpAddr) -> Option<EndId> {
+        self.space.end_of_node(node, ip)
+    }
+
+    /// The address that a pod has at an end; of one without addresses the one that stands for that.
+    pub(in crate::policy) fn address_at(&self, pod: &Pod, end: EndId) -> IpAddr {
+        let class = self.space.end(end).map(|end| end.class);
+        let mut ips = pod.ips.iter().map(IpAddr::to_canonical);
+        ips.find(|ip| Some(self.space.class_of(*ip)) == class).unwrap_or(Space::NO_ADDRESS)
+    }
+
+    /// Whether the end is one of nodes.
+    pub(in crate::policy) fn is_of_nodes(&self, end: &End) -> bool {
+        matches!(end.who, EndWho::Node(_))
+    }
+
     /// Whether the end is outside of the cluster.
     pub(in crate::policy) fn is_external(&self, end: &End) -> bool {
         matches!(end.who, EndWho::External)
@@ -116,12 +138,12 @@ impl Compiled {
         let Some(row) = self.row(identity, direction, index, profile) else { return Vec::new() };
         let computing = self.computing(identity, direction, index, profile);
         if let [PolicyPort { protocol, port: PortNumber::Number(number) }] = ports {
-            return port_key(*protocol, *number).and_then(|key| computing.cell(row, key)).into_iter().collect();
+            return port_key(*protocol, *number).and_then(|key| computing.cell(row.tiers(), key)).into_iter().collect();
         }
         let single = |port: &PolicyPort| matches!(port.port, PortNumber::Number(_)).then_some(());
         let mut keys: Vec<PortKey> = Vec::new();
         // The starts of all intervals are needed for ranges only.
-        let starts = if !ports.is_empty() && ports.iter().all(|port| single(port).is_some()) { Vec::new() } else { row.starts() };
+        let starts = if !ports.is_empty() && ports.iter().all(|port| single(port).is_some()) { Vec::new() } else { row.tiers().starts() };
         let mut between = |protocol: Protocol, from: u16, to: u16| {
             let Some((from, to)) = port_key(protocol, from).zip(port_key(protocol, to)) else { return };
             keys.push(from);
@@ -144,7 +166,7 @@ impl Compiled {
             keys.clone_from(&starts);
         }
         let mut cells: Vec<Cell<'a>> = Vec::new();
-        for cell in keys.into_iter().filter_map(|key| computing.cell(row, key)) {
+        for cell in keys.into_iter().filter_map(|key| computing.cell(row.tiers(), key)) {
             if !cells.iter().any(|known| known.is(&cell)) {
                 cells.push(cell);
             }

@@ -1,5 +1,6 @@
 //! The peers of rules, each compiled once to the set of ends it matches, however many rules name it.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -151,6 +152,11 @@ impl Matchers {
         for matcher in self.all.iter_mut().flatten().filter(|matcher| which(&matcher.key)) {
             matcher.matched = OnceLock::new();
         }
+    }
+
+    /// Those of some peers.
+    pub(super) fn ids(&self, which: impl Fn(&PeerKey) -> bool) -> HashSet<MatcherId> {
+        self.ids.iter().filter(|(key, _)| which(key)).map(|(_, id)| *id).collect()
     }
 
     /// All peers.

@@ -5,8 +5,11 @@
 //! as a changed object touches it. `evaluate` remains the definition: it judges a single connection and names the reasons; rows are the
 //! same walk over all ends at once.
 
+mod cell;
+mod compare;
 mod lookup;
 mod matchers;
+mod outside;
 mod reach;
 mod rows;
 mod rules;
@@ -26,14 +29,18 @@ use super::connection::{BaselineScope, Case, Profile, Who};
 use super::evaluate::selects;
 use super::explanation::Verdict;
 
+pub(super) use cell::Cell;
+pub(super) use compare::{Becomes, Change, Turn, Work};
 pub(super) use lookup::{Of, gather};
 pub(super) use matchers::PeerKey;
+pub(super) use outside::Ranges;
 pub use reach::{Group, GroupKind, PortRange, Reachability};
-pub(super) use rows::Cell;
+pub(super) use reach::port_ranges;
+pub(super) use rows::{PortKey, port_of};
 pub(super) use space::{End, EndId, IdentityId};
 
 use matchers::{Matchers, World};
-use rows::{Computing, PortKey, Row, TierRow, port_key};
+use rows::{Computing, Row, TierRow, port_key};
 use rules::{Compiled as CompiledPolicy, slot};
 use space::{Place, Space};
 
@@ -151,7 +158,7 @@ impl Compiled {
 
     /// What the tiers say for an identity on a port.
     fn cell<'a>(&'a self, identity: IdentityId, direction: Direction, key: PortKey, index: &Index, profile: &Profile) -> Option<Cell<'a>> {
-        self.computing(identity, direction, index, profile).cell(self.row(identity, direction, index, profile)?, key)
+        self.computing(identity, direction, index, profile).cell(self.row(identity, direction, index, profile)?.tiers(), key)
     }
 
     fn computing<'a>(&'a self, identity: IdentityId, direction: Direction, index: &'a Index, profile: &'a Profile) -> Computing<'a> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Compiled;
-use super::rows::{Cell, Computing, PortKey, Row, TierRow, port_key, port_of};
+use super::cell::Cell;
+use super::rows::{Computing, PortKey, Row, TierRow, port_key, port_of};
 use super::set::{Bits, Set};
 use super::space::{EndId, EndWho};
 use crate::cluster::{Direction, Index, Pod};
@@ -113,9 +114,25 @@ impl Reachability {
     }
 }
 
+/// The ports from a key up to another, which is not among them; both of one protocol.
 fn range(from: PortKey, end: PortKey) -> PortRange {
     let ((protocol, from), (_, to)) = (port_of(from), port_of(end.saturating_sub(1)));
     PortRange { protocol, from, to }
+}
+
+/// Intervals of keys as ports; port 0 is none that anybody calls.
+pub(in crate::policy) fn port_ranges(mut intervals: Vec<(PortKey, PortKey)>) -> Vec<PortRange> {
+    intervals.sort_unstable();
+    let mut merged: Vec<(PortKey, PortKey)> = Vec::new();
+    for (from, end) in intervals {
+        match merged.last_mut() {
+            Some((_, last)) if from <= *last => *last = end.max(*last),
+            _ => merged.push((from, end)),
+        }
+    }
+    let protocols = (0..3).map(|protocol| protocol << 16);
+    let of_protocols = protocols.flat_map(|first| merged.iter().map(move |(from, end)| ((*from).max(first), (*end).min(first + (1 << 16)))));
+    of_protocols.filter(|(from, end)| from < end).map(|(from, end)| range(from, end)).map(|range| PortRange { from: range.from.max(1).min(range.to), ..range }).collect()
 }
 
 /// An end with its rows; nodes and the outside have none and are admitted.
@@ -155,7 +172,7 @@ impl Compiled {
 
 /// Every port at which something begins to differ for somebody; each protocol begins one.
 fn starts(members: &[Member<'_>]) -> Vec<PortKey> {
-    let mut tiers: Vec<&Arc<TierRow>> = members.iter().flat_map(|member| &member.rows).flatten().flat_map(|(row, _)| row.tiers()).collect();
+    let mut tiers: Vec<&Arc<TierRow>> = members.iter().flat_map(|member| &member.rows).flatten().flat_map(|(row, _)| row.tiers().each()).collect();
     tiers.sort_unstable_by_key(|tier| Arc::as_ptr(tier));
     tiers.dedup_by(|a, b| Arc::ptr_eq(a, b));
     let mut starts: Vec<PortKey> = vec![0, 1 << 16, 2 << 16];
@@ -228,7 +245,7 @@ impl<'a> Sweep<'a> {
         for (from, member) in (0_u32..).zip(self.members) {
             let Some(before) = self.egress.get_mut(from as usize) else { continue };
             let is_first = start == 0;
-            let cell = member.rows[0].as_ref().and_then(|(row, computing)| computing.cell(row, start));
+            let cell = member.rows[0].as_ref().and_then(|(row, computing)| computing.cell(row.tiers(), start));
             if !is_first && is_same(before.as_ref(), cell.as_ref()) {
                 continue;
             }
@@ -249,7 +266,7 @@ impl<'a> Sweep<'a> {
     fn arrive(&mut self, start: PortKey, is_changed: &mut [bool]) {
         let (count, ends) = (self.members.len(), self.position.len());
         for ((member, slot), changed) in self.members.iter().zip(&mut self.ingress).zip(is_changed) {
-            let cell = member.rows[1].as_ref().and_then(|(row, computing)| computing.cell(row, start));
+            let cell = member.rows[1].as_ref().and_then(|(row, computing)| computing.cell(row.tiers(), start));
             if start != 0 && is_same(slot.0.as_ref(), cell.as_ref()) {
                 continue;
             }

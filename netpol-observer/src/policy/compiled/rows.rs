@@ -5,16 +5,17 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::cell::{Cell, TierCell};
 use super::matchers::{Matchers, World};
 use super::rules::{Compiled, Peers};
 use super::set::{Bits, Set};
 use super::space::{EndId, NamedPort};
-use crate::cluster::{Action, ClusterPolicy, ClusterPort, Direction, NetworkPolicy, PolicyPort, PortNumber, Tier as OfTier};
+use crate::cluster::{Action, ClusterPolicy, ClusterPort, Direction, NetworkPolicy, PolicyPort, PortNumber};
 use crate::flow::Protocol;
 use crate::policy::connection::TiedPriorities;
 
 /// A protocol and a port in one number, in the order TCP, UDP, SCTP.
-pub(super) type PortKey = u32;
+pub(in crate::policy) type PortKey = u32;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 /// Keys per protocol.
@@ -27,7 +28,7 @@ pub(super) fn port_key(protocol: Protocol, port: u16) -> Option<PortKey> {
 }
 
 /// The port of a key.
-pub(super) fn port_of(key: PortKey) -> (Protocol, u16) {
+pub(in crate::policy) fn port_of(key: PortKey) -> (Protocol, u16) {
     let protocol = PROTOCOLS.get((key / PORTS) as usize).copied().unwrap_or(Protocol::Sctp);
     (protocol, u16::try_from(key % PORTS).unwrap_or_default())
 }
@@ -57,11 +58,17 @@ impl<T> ByPort<T> {
 /// For one identity and direction: what each tier says.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
+    tiers: Tiers,
+    together: ByPort<Together>,
+}
+
+/// The tiers of a row, each shared with all other rows of the same policies.
+#[derive(Clone, Debug)]
+pub(super) struct Tiers {
     admin: Arc<TierRow>,
     network: Arc<TierRow>,
     /// Absent where the profile ends it for the pod.
     baseline: Option<Arc<TierRow>>,
-    together: ByPort<Together>,
 }
 
 /// What all tiers say together on some ports, once it is asked for: that is all there is to a verdict.
@@ -80,26 +87,8 @@ struct Sum {
     denied: Option<Set>,
 }
 
-/// What the tiers say on one port.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::policy) struct Cell<'a> {
-    admin: &'a TierCell,
-    network: &'a TierCell,
-    baseline: Option<&'a TierCell>,
-}
-
-/// What one tier says of each end on some ports: the sets overlap where it is not certain.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TierCell {
-    accept: Set,
-    deny: Set,
-    pass: Set,
-    /// No rule matches, and no NetworkPolicy isolates.
-    silent: Set,
-}
-
 /// What one tier says, by ports. Cells are worked out when they are first asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TierRow {
     policies: Tier,
     ports: ByPort<LateCell>,
@@ -176,16 +165,26 @@ impl<'a> Computing<'a> {
     }
 
     /// What the tiers say on a port.
-    pub(super) fn cell<'r>(&self, row: &'r Row, key: PortKey) -> Option<Cell<'r>> {
+    pub(super) fn cell<'r>(&self, tiers: &'r Tiers, key: PortKey) -> Option<Cell<'r>> {
         let of = |row: &'r TierRow| {
             let (signature, cell) = row.ports.get(key)?;
             Some(cell.get_or_init(|| self.tier_cell(&row.policies, &self.rules(&row.policies), signature)))
         };
-        let baseline = match &row.baseline {
+        let baseline = match &tiers.baseline {
             Some(row) => Some(of(row)?),
             None => None,
         };
-        Some(Cell { admin: of(&row.admin)?, network: of(&row.network)?, baseline })
+        Some(Cell { admin: of(&tiers.admin)?, network: of(&tiers.network)?, baseline })
+    }
+
+    /// A copy of a tier in which every cell is worked out: it stays what it is whatever becomes of the peers that its rules name.
+    pub(super) fn filled(&self, row: &TierRow) -> TierRow {
+        let copy = row.clone();
+        let rules = self.rules(&row.policies);
+        for (signature, cell) in &copy.ports.entries {
+            cell.get_or_init(|| self.tier_cell(&row.policies, &rules, signature));
+        }
+        copy
     }
 
     fn rules<'p>(&self, policies: &'p Tier) -> Vec<Vec<Rule<'p>>> {
@@ -375,8 +374,9 @@ fn wanted(port: &PolicyPort) -> Option<Wanted<'_>> {
 
 impl Row {
     pub(super) fn new(admin: Arc<TierRow>, network: Arc<TierRow>, baseline: Option<Arc<TierRow>>) -> Self {
-        let together = together([Some(&*admin), Some(&*network), baseline.as_deref()]);
-        Row { admin, network, baseline, together }
+        let tiers = Tiers { admin, network, baseline };
+        let together = together(&tiers);
+        Row { tiers, together }
     }
 
     /// Whether an end may be admitted on a port, and whether it may be denied.
@@ -386,32 +386,68 @@ impl Row {
             Some(sum) => sum,
             None => {
                 let computing = computing();
-                let cell = computing.cell(self, together.key)?;
-                together.sum.get_or_init(|| cell.sum(computing.world.space.len()))
+                let cell = computing.cell(&self.tiers, together.key)?;
+                together.sum.get_or_init(|| Sum::of(&cell, computing.world.space.len()))
             }
         };
         let is_admitted = sum.admitted.contains(end);
         Some((is_admitted, sum.denied.as_ref().map_or(!is_admitted, |denied| denied.contains(end))))
     }
 
+    /// What is shared with all other rows of the same policies.
+    pub(super) fn tiers(&self) -> &Tiers {
+        &self.tiers
+    }
+}
+
+impl Sum {
+    fn of(cell: &Cell<'_>, len: usize) -> Self {
+        let (accept, deny) = cell.sums(len);
+        // Together they are all.
+        let is_certain = accept.count() + deny.count() == len;
+        Sum { admitted: accept.pack(), denied: (!is_certain).then(|| deny.pack()) }
+    }
+}
+
+impl Tiers {
+    /// One after the other, in the order in which they are asked.
+    pub(super) fn each(&self) -> impl Iterator<Item = &Arc<TierRow>> {
+        [&self.admin, &self.network].into_iter().chain(&self.baseline)
+    }
+
+    /// Lets every tier be replaced.
+    pub(super) fn each_mut(&mut self) -> impl Iterator<Item = &mut Arc<TierRow>> {
+        [&mut self.admin, &mut self.network].into_iter().chain(&mut self.baseline)
+    }
+
+    /// Whether the tiers are those of another row because they are the same.
+    pub(super) fn is(&self, other: &Tiers) -> bool {
+        let baseline = match (&self.baseline, &other.baseline) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        baseline && Arc::ptr_eq(&self.admin, &other.admin) && Arc::ptr_eq(&self.network, &other.network)
+    }
+
+    /// Adds the first keys of the intervals within which nothing differs.
+    pub(super) fn add_starts(&self, starts: &mut Vec<PortKey>) {
+        starts.extend(self.each().flat_map(|row| row.ports.starts()));
+    }
+
     /// First keys of the intervals within which nothing differs.
     pub(super) fn starts(&self) -> Vec<PortKey> {
-        let tiers = [Some(&self.admin), Some(&self.network), self.baseline.as_ref()];
-        let mut starts: Vec<PortKey> = tiers.into_iter().flatten().flat_map(|row| row.ports.starts()).collect();
+        let mut starts = Vec::new();
+        self.add_starts(&mut starts);
         starts.sort_unstable();
         starts.dedup();
         starts
     }
-
-    /// What is shared with all other rows of the same policies.
-    pub(super) fn tiers(&self) -> impl Iterator<Item = &Arc<TierRow>> {
-        [&self.admin, &self.network].into_iter().chain(&self.baseline)
-    }
 }
 
 /// The intervals of all tiers, laid over each other.
-fn together(tiers: [Option<&TierRow>; 3]) -> ByPort<Together> {
-    let tiers: Vec<&Intervals> = tiers.into_iter().flatten().map(|row| &*row.ports.intervals).collect();
+fn together(tiers: &Tiers) -> ByPort<Together> {
+    let tiers: Vec<&Intervals> = tiers.each().map(|row| &*row.ports.intervals).collect();
     let mut known: Vec<Vec<u16>> = Vec::new();
     let (mut intervals, mut entries): (Vec<(PortKey, u16)>, Vec<Together>) = (Vec::new(), Vec::new());
     let mut next = vec![0; tiers.len()];
@@ -436,78 +472,18 @@ impl TierRow {
     pub(super) fn starts(&self) -> impl Iterator<Item = PortKey> {
         self.ports.starts()
     }
-}
 
-impl Cell<'_> {
-    /// Whether an end may be admitted, and whether it may be denied.
-    pub(in crate::policy) fn possible(&self, end: EndId) -> (bool, bool) {
-        let (mut may_pass, mut may_fail) = (false, false);
-        for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
-            may_pass |= tier.accept.contains(end);
-            may_fail |= tier.deny.contains(end);
-            if !(tier.silent.contains(end) || tier.pass.contains(end)) {
-                return (may_pass, may_fail);
-            }
-        }
-        // What no tier decides is admitted.
-        (true, may_fail)
-    }
-
-    /// Whether an end is certainly denied because NetworkPolicies isolate the pod.
-    pub(in crate::policy) fn isolates(&self, end: EndId) -> bool {
-        let reached = self.admin.silent.contains(end) || self.admin.pass.contains(end);
-        reached && self.network.deny.contains(end) && self.possible(end) == (false, true)
-    }
-
-    /// Whether a tier of cluster-scoped policies certainly has no rule that matches.
-    pub(in crate::policy) fn is_silent(&self, tier: OfTier, end: EndId) -> bool {
-        let tier = match tier {
-            OfTier::Admin => Some(self.admin),
-            OfTier::Baseline => self.baseline,
-            OfTier::NetworkPolicy => None,
+    /// Serial numbers of its policies.
+    pub(super) fn serials(&self) -> impl Iterator<Item = u32> {
+        let (network, cluster): (&[Arc<Compiled<NetworkPolicy>>], &[Arc<Compiled<ClusterPolicy>>]) = match &self.policies {
+            Tier::Network(policies) => (policies, &[]),
+            Tier::Cluster(policies) => (&[], policies),
         };
-        tier.is_some_and(|tier| {
-            tier.silent.contains(end) && !tier.accept.contains(end) && !tier.deny.contains(end) && !tier.pass.contains(end)
-        })
+        network.iter().map(|policy| policy.serial).chain(cluster.iter().map(|policy| policy.serial))
     }
 
-    fn sum(&self, len: usize) -> Sum {
-        let (accept, deny) = self.sums(len);
-        // Together they are all.
-        let is_certain = accept.count() + deny.count() == len;
-        Sum { admitted: accept.pack(), denied: (!is_certain).then(|| deny.pack()) }
-    }
-
-    /// The ends that are certainly admitted, of the first `len`.
-    pub(super) fn admitted(&self, len: usize) -> Bits {
-        let (mut accept, deny) = self.sums(len);
-        accept.minus(&deny);
-        accept
-    }
-
-    /// The ends that may be admitted and those that may be denied, of the first `len`.
-    fn sums(&self, len: usize) -> (Bits, Bits) {
-        let (mut accept, mut deny) = (Bits::none(len), Bits::none(len));
-        let mut live = Bits::all(len);
-        for tier in [Some(self.admin), Some(self.network), self.baseline].into_iter().flatten() {
-            accept.or_both(&live, &tier.accept);
-            deny.or_both(&live, &tier.deny);
-            let mut rest = tier.silent.bits(len);
-            rest.or_set(&tier.pass);
-            live.and(&rest);
-        }
-        // What no tier decides is admitted.
-        accept.or(&live);
-        (accept, deny)
-    }
-
-    /// Whether it says the same because it is the same.
-    pub(super) fn is(&self, other: &Cell<'_>) -> bool {
-        let baseline = match (self.baseline, other.baseline) {
-            (Some(a), Some(b)) => std::ptr::eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        baseline && std::ptr::eq(self.admin, other.admin) && std::ptr::eq(self.network, other.network)
+    /// How many cells there are to work out.
+    pub(super) fn size(&self) -> usize {
+        self.ports.entries.len()
     }
 }

@@ -80,6 +80,11 @@ impl Bits {
         }
     }
 
+    /// Leaves the ends that are in one of the sets and not in the other.
+    pub(super) fn xor(&mut self, other: &Bits) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word ^= other);
+    }
+
     pub(super) fn or(&mut self, other: &Bits) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
     }

@@ -154,6 +154,16 @@ impl Space {
         self.classes.ranges.get(class as usize).copied().flatten()
     }
 
+    /// The class of an address.
+    pub(super) fn class_of(&self, ip: IpAddr) -> ClassId {
+        self.classes.of(ip)
+    }
+
+    /// Whether the addresses of a class are IPv4 addresses.
+    pub(super) fn is_ipv4(&self, class: ClassId) -> bool {
+        self.range(class).map_or(class == Classes::IPV4, |range| range.addr().is_ipv4())
+    }
+
     /// The end of an address outside of the cluster.
     pub(super) fn external(&self, ip: IpAddr) -> Option<EndId> {
         self.end_ids.get(&(EndWho::External, self.classes.of(ip))).copied()
@@ -260,10 +270,19 @@ impl Space {
     }
 
     fn node_end(&mut self, node: &Node, ip: IpAddr) -> EndId {
+        let (who, class) = self.project_node(node, ip);
+        self.intern_end(who, class)
+    }
+
+    /// The end of a node under one of its addresses.
+    pub(super) fn end_of_node(&self, node: &Node, ip: IpAddr) -> Option<EndId> {
+        self.end_ids.get(&self.project_node(node, ip.to_canonical())).copied()
+    }
+
+    fn project_node(&self, node: &Node, ip: IpAddr) -> (EndWho, ClassId) {
         let labels = node.labels.iter().filter(|(key, _)| self.asked.node_keys.contains(*key));
         let labels: Labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let class = self.classes.of(ip);
-        self.intern_end(EndWho::Node(Arc::new(labels)), class)
+        (EndWho::Node(Arc::new(labels)), self.classes.of(ip))
     }
 
     fn node_number(&mut self, name: &Arc<str>) -> u32 {

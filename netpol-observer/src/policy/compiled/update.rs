@@ -87,11 +87,28 @@ impl Compiled {
             }
             _ => {}
         }
+        self.finish(first, index, profile);
+    }
+
+    /// Builds everything anew where too much is kept that nobody asks for any more. Changes nothing in what is answered.
+    pub(in crate::policy) fn tidy(&mut self, index: &Index, profile: &Profile) {
         if self.outdated > self.network.values().map(|policies| policies.len()).sum::<usize>() + self.cluster.len() + SPARE_OUTDATED {
             *self = Compiled::build(index, profile);
-        } else {
-            self.finish(first, index, profile);
         }
+    }
+
+    /// Sorts pods and addresses as these objects, which are still to come, will ask for. Changes nothing in what is answered, and makes that
+    /// their coming adds no end: what is said of ends before can be compared with what is said of them afterwards.
+    pub(in crate::policy) fn expect<'o>(&mut self, objects: impl Iterator<Item = &'o Object>, index: &Index, profile: &Profile) {
+        let first = self.first_new();
+        for object in objects {
+            match object {
+                Object::NetworkPolicy(policy) => self.ask(Questions::of_network_policy(policy), index),
+                Object::ClusterPolicy(policy) => self.ask(Questions::of_cluster_policy(policy, index), index),
+                _ => {}
+            }
+        }
+        self.finish(first, index, profile);
     }
 
     /// Finds the policies of every identity, so that the first questions need not.
@@ -231,13 +248,13 @@ impl Compiled {
     }
 
     /// The identities that a NetworkPolicy selects.
-    fn selected(&self, policy: &NetworkPolicy) -> Vec<IdentityId> {
+    pub(super) fn selected(&self, policy: &NetworkPolicy) -> Vec<IdentityId> {
         let here = self.space.identities_in(&policy.namespace).iter().copied();
         here.filter(|id| self.space.identity(*id).is_some_and(|of| policy.pod_selector.matches(&of.labels))).collect()
     }
 
     /// The identities that a policy of the Admin or Baseline tier has as subjects.
-    fn subjects_of(&self, policy: &ClusterPolicy, index: &Index) -> Vec<IdentityId> {
+    pub(super) fn subjects_of(&self, policy: &ClusterPolicy, index: &Index) -> Vec<IdentityId> {
         let is_subject = |id: &IdentityId| {
             let of = self.space.identity(*id);
             of.is_some_and(|of| selects(&policy.subject, &index.namespace_labels(&of.namespace), &of.labels))

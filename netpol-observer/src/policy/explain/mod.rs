@@ -3,8 +3,11 @@
 
 mod misses;
 mod near;
+mod ruling;
 mod service;
 mod words;
+
+pub(in crate::policy) use ruling::ruling;
 
 use std::collections::BTreeSet;
 

@@ -3,6 +3,7 @@
 //! Everything printed goes through [`Text`], which lets no control character of an object or a kernel reach the terminal.
 
 mod answer;
+mod change;
 mod command;
 mod condition;
 mod explanation;
@@ -28,6 +29,7 @@ pub use text::{Palette, Text, clean, clean_lines};
 use super::fold::Summary;
 use super::{Item, Route};
 use crate::diagnose::{Agreement, Class, Denial};
+use crate::effect::Effect;
 use crate::flow::HookFunction;
 
 /// Turns items into text.
@@ -50,6 +52,7 @@ impl Renderer {
             Item::Denial { denial, .. } if self.oneline => self.oneline(denial),
             Item::Denial { denial, .. } => self.block(denial),
             Item::Repeats(summary) => self.repeats(summary),
+            Item::PolicyChange(effect) => self.policy_change(effect),
         }
     }
 
@@ -107,6 +110,17 @@ impl Renderer {
         text.put("   ");
         text.put(&route(&summary.route));
         text.newline();
+        text.finish()
+    }
+
+    /// A change of a policy: how many pairs it newly denies and allows, and the first of them, or the first line alone.
+    pub fn policy_change(&self, effect: &Effect) -> String {
+        let mut text = Text::new(self.palette);
+        self.time(&mut text, effect.when);
+        change::write_headline(&mut text, effect);
+        if !self.oneline {
+            change::write_pairs(&mut text, effect);
+        }
         text.finish()
     }
 

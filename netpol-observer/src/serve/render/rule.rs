@@ -5,12 +5,16 @@ use crate::policy::{PolicyRef, RuleRef};
 
 /// `rule "no-db" (egress[2]) of AdminNetworkPolicy no-db`, `rule ingress[0] of NetworkPolicy shop/api`
 pub(super) fn rule(rule: &RuleRef) -> String {
+    format!("{} of {}", title(rule), policy(&rule.policy))
+}
+
+/// `rule "no-db" (egress[2])`, `rule ingress[0]`
+pub(super) fn title(rule: &RuleRef) -> String {
     let index = format!("{}[{}]", rule.direction, rule.index);
-    let title = match &rule.name {
+    match &rule.name {
         Some(name) => format!("rule {name:?} ({index})"),
         None => format!("rule {index}"),
-    };
-    format!("{title} of {}", policy(&rule.policy))
+    }
 }
 
 /// `NetworkPolicy shop/api`

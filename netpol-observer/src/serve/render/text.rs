@@ -19,11 +19,14 @@ pub struct Palette {
     pub dim: Style,
     /// The change that mends it.
     pub fix: Style,
+    /// `CHANGED` and the like, of policies.
+    pub changed: Style,
 }
 
 impl Palette {
     /// No colours.
-    pub const PLAIN: Palette = Palette { denied: Style::new(), dropped: Style::new(), dim: Style::new(), fix: Style::new() };
+    pub const PLAIN: Palette =
+        Palette { denied: Style::new(), dropped: Style::new(), dim: Style::new(), fix: Style::new(), changed: Style::new() };
 
     /// Colours of the terminal's own palette.
     pub const COLOURED: Palette = Palette {
@@ -31,6 +34,7 @@ impl Palette {
         dropped: AnsiColor::Yellow.on_default().bold(),
         dim: Style::new().dimmed(),
         fix: AnsiColor::Green.on_default(),
+        changed: AnsiColor::Cyan.on_default().bold(),
     };
 }
 

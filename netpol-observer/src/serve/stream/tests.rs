@@ -145,6 +145,7 @@ proptest! {
                 match item {
                     Item::Denial { .. } => full += 1,
                     Item::Repeats(summary) => summed += summary.count,
+                    Item::PolicyChange(_) => unreachable!("none came"),
                 }
             }
         }

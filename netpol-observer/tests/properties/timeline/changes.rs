@@ -41,7 +41,7 @@ pub(crate) fn objects(index: &Index) -> Vec<Object> {
     namespaces.chain(nodes).chain(pods).chain(services).chain(policies).collect()
 }
 
-fn object() -> impl Strategy<Value = Object> {
+pub(crate) fn object() -> impl Strategy<Value = Object> {
     let described = (select(&NAMESPACES[..]), labels()).prop_map(|(name, mut labels)| {
         labels.insert("kubernetes.io/metadata.name".into(), name.into());
         Namespace { name: name.into(), labels }
