@@ -41,6 +41,16 @@ impl Judge {
         }
     }
 
+    /// Compares counts of pairs that are newly denied and newly allowed.
+    pub(crate) fn counts(&self, what: &str, object: &str, engine: [u64; 2], expected: [u64; 2]) {
+        self.checked.set(self.checked.get() + 2);
+        let wrong = engine.iter().zip(expected).filter(|(engine, expected)| *engine != expected).count();
+        self.wrong.set(self.wrong.get() + wrong as u64);
+        if wrong > 0 && self.wrong.get() <= SHOWN {
+            eprintln!("WRONG {what}: {object}: the engine says {engine:?} pairs newly denied and allowed, reachability {expected:?}");
+        }
+    }
+
     /// Compares the engine's verdicts on connections with the scan's.
     pub(crate) fn all(&self, what: &str, index: &Index, flows: &[Flow], verdicts: &[Verdict]) {
         assert_eq!(flows.len(), verdicts.len(), "{what}: a verdict per connection");

@@ -15,6 +15,7 @@ use clap::{Parser, ValueEnum};
 
 use cluster::{SHAPES, Shape, generate};
 use figures::Report;
+use measure::Part;
 
 /// Measures the policy engine on generated clusters. Exits with 1 when a verdict differs from the scan's, with 2 when it cannot run.
 #[derive(Parser)]
@@ -22,6 +23,9 @@ struct Options {
     /// Clusters by their number of pods: 500, 2000, 10000, 100000.
     #[arg(long, value_name = "PODS", value_delimiter = ',', default_values_t = [500, 2_000, 10_000], value_parser = parse_shape)]
     pods: Vec<usize>,
+    /// Only these parts.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_enum)]
+    only: Vec<Part>,
     /// Seed of the clusters and of the connections.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -86,7 +90,7 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     };
     let budget = Duration::try_from_secs_f64(options.budget)?;
     for shape in shapes {
-        report.clusters.push(measure::cluster(shape, options.seed, budget)?);
+        report.clusters.push(measure::cluster(shape, options.seed, budget, &options.only)?);
     }
     match options.output {
         Format::Text => print!("{}", report.text()),

@@ -116,4 +116,32 @@ mod tests {
         recent.push(testing::item(2, 20));
         assert_eq!(recent.left_out(), (1, 7));
     }
+
+    #[test]
+    fn changes_of_policies_stand_among_the_denials() {
+        let change = |seconds: i64| Item::PolicyChange(Arc::new(Effect { when: testing::at(seconds), ..testing::policy_change() }));
+        let mut recent = Recent::new(2);
+        for seconds in [5, 15] {
+            recent.push(change(seconds));
+        }
+        recent.push(testing::item(1, 10));
+        recent.push(change(20));
+        recent.push(testing::item(2, 30));
+        let shown: Vec<_> = recent
+            .into_items()
+            .iter()
+            .map(|item| match item {
+                Item::Denial { denial, .. } => ("denial", denial.event.time),
+                Item::Repeats(summary) => ("repeats", summary.last),
+                Item::PolicyChange(effect) => ("change", effect.when),
+            })
+            .collect();
+        let expected = [("denial", 10), ("change", 15), ("change", 20), ("denial", 30)];
+        assert_eq!(shown, expected.map(|(what, seconds)| (what, testing::at(seconds))));
+        // Those before the first denial are older than what was asked for.
+        let mut recent = Recent::new(2);
+        recent.push(change(5));
+        recent.push(testing::item(1, 10));
+        assert_eq!(recent.into_items().len(), 1);
+    }
 }

@@ -7,17 +7,19 @@ use jiff::Timestamp;
 
 use super::{Item, Key, Route, Summary};
 use crate::cluster::{
-    ContainerPort, Direction, Labels, NetworkPolicy, Node, Operator, Pod, PodPhase, Requirement, Service, ServicePort, TargetPort, Workload,
+    ContainerPort, Direction, Kind, Labels, NetworkPolicy, Node, ObjectKey, Operator, Pod, PodPhase, Requirement, Service, ServicePort,
+    TargetPort, Workload,
 };
 use crate::diagnose::{Agreement, Class, Denial, Diagnosis};
+use crate::effect::{ChangeKind, Effect, EffectId};
 use crate::flow::{
     Conntrack, DropEvent, Flow, FoldId, Hook, HookFunction, Interface, Location, Peer, Protocol, Reason, Symbol, TcpFlags, Tunnel,
     TunnelKind, Tuple,
 };
 use crate::identify::{Identity, Party, ServiceCall, TunnelEnds, Who};
 use crate::policy::{
-    Admission, Condition, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, PeerMiss, PolicyRef, PortMiss, RuleMiss,
-    RuleRef, Verdict,
+    Admission, Cause, Condition, Difference, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, Pair, PairEnd, Pairs, PeerMiss,
+    PolicyRef, PortMiss, PortRange, RuleMiss, RuleRef, Ruling, Turned, Verdict,
 };
 
 /// 14:02:11.482 UTC and `seconds` later.
@@ -294,4 +296,53 @@ pub(crate) fn repeats(id: u64, count: u64, last: i64) -> Item {
         since: at(0),
         last: at(last),
     })
+}
+
+/// `shop/web → shop/api` on a port, with what was said before and is said after.
+pub(crate) fn pair(from: &str, to: PairEnd, ports: &[(Protocol, u16, u16)], before: Ruling, after: Ruling) -> Pair {
+    let workload = |name: &str| PairEnd::Workload {
+        namespace: "shop".into(),
+        workload: Workload { kind: "Deployment".into(), name: name.into() },
+    };
+    Pair {
+        source: workload(from),
+        destination: to,
+        ports: ports.iter().map(|&(protocol, from, to)| PortRange { protocol, from, to }).collect(),
+        causes: vec![Cause { direction: Direction::Ingress, before, after }],
+    }
+}
+
+pub(crate) fn workload_end(namespace: &str, name: &str) -> PairEnd {
+    PairEnd::Workload { namespace: namespace.into(), workload: Workload { kind: "Deployment".into(), name: name.into() } }
+}
+
+/// A rule of the policy that changes in [`policy_change`].
+pub(crate) fn own_rule(index: usize) -> RuleRef {
+    RuleRef { policy: policy("api"), direction: Direction::Ingress, index, name: None, action: None, origin: None }
+}
+
+/// The change of the documentation: two pairs newly denied, one newly allowed.
+pub(crate) fn policy_change() -> Effect {
+    let tcp = |port| (Protocol::Tcp, port, port);
+    let every = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| (protocol, 1, u16::MAX));
+    let isolated = || Ruling::Denied { by: None, isolating: vec![policy("api")] };
+    let admitted = |index| Ruling::Admitted { by: vec![own_rule(index)] };
+    let api = || workload_end("shop", "api");
+    let denied = vec![
+        pair("job", api(), &every, admitted(1), isolated()),
+        pair("web", api(), &[tcp(8080)], admitted(0), isolated()),
+    ];
+    let allowed = vec![pair("ops", api(), &[tcp(8080), (Protocol::Udp, 9000, 9099)], isolated(), admitted(0))];
+    Effect {
+        when: at(0),
+        key: ObjectKey { kind: Kind::NetworkPolicy, namespace: "shop".into(), name: "api".into() },
+        change: ChangeKind::Changed,
+        resource_version: Some("42".into()),
+        id: EffectId(7),
+        difference: Difference::Counted(Box::new(Turned {
+            denied: Pairs { workloads: 2, outside: 0, named: denied },
+            allowed: Pairs { workloads: 1, outside: 0, named: allowed },
+            undecided: Pairs::default(),
+        })),
+    }
 }

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::clusters::{cluster, connection};
-use crate::timeline::changes::object;
+use crate::timeline::changes::{cluster_policy, object};
 
 /// Ports that policies name, both sides of ranges, and one that none names.
 const PORTS: [u16; 8] = [1, 53, 60, 80, 8080, 9000, 9001, 65535];
@@ -54,7 +54,20 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![4 => object().prop_map(|object| Step::Put(Box::new(object))), 1 => any::<prop::sample::Index>().prop_map(Step::Remove)]
+    let put = |object: Object| Step::Put(Box::new(object));
+    prop_oneof![
+        4 => object().prop_map(put),
+        3 => cluster_policy().prop_map(Object::from).prop_map(put),
+        2 => any::<prop::sample::Index>().prop_map(Step::Remove),
+    ]
+}
+
+/// With policies of all tiers.
+fn start() -> impl Strategy<Value = Index> {
+    (cluster(), vec(cluster_policy(), 0..5)).prop_map(|(mut index, policies)| {
+        policies.into_iter().for_each(|policy| index.apply(policy));
+        index
+    })
 }
 
 /// Policies, namespaces, and seldom others.
@@ -255,12 +268,12 @@ fn turned(difference: Difference) -> Turned {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     /// One engine through changes, one by one and several at once, says of each what two engines built afresh show.
     #[test]
     fn a_difference_is_that_of_every_connection(
-        start in cluster(), profile in profile(), steps in steps(), calls in vec(connection(), 1..4),
+        start in start(), profile in profile(), steps in steps(), calls in vec(connection(), 1..4),
     ) {
         let mut engine = Engine::over(start, profile);
         for steps in &steps {
@@ -282,7 +295,7 @@ proptest! {
 
     /// What was asked before, and in which order objects came, makes no difference to what is said.
     #[test]
-    fn a_difference_does_not_depend_on_history(start in cluster(), steps in steps(), calls in vec(connection(), 0..8)) {
+    fn a_difference_does_not_depend_on_history(start in start(), steps in steps(), calls in vec(connection(), 0..8)) {
         let mut engine = Engine::over(start, Profile::default());
         for steps in &steps {
             let changes = objects(&engine, steps);
@@ -297,7 +310,7 @@ proptest! {
 
     /// With a bound there is the same answer or none, the engine is changed all the same, and of the pairs the first are named.
     #[test]
-    fn bounds_leave_out_and_change_nothing(start in cluster(), steps in steps(), verdicts in 0..3000_u64, named in 0..4_usize) {
+    fn bounds_leave_out_and_change_nothing(start in start(), steps in steps(), verdicts in 0..3000_u64, named in 0..4_usize) {
         let mut engine = Engine::over(start, Profile::default());
         for steps in &steps {
             let changes = objects(&engine, steps);
@@ -321,7 +334,7 @@ fn changes_turn_verdicts_of_every_kind() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut counts, mut outside, mut nodes) = ([0_u64; 3], 0, 0);
     for _ in 0..200 {
-        let (start, steps) = (cluster(), steps()).new_tree(&mut runner).unwrap().current();
+        let (start, steps) = (start(), steps()).new_tree(&mut runner).unwrap().current();
         let mut engine = Engine::over(start, Profile::default());
         for steps in &steps {
             let changes = objects(&engine, steps);

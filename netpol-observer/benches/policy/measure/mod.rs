@@ -1,6 +1,7 @@
 //! The measurements, one file each.
 
 mod changes;
+mod effects;
 mod explanations;
 pub(crate) mod memory;
 mod reachability;
@@ -8,6 +9,7 @@ mod verdicts;
 
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use netpol_observer::cluster::manifests::{Loaded, load};
 use netpol_observer::cluster::{Index, Object};
 use netpol_observer::policy::{Engine, Profile, Verdict};
@@ -44,8 +46,20 @@ impl Bench<'_> {
     }
 }
 
-/// Measures everything on one cluster.
-pub(crate) fn cluster(shape: &Shape, seed: u64, budget: Duration) -> Result<Cluster, Failure> {
+/// What may be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    Memory,
+    Verdicts,
+    Explanations,
+    Changes,
+    Effects,
+    Reachability,
+}
+
+/// Measures these parts on one cluster.
+pub(crate) fn cluster(shape: &Shape, seed: u64, budget: Duration, parts: &[Part]) -> Result<Cluster, Failure> {
+    let is_wanted = |part: Part| parts.is_empty() || parts.contains(&part);
     let mut bench = Bench { shape, objects: Vec::new(), index: Index::default(), judge: Judge::default(), budget, figures: Vec::new() };
     bench.progress("making the cluster");
     let manifests = generate(shape, seed);
@@ -53,8 +67,12 @@ pub(crate) fn cluster(shape: &Shape, seed: u64, budget: Duration) -> Result<Clus
     manifests.write(directory.path())?;
     drop(manifests);
 
-    bench.progress("memory");
-    let memory = memory::measure(directory.path(), seed, shape)?;
+    let memory = if is_wanted(Part::Memory) {
+        bench.progress("memory");
+        memory::measure(directory.path(), seed, shape)?
+    } else {
+        Vec::new()
+    };
     bench.progress("loading and indexing");
     let mut loads = Vec::new();
     let begin = Instant::now();
@@ -77,10 +95,21 @@ pub(crate) fn cluster(shape: &Shape, seed: u64, budget: Duration) -> Result<Clus
     let others = flows.draw(20_000);
     let calls = flows.service_calls(2_000);
     let admitted_percent = admitted_percent(&bench.index, &pool);
-    verdicts::measure(&mut bench, &pool, &calls);
-    explanations::measure(&mut bench, &others);
-    changes::measure(&mut bench, &others, index_time);
-    reachability::measure(&mut bench);
+    if is_wanted(Part::Verdicts) {
+        verdicts::measure(&mut bench, &pool, &calls);
+    }
+    if is_wanted(Part::Explanations) {
+        explanations::measure(&mut bench, &others);
+    }
+    if is_wanted(Part::Changes) {
+        changes::measure(&mut bench, &others, index_time);
+    }
+    if is_wanted(Part::Effects) {
+        effects::measure(&mut bench);
+    }
+    if is_wanted(Part::Reachability) {
+        reachability::measure(&mut bench);
+    }
 
     let counts = bench.index.counts();
     Ok(Cluster {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::serve::label_selector::parse_selector;
-use crate::serve::testing::{example, external, innocent};
+use crate::serve::testing::{example, external, innocent, policy_change, workload_end};
 
 fn group(filters: impl IntoIterator<Item = Filter>) -> Group {
     Group(filters.into_iter().collect())
@@ -112,4 +112,41 @@ fn names_that_are_none_are_refused() {
     }
     assert!(parse_ip("10.0.0.0/33").is_err());
     assert!(parse_ip("fd00::1").is_ok());
+}
+
+/// A change is found by its policy, its namespace and the namespaces of the pairs that are named; filters of drops leave it out.
+#[test]
+fn changes_of_policies_are_found_by_what_they_have() {
+    use Side::{Either, From, To};
+    let mut effect = policy_change();
+    if let crate::policy::Difference::Counted(turned) = &mut effect.difference {
+        turned.allowed.named[0].source = workload_end("dev", "ops");
+    }
+    let namespace = |side, name: &str| Filter::Namespace(side, name.into());
+    for (filter, expected) in [
+        (namespace(Either, "shop"), true),
+        (namespace(Either, "dev"), true),
+        (namespace(From, "dev"), true),
+        (namespace(To, "dev"), false),
+        (namespace(To, "shop"), true),
+        (namespace(Either, "test"), false),
+        (Filter::Policy(pattern("shop/api")), true),
+        (Filter::Policy(pattern("ap*")), true),
+        (Filter::Policy(pattern("dev/api")), false),
+        (Filter::Port(8080), false),
+        (Filter::Pod(Either, pattern("web-7d9f")), false),
+        (Filter::Class("policy-denied".parse().unwrap()), false),
+    ] {
+        assert_eq!(group([filter.clone()]).matches_change(&effect), expected, "{filter:?}");
+        let filters = Filters { wanted: group([filter.clone()]), unwanted: vec![group([Filter::Port(8080)])] };
+        assert_eq!(filters.admit_change(&effect), expected, "{filter:?}");
+        let unwanted = Filters { wanted: group([]), unwanted: vec![group([filter.clone()])] };
+        assert_eq!(unwanted.admit_change(&effect), !expected, "{filter:?}");
+    }
+    let both = group([namespace(Either, "test"), namespace(Either, "dev"), Filter::Policy(pattern("web"))]);
+    assert!(!both.matches_change(&effect));
+    // A policy without a namespace, and a namespace itself.
+    effect.key = crate::cluster::ObjectKey { kind: Kind::Namespace, namespace: "".into(), name: "test".into() };
+    assert!(group([namespace(Either, "test")]).matches_change(&effect));
+    assert!(!group([Filter::Policy(pattern("test"))]).matches_change(&effect));
 }

@@ -8,15 +8,16 @@ use serde_json::Value;
 use super::*;
 use crate::capture::KernelLedger;
 use crate::cluster::{Operator, Origin, Requirement, Tier};
+use crate::effect::Effect;
 use crate::flow::Socket;
 use crate::identify::Identity;
 use crate::policy::{
-    Admission, Condition, IsolatingPolicy, NearMiss, PatchOperation, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef, TierOutcome,
-    TierStep,
+    Admission, Cause, Condition, Difference, IsolatingPolicy, NearMiss, NotCounted, PairEnd, Pairs, PatchOperation, PeerMiss, PortMiss,
+    Remaining, RuleMiss, RuleRef, Ruling, TierOutcome, TierStep,
 };
 use crate::question::{Answer, Link, NotReady, Path, ServiceLink, Step};
 use crate::serve::testing::{
-    api, api_service, at, example, fix, in_tunnel, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web,
+    api, api_service, at, example, fix, in_tunnel, innocent, ip, key, node, policy, policy_change, repeats, wants, wants_frontend, web,
 };
 
 fn text(line: &Line<'_>) -> String {
@@ -155,7 +156,30 @@ fn samples() -> Vec<Value> {
     ];
     samples.extend(others.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()));
     samples.push(answer());
+    samples.push(change(&full_change()));
     samples
+}
+
+fn change(effect: &Effect) -> Value {
+    serde_json::from_str(&text(&Line::of(&Item::PolicyChange(effect.clone().into()), None))).unwrap()
+}
+
+/// A change with everything a change can have.
+fn full_change() -> Effect {
+    let (mut effect, full) = (policy_change(), full());
+    let Admission::Denied { isolating, nearest, .. } = full.explanation.ingress.admission else { unreachable!() };
+    let (policy, rule) = (isolating[0].policy.clone(), nearest[0].rule.clone());
+    let named = RuleRef { name: Some("no-db".into()), action: Some(crate::cluster::Action::Deny), ..rule.clone() };
+    let Difference::Counted(turned) = &mut effect.difference else { unreachable!() };
+    let causes = |before, after| vec![Cause { direction: Direction::Ingress, before, after }];
+    turned.denied.named[0].causes = causes(Ruling::Admitted { by: vec![rule] }, Ruling::Denied { by: Some(named), isolating: Vec::new() });
+    turned.denied.named[1].causes = causes(Ruling::Open, Ruling::Denied { by: None, isolating: vec![policy] });
+    turned.allowed.named[0].destination = PairEnd::Outside("203.0.113.0/24".parse().unwrap());
+    let mut undecided = turned.allowed.named[0].clone();
+    undecided.destination = PairEnd::Nodes;
+    undecided.causes = causes(Ruling::Undecided { why: "?".into() }, Ruling::Undecided { why: "?".into() });
+    turned.undecided = Pairs { workloads: 0, outside: 1, named: vec![undecided] };
+    effect
 }
 
 /// An answer with every link a chain can have.
@@ -225,6 +249,9 @@ fn collect(value: &Value, section: &str, path: &str, fields: &mut BTreeSet<(Stri
                 }
                 match name.as_str() {
                     "labels" | "manifest" => {}
+                    "denied" | "allowed" | "undecided" if section == "policyChange" => collect(member, "PAIRS", "", fields),
+                    "from" | "to" if section == "PAIRS" && path == "pairs[]" => collect(member, "SIDE", "", fields),
+                    "before" | "after" if section == "PAIRS" => collect(member, "RULING", "", fields),
                     "client" | "server" | "source" | "destination" => collect(member, "PARTY", "", fields),
                     "egress" | "ingress" => collect(member, "DIRECTION", "", fields),
                     "policy" => collect(member, "POLICY", "", fields),
@@ -286,7 +313,7 @@ fn the_values_of_enumerations_are_documented() {
                 for (name, member) in members {
                     match (name.as_str(), member) {
                         (
-                            "class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
+                            "class" | "change" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
                             | "action" | "op",
                             Value::String(text),
                         ) => {
@@ -308,6 +335,28 @@ fn the_values_of_enumerations_are_documented() {
     for value in found {
         assert!(DOCUMENT.contains(&format!("`{value}`")), "`{value}` is not in docs/json.md");
     }
+}
+
+#[test]
+fn values_of_a_change() {
+    let mut effect = policy_change();
+    let value = change(&effect);
+    assert_eq!(value["type"], "policyChange");
+    assert_eq!(value["id"], "0000000000000007");
+    assert_eq!(value["time"].as_str().unwrap().parse::<Timestamp>().unwrap(), at(0));
+    let object = serde_json::json!({"kind": "NetworkPolicy", "namespace": "shop", "name": "api", "resourceVersion": "42"});
+    assert_eq!((&value["object"], &value["change"]), (&object, &Value::from("changed")));
+    assert_eq!(value["summary"], "2 workload pairs newly denied, 1 newly allowed");
+    assert_eq!((&value["denied"]["workloads"], &value["allowed"]["workloads"]), (&Value::from(2), &Value::from(1)));
+    let pair = &value["denied"]["pairs"][1];
+    let api = serde_json::json!({"kind": "workload", "namespace": "shop", "workload": {"kind": "Deployment", "name": "api"}});
+    assert_eq!((&pair["to"], &pair["ports"]), (&api, &serde_json::json!([{"protocol": "TCP", "from": 8080, "to": 8080}])));
+    let cause = &pair["causes"][0];
+    assert_eq!((&cause["before"]["outcome"], &cause["after"]["outcome"]), (&Value::from("allowed"), &Value::from("denied")));
+    assert_eq!((&cause["before"]["by"][0]["index"], &cause["after"]["isolating"][0]["policy"]["name"]), (&Value::from(0), &Value::from("api")));
+    effect.difference = Difference::NotCounted(NotCounted::Verdicts(9));
+    let value = change(&effect);
+    assert_eq!((&value["counted"], value.get("denied")), (&Value::from(false), None));
 }
 
 #[test]

@@ -1,3 +1,4 @@
+mod changes;
 mod tiers;
 
 use insta::assert_snapshot;

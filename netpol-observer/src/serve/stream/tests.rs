@@ -5,7 +5,7 @@ use super::*;
 use crate::diagnose::Agreement;
 use crate::flow::FoldId;
 use crate::serve::filter::{Filter, Filters};
-use crate::serve::testing::{api_service, at, example, example_at, external, innocent, node};
+use crate::serve::testing::{api_service, at, example, example_at, external, innocent, node, policy_change};
 
 fn stream(options: StreamOptions) -> Stream {
     Stream::new(options)
@@ -31,6 +31,20 @@ fn one_denial_and_its_repeats() {
     let ledger = *stream.ledger();
     assert_eq!((ledger.shown, ledger.repeats, ledger.unattributed, ledger.records, ledger.counted), (1, 5, 2, 2, 6));
     ledger.balance_final().unwrap();
+}
+
+#[test]
+fn changes_of_policies_are_filtered_and_not_counted() {
+    let change = || Arc::new(policy_change());
+    let everything = stream(StreamOptions::default());
+    assert!(matches!(everything.policy_change(change()), Some(Item::PolicyChange(_))));
+    assert_eq!(*everything.ledger(), Ledger::default());
+    let since = |seconds| stream(StreamOptions { since: Some(at(seconds)), ..StreamOptions::default() });
+    assert!(since(0).policy_change(change()).is_some());
+    assert!(since(1).policy_change(change()).is_none());
+    let mut filters = Filters::default();
+    filters.wanted.push(Filter::Port(8080));
+    assert!(stream(StreamOptions { filters, ..StreamOptions::default() }).policy_change(change()).is_none());
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn domain_name() -> impl Strategy<Value = DomainName> {
     addresses.prop_map(|addresses| DomainName { name: "api.example.com".into(), addresses })
 }
 
-fn cluster_policy() -> impl Strategy<Value = ClusterPolicy> {
+pub(crate) fn cluster_policy() -> impl Strategy<Value = ClusterPolicy> {
     let subject = prop_oneof![
         selector().prop_map(Subject::Namespaces),
         (selector(), selector()).prop_map(|(namespace, pod)| Subject::Pods { namespace, pod }),
