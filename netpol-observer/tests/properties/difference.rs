@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use netpol_observer::cluster::{
-    Cidr, ClusterPeer, Direction, DomainName, Index, Kind, NetworkPolicy, Node, Object, ObjectKey, Peer, Pod, PodPhase,
+    Cidr, ClusterPeer, ClusterPolicy, Direction, DomainName, Index, Kind, NetworkPolicy, Node, Object, ObjectKey, Peer, Pod, PodPhase,
+    Selector, Subject,
 };
 use netpol_observer::flow::Protocol;
 use netpol_observer::identify::{Identity, Party, party};
@@ -17,7 +18,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::clusters::{cluster, connection};
+use crate::clusters::{cluster, connection, policy};
 use crate::timeline::changes::{cluster_policy, object};
 
 /// Ports that policies name, both sides of ranges, and one that none names.
@@ -56,15 +57,37 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let put = |object: Object| Step::Put(Box::new(object));
     prop_oneof![
-        4 => object().prop_map(put),
-        3 => cluster_policy().prop_map(Object::from).prop_map(put),
+        3 => object().prop_map(put),
+        2 => broad_policy().prop_map(Object::from).prop_map(put),
+        4 => broad_cluster_policy().prop_map(Object::from).prop_map(put),
         2 => any::<prop::sample::Index>().prop_map(Step::Remove),
     ]
 }
 
+/// One that selects every pod of its namespace.
+fn broad_policy() -> impl Strategy<Value = NetworkPolicy> {
+    (policy(), 0..5_u8).prop_map(|(policy, number)| NetworkPolicy {
+        name: format!("policy-{number}").into(),
+        pod_selector: Selector::default(),
+        ..policy
+    })
+}
+
+/// One for every pod, often with a rule for all of them, and often with the same priority as others.
+fn broad_cluster_policy() -> impl Strategy<Value = ClusterPolicy> {
+    (cluster_policy(), any::<bool>()).prop_map(|(mut policy, is_for_all)| {
+        policy.subject = Subject::Namespaces(Selector::default());
+        policy.priority = policy.priority.min(1);
+        for rule in policy.ingress.iter_mut().chain(&mut policy.egress).filter(|_| is_for_all) {
+            rule.peers = vec![ClusterPeer::Namespaces(Selector::default())];
+        }
+        policy
+    })
+}
+
 /// With policies of all tiers.
 fn start() -> impl Strategy<Value = Index> {
-    (cluster(), vec(cluster_policy(), 0..5)).prop_map(|(mut index, policies)| {
+    (cluster(), vec(prop_oneof![cluster_policy(), broad_cluster_policy()], 0..4)).prop_map(|(mut index, policies)| {
         policies.into_iter().for_each(|policy| index.apply(policy));
         index
     })
@@ -347,7 +370,7 @@ fn changes_turn_verdicts_of_every_kind() {
         }
     }
     println!("pairs denied, allowed and undecided: {counts:?}, with addresses outside {outside}, of them with nodes {nodes}");
-    assert!(counts.iter().all(|count| *count > 20) && outside > 100 && nodes > 20);
+    assert!(counts[..2].iter().all(|count| *count > 100) && counts[2] > 5 && outside > 200 && nodes > 50);
 }
 
 /// An object that is told again has no effect, and is not looked at.

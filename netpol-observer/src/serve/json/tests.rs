@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::capture::KernelLedger;
 use crate::cluster::{Operator, Origin, Requirement, Tier};
-use crate::effect::Effect;
+use crate::effect::{ChangeKind, Effect};
 use crate::flow::Socket;
 use crate::identify::Identity;
 use crate::policy::{
@@ -313,7 +313,7 @@ fn the_values_of_enumerations_are_documented() {
                 for (name, member) in members {
                     match (name.as_str(), member) {
                         (
-                            "class" | "change" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
+                            "class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
                             | "action" | "op",
                             Value::String(text),
                         ) => {
@@ -355,6 +355,10 @@ fn values_of_a_change() {
     assert_eq!((&cause["before"]["outcome"], &cause["after"]["outcome"]), (&Value::from("allowed"), &Value::from("denied")));
     assert_eq!((&cause["before"]["by"][0]["index"], &cause["after"]["isolating"][0]["policy"]["name"]), (&Value::from(0), &Value::from("api")));
     effect.difference = Difference::NotCounted(NotCounted::Verdicts(9));
+    for kind in [ChangeKind::Added, ChangeKind::Changed, ChangeKind::Removed] {
+        effect.change = kind;
+        assert!(DOCUMENT.contains(&format!("`{}`", change(&effect)["change"].as_str().unwrap())));
+    }
     let value = change(&effect);
     assert_eq!((&value["counted"], value.get("denied")), (&Value::from(false), None));
 }

@@ -3,7 +3,7 @@
 use super::explanation::more;
 use super::rule::{does, policy, rule, title};
 use super::text::Text;
-use crate::cluster::ObjectKey;
+use crate::cluster::{Direction, ObjectKey};
 use crate::effect::{ChangeKind, Effect, summary};
 use crate::policy::{Cause, Difference, Pair, PairEnd, Pairs, PolicyRef, PortRange, RuleRef, Ruling};
 
@@ -39,7 +39,7 @@ pub(super) fn write_pairs(text: &mut Text, effect: &Effect) {
             text.label(label);
             text.padded(&sides, first);
             text.put("  ");
-            let causes: Vec<String> = pair.causes.iter().map(|of| cause(of, &effect.key)).collect();
+            let causes: Vec<String> = pair.causes.iter().map(|of| cause(of, pair, &effect.key)).collect();
             if causes.is_empty() {
                 text.put(&ports);
             } else {
@@ -90,31 +90,37 @@ fn ports(ranges: &[PortRange]) -> String {
     format!("{}{}", shown.join(", "), more(ranges.len().saturating_sub(PORTS_SHOWN)))
 }
 
-/// What makes the difference in a direction. The object that changed stands in the headline and is not named again.
-fn cause(cause: &Cause, changed: &ObjectKey) -> String {
+/// What makes the difference in a direction. The object that changed stands in the headline, and its name is not repeated.
+fn cause(cause: &Cause, pair: &Pair, changed: &ObjectKey) -> String {
     let direction = cause.direction;
-    let rule = |of: &RuleRef| if is(&of.policy, changed) { title(of) } else { rule(of) };
-    let isolated = |by: &[PolicyRef]| {
-        let named: Vec<String> = by.iter().take(POLICIES_SHOWN).map(|of| if is(of, changed) { "it".to_owned() } else { policy(of) }).collect();
-        format!("{}{}", named.join(", "), more(by.len().saturating_sub(POLICIES_SHOWN)))
+    let subject = match direction {
+        Direction::Egress => side(&pair.source),
+        Direction::Ingress => side(&pair.destination),
     };
-    let verb = |by: &[PolicyRef]| if by.len() == 1 { "isolates" } else { "isolate" };
+    let rule = |of: &RuleRef| if is(&of.policy, changed) { title(of) } else { rule(of) };
+    let who = |by: &[PolicyRef]| {
+        let named = by.iter().take(POLICIES_SHOWN).map(|of| if is(of, changed) { "the policy".to_owned() } else { policy(of) });
+        format!("{}{}", named.collect::<Vec<_>>().join(", "), more(by.len().saturating_sub(POLICIES_SHOWN)))
+    };
+    let isolates = |by: &[PolicyRef]| {
+        let verb = if by.len() == 1 { "isolates" } else { "isolate" };
+        format!("{} {verb} {subject} for {direction}, and no rule admits it", who(by))
+    };
     match (&cause.before, &cause.after) {
-        (Ruling::Admitted { by: before }, Ruling::Denied { by: None, isolating }) => match before.first() {
-            Some(before) => format!("{} no longer admits it", rule(before)),
-            None => format!("{} {} for {direction}", isolated(isolating), verb(isolating)),
-        },
         (_, Ruling::Denied { by: Some(by), .. }) => format!("{} {}", rule(by), does(by)),
-        (_, Ruling::Denied { by: None, isolating }) => {
-            format!("{} {} for {direction}, and no rule admits it", isolated(isolating), verb(isolating))
-        }
+        (Ruling::Admitted { by }, Ruling::Denied { by: None, isolating }) => match by.first() {
+            Some(by) => format!("{} no longer admits it", rule(by)),
+            None => isolates(isolating),
+        },
+        (_, Ruling::Denied { by: None, isolating }) => isolates(isolating),
         (_, Ruling::Admitted { by }) => match by.first() {
             Some(by) => format!("{} {}", rule(by), does(by)),
             None => format!("admitted for {direction}"),
         },
         (Ruling::Denied { by: Some(by), .. }, Ruling::Open) => format!("{} no longer {}", rule(by), does(by)),
         (Ruling::Denied { by: None, isolating }, Ruling::Open) => {
-            format!("{} no longer {} for {direction}", isolated(isolating), verb(isolating))
+            let verb = if isolating.len() == 1 { "no longer isolates" } else { "no longer isolate" };
+            format!("{} {verb} {subject} for {direction}", who(isolating))
         }
         (_, Ruling::Undecided { why }) => format!("{direction}: {why}"),
         (_, Ruling::Open) => format!("no policy speaks of it for {direction}"),

@@ -17,7 +17,12 @@ fn shown(effect: &Effect) -> String {
 
 #[test]
 fn the_example_of_the_documentation() {
-    assert_snapshot!(shown(&policy_change()));
+    assert_snapshot!(shown(&policy_change()), @"
+    14:02:11.482 CHANGED NetworkPolicy shop/api: 2 workload pairs newly denied, 1 newly allowed
+      denied   shop/job → shop/api  every port                   rule ingress[1] no longer admits it
+               shop/web → shop/api  8080/TCP                     rule ingress[0] no longer admits it
+      allowed  shop/ops → shop/api  8080/TCP, 9000-9099/UDP      rule ingress[0] admits it
+    ");
     let oneline = Renderer { oneline: true, ..renderer() };
     let text = oneline.policy_change(&policy_change());
     assert_eq!(text, "14:02:11.482 CHANGED NetworkPolicy shop/api: 2 workload pairs newly denied, 1 newly allowed\n");
@@ -60,7 +65,21 @@ fn every_reason_has_its_words() {
         undecided: Pairs { workloads: 2, outside: 0, named: open },
     };
     let mut effect = Effect { difference: Difference::Counted(Box::new(turned)), ..policy_change() };
-    assert_snapshot!(shown(&effect));
+    assert_snapshot!(shown(&effect), @r#"
+    14:02:11.482 CHANGED NetworkPolicy shop/api: 12 workload pairs newly denied, 5 newly allowed, 2 undecided; outside: 3 pairs newly denied
+      denied   shop/a → shop/api        TCP, 53/UDP, 90-99/UDP and 2 more      rule "no\u{1b}[31mdev" (egress[2]) of AdminNetworkPolicy tenants denies it
+               shop/b → shop/api        53/UDP                                 the policy, NetworkPolicy shop/web and 1 more isolate shop/api for ingress, and no rule admits it
+               shop/c → nodes           TCP                                    rule "yes" (egress[2]) of AdminNetworkPolicy tenants no longer admits it
+               shop/d → 203.0.113.0/24  TCP                                    the policy isolates 203.0.113.0/24 for ingress, and no rule admits it
+               and 11 more
+      allowed  shop/e → shop/api        TCP                                    rule "no-dev" (egress[2]) of AdminNetworkPolicy tenants no longer denies it
+               shop/f → shop/api        TCP                                    the policy no longer isolates shop/api for ingress
+               shop/g → shop/api        TCP                                    rule "yes" (egress[2]) of AdminNetworkPolicy tenants accepts it
+               shop/h → shop/api        TCP                                    rule ingress[1] admits it
+               shop/i → shop/api        TCP                                    admitted for ingress
+      open     shop/k → shop/api        TCP                                    ingress: nobody knows
+               shop/l → shop/api        TCP                                    no policy speaks of it for ingress
+    "#);
     effect.difference = Difference::NotCounted(NotCounted::Verdicts(500_000));
     effect.change = ChangeKind::Added;
     assert_eq!(shown(&effect), "14:02:11.482 ADDED NetworkPolicy shop/api: not counted: more than 500000 verdicts would have to be compared\n");
