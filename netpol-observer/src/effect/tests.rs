@@ -133,7 +133,11 @@ fn a_policy_that_comes_denies_and_names_itself() {
     let effect = effect_of(&mut timeline, 10, from(1, "web"));
     assert_eq!((effect.when, effect.change, effect.resource_version.as_deref()), (s(10), ChangeKind::Added, Some("1")));
     let denied = &turned(&effect).denied;
-    let shown = [format!("dev/job > shop/api {EVERY_PORT}"), format!("shop/ops > shop/api {EVERY_PORT}"), format!("0.0.0.0/0 > shop/api {EVERY_PORT}")];
+    let shown = [
+        format!("dev/job > shop/api {EVERY_PORT}"),
+        format!("shop/ops > shop/api {EVERY_PORT}"),
+        format!("0.0.0.0/0 > shop/api {EVERY_PORT}"),
+    ];
     assert_eq!(told(denied), shown);
     // Its own node may still call it, and it is the only one.
     assert_eq!((denied.workloads, denied.outside), (2, 1));
@@ -166,7 +170,9 @@ fn a_change_takes_from_some_and_gives_to_others() {
 #[test]
 fn a_pair_can_be_denied_and_allowed_at_once() {
     let mut timeline = shop();
-    let on = |version, port: &str| object(&policy(version, &format!("{{podSelector: {{matchLabels: {{app: api}}}}, ingress: [{{ports: [{{port: {port}}}]}}]}}")));
+    let on = |version, port: &str| {
+        object(&policy(version, &format!("{{podSelector: {{matchLabels: {{app: api}}}}, ingress: [{{ports: [{{port: {port}}}]}}]}}")))
+    };
     timeline.apply(s(10), on(1, "http"));
     let effect = effect_of(&mut timeline, 20, on(2, "8081"));
     let Turned { denied, allowed, .. } = turned(&effect);
@@ -352,6 +358,27 @@ fn too_much_work_is_not_done_and_the_change_is_made() {
     assert_eq!(summary(&effect.difference), "not counted: more than 5 verdicts would have to be compared");
     assert_eq!(timeline.engine().index().counts().network_policies, 1);
     assert_eq!(effect.pairs().count(), 0);
+}
+
+/// Every so many changes the engine builds everything anew, in the middle of which nothing is compared.
+#[test]
+fn the_thousandth_change_is_told_like_the_first() {
+    let mut timeline = shop();
+    let bounds = Bounds { named: 1, ..Bounds::default() };
+    let block = |number: u32| {
+        let spec = format!(
+            "{{podSelector: {{matchLabels: {{app: api}}}}, ingress: [{{from: [{{ipBlock: {{cidr: 10.{}.{}.0/24}}}}]}}]}}",
+            1 + number / 256,
+            number % 256
+        );
+        object(&policy(number, &spec))
+    };
+    apply(&mut timeline, s(1), block(0), &bounds);
+    for number in 1..1_200 {
+        let effect = apply(&mut timeline, s(1), block(number), &bounds).effect.expect("an effect");
+        let expected = "outside: 1 pair newly denied, 1 newly allowed";
+        assert_eq!(summary(&effect.difference), expected, "{number}");
+    }
 }
 
 /// Agents that saw the same have the same id for it.

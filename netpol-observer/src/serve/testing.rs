@@ -18,8 +18,8 @@ use crate::flow::{
 };
 use crate::identify::{Identity, Party, ServiceCall, TunnelEnds, Who};
 use crate::policy::{
-    Admission, Cause, Condition, Difference, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, Pair, PairEnd, Pairs, PeerMiss,
-    PolicyRef, PortMiss, PortRange, RuleMiss, RuleRef, Ruling, Turned, Verdict,
+    Admission, Cause, Condition, Difference, DirectionExplanation, Explanation, Fix, IsolatingPolicy, NearMiss, Pair, PairEnd, Pairs,
+    PeerMiss, PolicyRef, PortMiss, PortRange, RuleMiss, RuleRef, Ruling, Turned, Verdict,
 };
 
 /// 14:02:11.482 UTC and `seconds` later.
@@ -300,10 +300,8 @@ pub(crate) fn repeats(id: u64, count: u64, last: i64) -> Item {
 
 /// `shop/web → shop/api` on a port, with what was said before and is said after.
 pub(crate) fn pair(from: &str, to: PairEnd, ports: &[(Protocol, u16, u16)], before: Ruling, after: Ruling) -> Pair {
-    let workload = |name: &str| PairEnd::Workload {
-        namespace: "shop".into(),
-        workload: Workload { kind: "Deployment".into(), name: name.into() },
-    };
+    let workload =
+        |name: &str| PairEnd::Workload { namespace: "shop".into(), workload: Workload { kind: "Deployment".into(), name: name.into() } };
     Pair {
         source: workload(from),
         destination: to,
@@ -328,10 +326,7 @@ pub(crate) fn policy_change() -> Effect {
     let isolated = || Ruling::Denied { by: None, isolating: vec![policy("api")] };
     let admitted = |index| Ruling::Admitted { by: vec![own_rule(index)] };
     let api = || workload_end("shop", "api");
-    let denied = vec![
-        pair("job", api(), &every, admitted(1), isolated()),
-        pair("web", api(), &[tcp(8080)], admitted(0), isolated()),
-    ];
+    let denied = vec![pair("job", api(), &every, admitted(1), isolated()), pair("web", api(), &[tcp(8080)], admitted(0), isolated())];
     let allowed = vec![pair("ops", api(), &[tcp(8080), (Protocol::Udp, 9000, 9099)], isolated(), admitted(0))];
     Effect {
         when: at(0),

@@ -12,7 +12,8 @@ use netpol_observer::cluster::{
 use netpol_observer::flow::Protocol;
 use netpol_observer::identify::{Identity, Party, party};
 use netpol_observer::policy::{
-    BaselineScope, Bounds, Connection, Difference, Engine, Pair, PairEnd, Pairs, Profile, Ruling, TiedPriorities, Turned, Verdict, is_compared,
+    BaselineScope, Bounds, Connection, Difference, Engine, Pair, PairEnd, Pairs, Profile, Ruling, TiedPriorities, Turned, Verdict,
+    is_compared,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -106,7 +106,8 @@ fn compared(then: &Reachability, now: &Reachability) -> (u64, u64) {
     assert_eq!(groups.len(), then.groups().len(), "the same groups before and after");
     let (mut denied, mut allowed) = (HashSet::new(), HashSet::new());
     for (to, destination) in groups.iter().enumerate().filter(|(_, group)| group.kind == GroupKind::Pods) {
-        let [before, after] = [then, now].map(|of| of.sources_of(to).map(|(ports, of)| (ports, of.collect::<HashSet<_>>())).collect::<Vec<_>>());
+        let [before, after] =
+            [then, now].map(|of| of.sources_of(to).map(|(ports, of)| (ports, of.collect::<HashSet<_>>())).collect::<Vec<_>>());
         for (ports, sources) in &after {
             let overlaps = |others: &PortRange| others.protocol == ports.protocol && others.from.max(ports.from) <= others.to.min(ports.to);
             for (_, sources_before) in before.iter().filter(|(others, _)| overlaps(others)) {

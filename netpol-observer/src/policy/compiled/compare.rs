@@ -183,9 +183,8 @@ impl Compiled {
         let (before, after): (Labels, Labels) = (labels(before), labels(after));
         let differs = |namespaces: &Selector| namespaces.matches(&before) != namespaces.matches(&after);
         let peers = self.matchers.ids(|key| matches!(key, PeerKey::Pods(namespaces, _) if differs(namespaces)));
-        let names_them = |of: &[Box<[Peers]>; 2]| {
-            of.iter().flatten().any(|of| matches!(of, Peers::Of(ids) if ids.iter().any(|id| peers.contains(id))))
-        };
+        let names_them =
+            |of: &[Box<[Peers]>; 2]| of.iter().flatten().any(|of| matches!(of, Peers::Of(ids) if ids.iter().any(|id| peers.contains(id))));
         for policy in self.network.values().flat_map(|here| here.values()).filter(|policy| names_them(&policy.peers)) {
             touched.serials.insert(policy.serial);
             touched.subjects.extend(self.selected(&policy.source));

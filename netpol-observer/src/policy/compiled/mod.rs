@@ -34,8 +34,8 @@ pub(super) use compare::{Becomes, Change, Turn, Work};
 pub(super) use lookup::{Of, gather};
 pub(super) use matchers::PeerKey;
 pub(super) use outside::Ranges;
-pub use reach::{Group, GroupKind, PortRange, Reachability};
 pub(super) use reach::port_ranges;
+pub use reach::{Group, GroupKind, PortRange, Reachability};
 pub(super) use rows::{PortKey, port_of};
 pub(super) use space::{End, EndId, IdentityId};
 

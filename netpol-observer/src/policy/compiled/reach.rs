@@ -131,8 +131,13 @@ pub(in crate::policy) fn port_ranges(mut intervals: Vec<(PortKey, PortKey)>) -> 
         }
     }
     let protocols = (0..3).map(|protocol| protocol << 16);
-    let of_protocols = protocols.flat_map(|first| merged.iter().map(move |(from, end)| ((*from).max(first), (*end).min(first + (1 << 16)))));
-    of_protocols.filter(|(from, end)| from < end).map(|(from, end)| range(from, end)).map(|range| PortRange { from: range.from.max(1).min(range.to), ..range }).collect()
+    let of_protocols =
+        protocols.flat_map(|first| merged.iter().map(move |(from, end)| ((*from).max(first), (*end).min(first + (1 << 16)))));
+    of_protocols
+        .filter(|(from, end)| from < end)
+        .map(|(from, end)| range(from, end))
+        .map(|range| PortRange { from: range.from.max(1).min(range.to), ..range })
+        .collect()
 }
 
 /// An end with its rows; nodes and the outside have none and are admitted.
@@ -172,7 +177,8 @@ impl Compiled {
 
 /// Every port at which something begins to differ for somebody; each protocol begins one.
 fn starts(members: &[Member<'_>]) -> Vec<PortKey> {
-    let mut tiers: Vec<&Arc<TierRow>> = members.iter().flat_map(|member| &member.rows).flatten().flat_map(|(row, _)| row.tiers().each()).collect();
+    let mut tiers: Vec<&Arc<TierRow>> =
+        members.iter().flat_map(|member| &member.rows).flatten().flat_map(|(row, _)| row.tiers().each()).collect();
     tiers.sort_unstable_by_key(|tier| Arc::as_ptr(tier));
     tiers.dedup_by(|a, b| Arc::ptr_eq(a, b));
     let mut starts: Vec<PortKey> = vec![0, 1 << 16, 2 << 16];

@@ -1,6 +1,6 @@
 //! From pairs of ends to pairs of workloads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -47,7 +47,8 @@ pub(super) struct Counting<'a> {
 /// The pairs of one kind, by their sides; and those that are to be named.
 #[derive(Default)]
 struct Found {
-    pairs: Map<(SideId, SideId), Option<Named>>,
+    pairs: HashSet<(SideId, SideId), foldhash::fast::RandomState>,
+    named: Map<(SideId, SideId), Named>,
 }
 
 /// What is known of a pair that is to be named.
@@ -82,7 +83,7 @@ impl<'a> Counting<'a> {
             work.take((sources.len() * destinations.len()) as u64)?;
             for (source, destination) in both(&sources, &destinations) {
                 if connects(source, destination, turn, self.engine) {
-                    found[turn.becomes as usize].pairs.entry((source.side, destination.side)).or_default();
+                    found[turn.becomes as usize].pairs.insert((source.side, destination.side));
                 }
             }
         }
@@ -98,15 +99,13 @@ impl<'a> Counting<'a> {
         };
         let mut chosen: [Vec<(SideId, SideId)>; 3] = Default::default();
         for (chosen, found) in chosen.iter_mut().zip(&mut found) {
-            let mut all: Vec<(SideId, SideId)> = found.pairs.keys().copied().collect();
+            let mut all: Vec<(SideId, SideId)> = found.pairs.iter().copied().collect();
             if all.len() > bounds.named && bounds.named > 0 {
                 all.select_nth_unstable_by_key(bounds.named - 1, |pair| order(*pair));
             }
             all.truncate(bounds.named);
             all.sort_unstable_by_key(|pair| order(*pair));
-            for pair in &all {
-                found.pairs.insert(*pair, Some(Named::default()));
-            }
+            found.named = all.iter().map(|pair| (*pair, Named::default())).collect();
             *chosen = all;
         }
         self.sample(turns, &mut found);
@@ -119,8 +118,8 @@ impl<'a> Counting<'a> {
         for turn in turns {
             let [sources, destinations] = [turn.source, turn.destination].map(|end| self.members(end));
             for (source, destination) in both(&sources, &destinations) {
-                let pairs = &mut found[turn.becomes as usize].pairs;
-                let Some(Some(named)) = pairs.get_mut(&(source.side, destination.side)) else { continue };
+                let named = &mut found[turn.becomes as usize].named;
+                let Some(named) = named.get_mut(&(source.side, destination.side)) else { continue };
                 if !connects(source, destination, turn, self.engine) {
                     continue;
                 }
@@ -134,9 +133,9 @@ impl<'a> Counting<'a> {
     }
 
     fn pairs(&self, found: &mut Found, chosen: &[(SideId, SideId)]) -> Pairs {
-        let (all, outside) = (found.pairs.len(), found.pairs.keys().filter(|pair| self.is_outside(**pair)).count());
+        let (all, outside) = (found.pairs.len(), found.pairs.iter().filter(|pair| self.is_outside(**pair)).count());
         let named = chosen.iter().filter_map(|pair| {
-            let Named { intervals, sample } = found.pairs.remove(pair)??;
+            let Named { intervals, sample } = found.named.remove(pair)?;
             let [source, destination] = [pair.0, pair.1].map(|side| self.sides[side as usize].clone());
             let causes = sample.map(|sample| sample.causes(self.indices, self.engine.profile())).unwrap_or_default();
             Some(Pair { source, destination, ports: port_ranges(intervals), causes })

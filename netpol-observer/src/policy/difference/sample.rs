@@ -82,7 +82,9 @@ impl Sample {
     pub(super) fn of(source: &Member, destination: &Member, turn: &Turn, engine: &Engine) -> Option<Self> {
         let spots = |end, member: &Member, is_called: usize| -> Vec<Spot> {
             let mut spots: Vec<Spot> = match &member.who {
-                Who::Pods(of) => pods_at(engine, end, of).map(|pod| Spot::Pod(pod.clone(), engine.compiled().address_at(pod, end))).collect(),
+                Who::Pods(of) => {
+                    pods_at(engine, end, of).map(|pod| Spot::Pod(pod.clone(), engine.compiled().address_at(pod, end))).collect()
+                }
                 Who::Nodes(nodes) => nodes.iter().map(|(node, ip)| Spot::Node(node.clone(), *ip)).collect(),
                 Who::Outside(addresses) => addresses[is_called].map(Spot::Outside).into_iter().collect(),
             };

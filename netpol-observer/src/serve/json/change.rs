@@ -154,10 +154,9 @@ fn ruling(ruling: &Ruling) -> RulingObject<'_> {
     match ruling {
         Ruling::Open => RulingObject::NotIsolated,
         Ruling::Admitted { by } => RulingObject::Allowed { by },
-        Ruling::Denied { by, isolating } => RulingObject::Denied {
-            by: by.as_ref(),
-            isolating: isolating.iter().map(|policy| IsolatingObject { policy }).collect(),
-        },
+        Ruling::Denied { by, isolating } => {
+            RulingObject::Denied { by: by.as_ref(), isolating: isolating.iter().map(|policy| IsolatingObject { policy }).collect() }
+        }
         Ruling::Undecided { why } => RulingObject::Undecided { why },
     }
 }

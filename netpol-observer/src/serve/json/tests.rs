@@ -353,7 +353,10 @@ fn values_of_a_change() {
     assert_eq!((&pair["to"], &pair["ports"]), (&api, &serde_json::json!([{"protocol": "TCP", "from": 8080, "to": 8080}])));
     let cause = &pair["causes"][0];
     assert_eq!((&cause["before"]["outcome"], &cause["after"]["outcome"]), (&Value::from("allowed"), &Value::from("denied")));
-    assert_eq!((&cause["before"]["by"][0]["index"], &cause["after"]["isolating"][0]["policy"]["name"]), (&Value::from(0), &Value::from("api")));
+    assert_eq!(
+        (&cause["before"]["by"][0]["index"], &cause["after"]["isolating"][0]["policy"]["name"]),
+        (&Value::from(0), &Value::from("api"))
+    );
     effect.difference = Difference::NotCounted(NotCounted::Verdicts(9));
     for kind in [ChangeKind::Added, ChangeKind::Changed, ChangeKind::Removed] {
         effect.change = kind;

@@ -29,7 +29,8 @@ fn the_example_of_the_documentation() {
 }
 
 fn by(name: &str, action: Action) -> RuleRef {
-    let policy = PolicyRef { kind: "AdminNetworkPolicy", namespace: "".into(), name: "tenants".into(), resource_version: None, origin: None };
+    let policy =
+        PolicyRef { kind: "AdminNetworkPolicy", namespace: "".into(), name: "tenants".into(), resource_version: None, origin: None };
     RuleRef { policy, direction: Direction::Egress, index: 2, name: Some(name.into()), action: Some(action), origin: None }
 }
 
@@ -39,7 +40,8 @@ fn every_reason_has_its_words() {
     let denied_by = |name: &str| Ruling::Denied { by: Some(by(name, Action::Deny)), isolating: Vec::new() };
     let isolated = |names: &[&str]| Ruling::Denied { by: None, isolating: names.iter().map(|name| policy(name)).collect() };
     let undecided = || Ruling::Undecided { why: "nobody knows".into() };
-    let ports = [(Protocol::Tcp, 1, 65535), (Protocol::Udp, 53, 53), (Protocol::Udp, 90, 99), (Protocol::Sctp, 7, 7), (Protocol::Sctp, 9, 9)];
+    let ports =
+        [(Protocol::Tcp, 1, 65535), (Protocol::Udp, 53, 53), (Protocol::Udp, 90, 99), (Protocol::Sctp, 7, 7), (Protocol::Sctp, 9, 9)];
     let outside = PairEnd::Outside("203.0.113.0/24".parse().unwrap());
     let api = || workload_end("shop", "api");
     let denied = vec![
@@ -55,10 +57,7 @@ fn every_reason_has_its_words() {
         pair("h", api(), &ports[..1], isolated(&["api"]), Ruling::Admitted { by: vec![own_rule(1), own_rule(2)] }),
         pair("i", api(), &ports[..1], undecided(), Ruling::Admitted { by: Vec::new() }),
     ];
-    let open = vec![
-        pair("k", api(), &ports[..1], Ruling::Open, undecided()),
-        pair("l", api(), &ports[..1], undecided(), Ruling::Open),
-    ];
+    let open = vec![pair("k", api(), &ports[..1], Ruling::Open, undecided()), pair("l", api(), &ports[..1], undecided(), Ruling::Open)];
     let turned = Turned {
         denied: Pairs { workloads: 12, outside: 3, named: denied },
         allowed: Pairs { workloads: 5, outside: 0, named: allowed },
@@ -82,7 +81,10 @@ fn every_reason_has_its_words() {
     "#);
     effect.difference = Difference::NotCounted(NotCounted::Verdicts(500_000));
     effect.change = ChangeKind::Added;
-    assert_eq!(shown(&effect), "14:02:11.482 ADDED NetworkPolicy shop/api: not counted: more than 500000 verdicts would have to be compared\n");
+    assert_eq!(
+        shown(&effect),
+        "14:02:11.482 ADDED NetworkPolicy shop/api: not counted: more than 500000 verdicts would have to be compared\n"
+    );
     effect.difference = Difference::none();
     effect.change = ChangeKind::Removed;
     effect.key = ObjectKey { kind: Kind::AdminNetworkPolicy, namespace: "".into(), name: "x\u{1b}".into() };
