@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::clusters::{cluster, connection, policy};
-use crate::timeline::changes::{cluster_policy, object};
+use crate::timeline::changes::{cluster_policy, namespace, object};
 
 /// Ports that policies name, both sides of ranges, and one that none names.
 const PORTS: [u16; 8] = [1, 53, 60, 80, 8080, 9000, 9001, 65535];
@@ -61,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => object().prop_map(put),
         2 => broad_policy().prop_map(Object::from).prop_map(put),
         4 => broad_cluster_policy().prop_map(Object::from).prop_map(put),
+        3 => namespace().prop_map(Object::from).prop_map(put),
         2 => any::<prop::sample::Index>().prop_map(Step::Remove),
     ]
 }
@@ -86,10 +87,17 @@ fn broad_cluster_policy() -> impl Strategy<Value = ClusterPolicy> {
     })
 }
 
-/// With policies of all tiers.
+/// With policies of all tiers, and pods of which some have addresses of one family only.
 fn start() -> impl Strategy<Value = Index> {
-    (cluster(), vec(prop_oneof![cluster_policy(), broad_cluster_policy()], 0..4)).prop_map(|(mut index, policies)| {
+    (cluster(), vec(prop_oneof![cluster_policy(), broad_cluster_policy()], 0..5)).prop_map(|(mut index, policies)| {
         policies.into_iter().for_each(|policy| index.apply(policy));
+        for pod in index.pods().filter(|pod| pod.ips.len() == 2).cloned().collect::<Vec<_>>() {
+            match pod.name.trim_start_matches("pod-").parse::<u8>().map(|number| number % 3) {
+                Ok(0) => index.apply(Pod { ips: pod.ips[..1].to_vec(), ..(*pod).clone() }),
+                Ok(1) => index.apply(Pod { ips: pod.ips[1..].to_vec(), ..(*pod).clone() }),
+                _ => {}
+            }
+        }
         index
     })
 }

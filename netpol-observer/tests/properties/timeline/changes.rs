@@ -42,21 +42,24 @@ pub(crate) fn objects(index: &Index) -> Vec<Object> {
 }
 
 pub(crate) fn object() -> impl Strategy<Value = Object> {
-    let described = (select(&NAMESPACES[..]), labels()).prop_map(|(name, mut labels)| {
-        labels.insert("kubernetes.io/metadata.name".into(), name.into());
-        Namespace { name: name.into(), labels }
-    });
     let numbered = (0..5_u8, policy()).prop_map(|(number, policy)| NetworkPolicy { name: format!("policy-{number}").into(), ..policy });
     prop_oneof![
         8 => any_pod().prop_map(Object::from),
         4 => numbered.prop_map(Object::from),
         2 => cluster_policy().prop_map(Object::from),
-        1 => described.prop_map(Object::from),
+        1 => namespace().prop_map(Object::from),
         2 => node().prop_map(Object::from),
         2 => service().prop_map(Object::from),
         1 => slice().prop_map(Object::from),
         1 => domain_name().prop_map(Object::from),
     ]
+}
+
+pub(crate) fn namespace() -> impl Strategy<Value = Namespace> {
+    (select(&NAMESPACES[..]), labels()).prop_map(|(name, mut labels)| {
+        labels.insert("kubernetes.io/metadata.name".into(), name.into());
+        Namespace { name: name.into(), labels }
+    })
 }
 
 /// One of few names, made anew now and then, with an address that another may have.
