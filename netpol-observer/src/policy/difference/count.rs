@@ -215,7 +215,8 @@ fn connects(source: &Member, destination: &Member, turn: &Turn, engine: &Engine)
         (Who::Pods(one), Who::Pods(other)) => one.has_more || other.has_more || !Arc::ptr_eq(&one.pod, &other.pod),
         // And its own node may always reach it.
         (Who::Nodes(nodes), Who::Pods(of)) => {
-            pods_at(engine, turn.destination, of).any(|pod| nodes.iter().any(|node| !is_own(pod, node, engine.index())))
+            let is_called = |pod: &Arc<Pod>| nodes.iter().any(|node| !is_own(pod, node, engine.index()));
+            is_called(&of.pod) || (of.has_more && pods_at(engine, turn.destination, of).any(is_called))
         }
         (Who::Outside([calls, _]), _) => calls.is_some(),
         (_, Who::Outside([_, is_called])) => is_called.is_some(),
