@@ -238,7 +238,7 @@ fn explained(became: &str, pair: &Pair) -> Result<(), TestCaseError> {
     let admits = |ruling: &Ruling| match ruling {
         Ruling::Open => Some(true),
         Ruling::Admitted { by } => (!by.is_empty()).then_some(true),
-        Ruling::Denied { by, isolating } => (by.is_some() != !isolating.is_empty()).then_some(false),
+        Ruling::Denied { by, isolating } => (by.is_some() == isolating.is_empty()).then_some(false),
         Ruling::Undecided { .. } => None,
     };
     prop_assert!(!pair.causes.is_empty(), "no cause: {pair:#?}");

@@ -106,7 +106,7 @@ impl Compiled {
             let mut of = |direction| {
                 work.take(ROW)?;
                 let mut tiers = self.row(*identity, direction, index, profile)?.tiers().clone();
-                for tier in tiers.each_mut().filter(|tier| tier.serials().any(|serial| serials.contains(&serial))) {
+                for tier in tiers.each_mut().filter(|tier| tier.has_any(&serials)) {
                     let copy = match filled.get(&Arc::as_ptr(tier)) {
                         Some(copy) => copy.clone(),
                         None => {

@@ -3,6 +3,7 @@
 //! The same walk as `evaluate::walk`, over all ends at once. What a tier says depends on the policies that select the identity only, so
 //! that identities under the same policies share it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use super::cell::{Cell, TierCell};
@@ -473,13 +474,12 @@ impl TierRow {
         self.ports.starts()
     }
 
-    /// Serial numbers of its policies.
-    pub(super) fn serials(&self) -> impl Iterator<Item = u32> {
-        let (network, cluster): (&[Arc<Compiled<NetworkPolicy>>], &[Arc<Compiled<ClusterPolicy>>]) = match &self.policies {
-            Tier::Network(policies) => (policies, &[]),
-            Tier::Cluster(policies) => (&[], policies),
-        };
-        network.iter().map(|policy| policy.serial).chain(cluster.iter().map(|policy| policy.serial))
+    /// Whether one of these, by serial number, is among its policies.
+    pub(super) fn has_any(&self, serials: &HashSet<u32>) -> bool {
+        match &self.policies {
+            Tier::Network(policies) => policies.iter().any(|policy| serials.contains(&policy.serial)),
+            Tier::Cluster(policies) => policies.iter().any(|policy| serials.contains(&policy.serial)),
+        }
     }
 
     /// How many cells there are to work out.

@@ -13,6 +13,9 @@ use crate::policy::engine::Engine;
 /// Numbers and pairs of numbers; nobody outside chooses them in order to make them collide.
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
+/// A node under one of its addresses.
+pub(super) type At = (Arc<Node>, IpAddr);
+
 /// A side of pairs, by its place in a list.
 type SideId = u32;
 
@@ -26,7 +29,7 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) enum Who {
     Pods(Of),
-    Nodes(Vec<(Arc<Node>, IpAddr)>),
+    Nodes(Vec<At>),
     /// An address that calls, and one that is called; where there is none, nobody does.
     Outside([Option<IpAddr>; 2]),
 }
@@ -38,7 +41,7 @@ pub(super) struct Counting<'a> {
     pub(super) indices: [&'a Index; 2],
     changes: &'a [Change],
     ranges: Option<Ranges>,
-    nodes: Option<Map<EndId, Vec<(Arc<Node>, IpAddr)>>>,
+    nodes: Option<Map<EndId, Vec<At>>>,
     sides: Vec<PairEnd>,
     numbers: Map<PairEnd, SideId>,
     members: Map<EndId, Arc<[Member]>>,
@@ -192,8 +195,8 @@ impl<'a> Counting<'a> {
 }
 
 /// The nodes at each end.
-fn nodes(engine: &Engine) -> Map<EndId, Vec<(Arc<Node>, IpAddr)>> {
-    let mut nodes: Map<EndId, Vec<(Arc<Node>, IpAddr)>> = Map::default();
+fn nodes(engine: &Engine) -> Map<EndId, Vec<At>> {
+    let mut nodes: Map<EndId, Vec<At>> = Map::default();
     for node in engine.index().nodes() {
         for ip in &node.addresses {
             if let Some(end) = engine.compiled().end_of_node(node, *ip) {
@@ -225,7 +228,7 @@ fn connects(source: &Member, destination: &Member, turn: &Turn, engine: &Engine)
 }
 
 /// Whether it is the node that the pod runs on.
-pub(super) fn is_own(pod: &Pod, (node, ip): &(Arc<Node>, IpAddr), index: &Index) -> bool {
+pub(super) fn is_own(pod: &Pod, (node, ip): &At, index: &Index) -> bool {
     let own = pod.node.as_deref().and_then(|name| index.node(name));
     own.is_some_and(|own| own.name == node.name || own.addresses.iter().any(|of| of.to_canonical() == *ip))
 }
