@@ -16,7 +16,7 @@ mod owners;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
@@ -45,8 +45,6 @@ pub struct Timeline {
     listed: BTreeSet<Kind>,
     /// When a kind was listed for the first time, last. Of the time before it is not known which objects of that kind there were.
     listed_at: Timestamp,
-    /// The EndpointSlices that are there: the index names all kinds but these.
-    slices: HashSet<ObjectKey>,
     /// The newest time that was told.
     last: Timestamp,
 }
@@ -85,7 +83,6 @@ impl Timeline {
             log: Log::new(limits, now),
             listed: BTreeSet::new(),
             listed_at: now,
-            slices: HashSet::new(),
             last: now,
         }
     }
@@ -232,12 +229,6 @@ impl Timeline {
     fn settled(&mut self, when: Timestamp, key: ObjectKey, before: Option<Object>, is_news: bool) {
         // From the index, not what was told: the index may have made it share its texts with others.
         let after = self.engine.index().object(&key);
-        if key.kind == Kind::EndpointSlice {
-            match after {
-                Some(_) => self.slices.insert(key.clone()),
-                None => self.slices.remove(&key),
-            };
-        }
         if is_news {
             self.log.push(Change { when, key, before, after });
         }
@@ -251,7 +242,7 @@ impl Timeline {
             Kind::Node => keys(index.nodes()),
             Kind::Pod => keys(index.pods()),
             Kind::Service => keys(index.services()),
-            Kind::EndpointSlice => self.slices.iter().cloned().collect(),
+            Kind::EndpointSlice => keys(index.endpoint_slices()),
             Kind::NetworkPolicy => keys(index.policies()),
             Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy | Kind::ClusterNetworkPolicy => cluster_policies(index, kind),
             Kind::DomainName => keys(index.domain_names()),

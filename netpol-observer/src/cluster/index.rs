@@ -265,6 +265,11 @@ impl Index {
         self.services.iter()
     }
 
+    /// All EndpointSlices, by namespace and name.
+    pub fn endpoint_slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.slices.iter()
+    }
+
     /// The Service with this cluster, external or load balancer address; the first by name if several share it.
     pub fn service_at(&self, ip: IpAddr) -> Option<&Arc<Service>> {
         self.services_at(ip).first()

@@ -55,9 +55,12 @@ impl Engine {
     /// Inserts the object, or replaces the one of the same kind, namespace and name. Works out anew only what it touches.
     pub fn apply(&mut self, object: impl Into<Object>) {
         let object = object.into();
-        let before = self.index.object(&object.key());
-        self.index.apply(object.clone());
-        self.compiled.replaced(before.as_ref(), Some(&object), &self.index, &self.profile);
+        let key = object.key();
+        let before = self.index.object(&key);
+        // Given away, not cloned: the index lets an object that nobody else holds use the texts that it has already.
+        self.index.apply(object);
+        let now = self.index.object(&key);
+        self.compiled.replaced(before.as_ref(), now.as_ref(), &self.index, &self.profile);
         self.tidy();
         self.kept = Kept::default();
     }
@@ -180,4 +183,29 @@ impl Engine {
 /// A pod that calls itself.
 fn is_same_pod(sides: [At<'_>; 2]) -> bool {
     matches!(sides.map(|side| side.pod), [Some(source), Some(destination)] if Arc::ptr_eq(source, destination))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Pod, convert};
+
+    fn pod(name: &str) -> Pod {
+        let pod = serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web"}},
+            "spec": {"nodeName": "node-1", "containers": []},
+        });
+        convert::pod(serde_json::from_value(pod).expect("a pod"), &mut Vec::new())
+    }
+
+    /// A watch brings pods one by one, and each has its own copy of every text.
+    #[test]
+    fn objects_share_their_texts_with_what_is_there() {
+        let mut engine = Engine::default();
+        ["a", "b"].map(|name| engine.apply(pod(name)));
+        let [a, b] = ["a", "b"].map(|name| engine.index().pod("shop", name).expect("a pod"));
+        assert!(Arc::ptr_eq(&a.namespace, &b.namespace));
+        assert!(a.labels.iter().zip(&b.labels).all(|(a, b)| Arc::ptr_eq(a.0, b.0) && Arc::ptr_eq(a.1, b.1)));
+        assert_eq!((a.labels.len(), &**b), (1, &pod("b")));
+    }
 }
