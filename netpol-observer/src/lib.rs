@@ -21,3 +21,4 @@ pub mod policy;
 pub mod question;
 pub mod serve;
 pub mod timeline;
+pub mod watch;

@@ -78,13 +78,7 @@ pub struct Status {
 impl Timeline {
     /// No objects yet; they come by [`reset`](Timeline::reset) and [`apply`](Timeline::apply), not before `now`.
     pub fn new(profile: Profile, limits: Limits, now: Timestamp) -> Self {
-        Timeline {
-            engine: Engine::new(profile),
-            log: Log::new(limits, now),
-            listed: BTreeSet::new(),
-            listed_at: now,
-            last: now,
-        }
+        Timeline { engine: Engine::new(profile), log: Log::new(limits, now), listed: BTreeSet::new(), listed_at: now, last: now }
     }
 
     /// The objects of now.

@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("flow", &[]),
     ("capture", &["flow"]),
     ("cluster", &["flow"]),
+    ("watch", &["cluster"]),
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
     ("timeline", &["cluster", "policy"]),

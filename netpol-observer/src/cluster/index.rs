@@ -18,9 +18,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use object::{Counts, Kind, Object, ObjectKey};
+pub use share::Texts;
 
 use maps::{ByAddress, Namespaced, Ranges};
-use share::Texts;
 
 use super::{
     ClusterPolicy, ClusterPolicyKind, DomainName, EndpointSlice, Labels, Namespace, NetworkPolicy, Node, Pod, PodPhase, Service,

@@ -17,7 +17,7 @@ mod selector;
 
 pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};
 pub use foreign::{Foreign, ForeignNames, ForeignPolicies, MAX_FOREIGN_NAMES};
-pub use index::{Counts, Index, Kind, NAMESPACE_NAME_LABEL, Object, ObjectKey};
+pub use index::{Counts, Index, Kind, NAMESPACE_NAME_LABEL, Object, ObjectKey, Texts};
 pub use network_policy::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{
     Backend, ContainerPort, DomainName, EndpointSlice, Labels, Namespace, Node, Origin, Pod, PodPhase, Service, ServiceDns, ServicePort,

@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cluster::{Labels, NetworkPolicy, Operator, Peer, Pod, PolicyPort, PortNumber, Rule, Selector};
+use crate::cluster::{Labels, NetworkPolicy, Object, Operator, Peer, Pod, PolicyPort, PortNumber, Rule, Selector};
 
 /// Texts below this number are not looked through for unused ones.
 const MIN_SWEEP: usize = 4096;
 
-/// The texts of an index and its clones.
+/// Texts that objects share: those of an index and its clones, or of a list while it is read.
 #[derive(Clone, Default)]
-pub(super) struct Texts(Arc<Mutex<Known>>);
+pub struct Texts(Arc<Mutex<Known>>);
 
 impl fmt::Debug for Texts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,6 +22,15 @@ impl fmt::Debug for Texts {
 }
 
 impl Texts {
+    /// Lets an object use the texts that others have already, where that pays. One that somebody else holds too stays as it is.
+    pub fn share(&self, object: &mut Object) {
+        match object {
+            Object::Pod(pod) => self.share_pod(pod),
+            Object::NetworkPolicy(policy) => self.share_policy(policy),
+            _ => {}
+        }
+    }
+
     /// Lets the pod use the texts that other objects have already. One that somebody else holds too stays as it is.
     pub(super) fn share_pod(&self, pod: &mut Arc<Pod>) {
         let Some(pod) = Arc::get_mut(pod) else { return };

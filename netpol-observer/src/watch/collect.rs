@@ -1,0 +1,226 @@
+//! What becomes of the objects of a resource: updates for the index, or a number of policies that are only counted.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::api;
+use super::decode::{self, Named, NamedMeta};
+use super::status::Entry;
+use super::{News, Update};
+use crate::cluster::convert::FieldErrors;
+use crate::cluster::{Foreign, Kind, Object, Texts};
+
+/// Nobody reads the updates any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed;
+
+/// Where updates go. Whoever reads them slowly slows the watches.
+#[derive(Clone, Debug)]
+pub(super) struct Sink(mpsc::Sender<Update>);
+
+impl Sink {
+    pub(super) fn new(sender: mpsc::Sender<Update>) -> Self {
+        Sink(sender)
+    }
+
+    pub(super) async fn send(&self, at: Timestamp, news: News) -> Result<(), Closed> {
+        self.0.send(Update { at, news }).await.map_err(|_| Closed)
+    }
+
+    /// Returns when nobody reads any more.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// Takes the objects of one resource.
+pub(super) trait Collect: Send + 'static {
+    /// What is kept of an object.
+    type Item: Send;
+
+    /// How a list is asked for.
+    const LIST: &'static str;
+    /// How a watch is asked for.
+    const WATCH: &'static str;
+
+    /// Reads an object; nothing if it cannot be read, which is noted.
+    fn read(&mut self, json: &[u8]) -> Option<Self::Item>;
+
+    /// Whether it is the object of this name.
+    fn is(&self, item: &Self::Item, named: &NamedMeta) -> bool;
+
+    /// A list begins.
+    fn begin(&mut self);
+
+    /// These are all objects.
+    fn listed(&mut self, at: Timestamp, items: Vec<Self::Item>) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// An object came or changed.
+    fn applied(&mut self, at: Timestamp, item: Self::Item) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// An object went.
+    fn deleted(&mut self, at: Timestamp, named: NamedMeta) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// An object changed, and is such that it cannot be read now.
+    fn unreadable(&mut self, at: Timestamp, named: NamedMeta) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// The objects may not be read.
+    fn forbidden(&mut self, at: Timestamp) -> impl Future<Output = Result<(), Closed>> + Send;
+}
+
+/// Objects for the index.
+pub(super) struct Objects {
+    kind: Kind,
+    sink: Sink,
+    entry: Entry,
+    /// Equal texts of the objects of a list, kept once while it comes. Single objects share theirs with the index when they come to it.
+    texts: Option<Texts>,
+    /// For policies that may not be read: told to be there in an unknown number, like those of kinds that are not known.
+    unknown: Option<Foreign>,
+    is_unknown: bool,
+}
+
+impl Objects {
+    pub(super) fn new(kind: Kind, sink: Sink, entry: Entry, unknown: Option<Foreign>) -> Self {
+        Objects { kind, sink, entry, texts: None, unknown, is_unknown: false }
+    }
+}
+
+impl Collect for Objects {
+    type Item = Object;
+
+    const LIST: &'static str = api::JSON;
+    const WATCH: &'static str = api::JSON;
+
+    fn read(&mut self, json: &[u8]) -> Option<Object> {
+        let mut errors = FieldErrors::new();
+        match decode::object(self.kind, json, &mut errors) {
+            Ok(mut object) => {
+                self.entry.board().warn(object.key(), errors.iter().map(ToString::to_string));
+                self.texts.iter().for_each(|texts| texts.share(&mut object));
+                Some(object)
+            }
+            Err(error) => {
+                let named = serde_json::from_slice::<Named>(json).unwrap_or_default();
+                let what = format!("cannot be read, and counts as absent: {error}");
+                self.entry.board().warn(named.metadata.key(self.kind), std::iter::once(what));
+                self.entry.unreadable();
+                None
+            }
+        }
+    }
+
+    fn is(&self, item: &Object, named: &NamedMeta) -> bool {
+        item.key() == named.key(self.kind)
+    }
+
+    fn begin(&mut self) {
+        self.texts = Some(Texts::default());
+        self.entry.board().forget_warnings(self.kind);
+    }
+
+    async fn listed(&mut self, at: Timestamp, objects: Vec<Object>) -> Result<(), Closed> {
+        self.texts = None;
+        let since = self.entry.heard_at();
+        self.entry.listed(at, objects.len());
+        self.sink.send(at, News::Listed { kind: self.kind, objects, since }).await?;
+        match self.unknown.as_ref().filter(|_| std::mem::take(&mut self.is_unknown)) {
+            Some(kind) => self.sink.send(at, News::ForeignGone { group: kind.group.clone(), kind: kind.kind.clone() }).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn applied(&mut self, at: Timestamp, object: Object) -> Result<(), Closed> {
+        self.sink.send(at, News::Applied(object)).await
+    }
+
+    async fn deleted(&mut self, at: Timestamp, named: NamedMeta) -> Result<(), Closed> {
+        let key = named.key(self.kind);
+        self.entry.board().warn(key.clone(), std::iter::empty());
+        self.sink.send(at, News::Deleted(key)).await
+    }
+
+    async fn unreadable(&mut self, at: Timestamp, named: NamedMeta) -> Result<(), Closed> {
+        self.sink.send(at, News::Deleted(named.key(self.kind))).await
+    }
+
+    async fn forbidden(&mut self, at: Timestamp) -> Result<(), Closed> {
+        match &self.unknown {
+            Some(unknown) if !std::mem::replace(&mut self.is_unknown, true) => self.sink.send(at, News::Foreign(unknown.clone())).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The names of policies that are only counted.
+pub(super) struct Names {
+    /// The kind without its policies.
+    kind: Foreign,
+    names: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Whether it was told how many there are.
+    is_counted: bool,
+    sink: Sink,
+    entry: Entry,
+}
+
+impl Names {
+    pub(super) fn new(kind: Foreign, sink: Sink, entry: Entry) -> Self {
+        Names { kind, names: BTreeSet::new(), is_counted: false, sink, entry }
+    }
+
+    async fn tell(&self, at: Timestamp) -> Result<(), Closed> {
+        let Foreign { group, kind, namespaced, .. } = &self.kind;
+        let names = self.names.iter().map(|(namespace, name)| (namespace, name));
+        self.sink.send(at, News::Foreign(Foreign::counted(group, kind, *namespaced, names))).await
+    }
+}
+
+impl Collect for Names {
+    type Item = (Arc<str>, Arc<str>);
+
+    const LIST: &'static str = api::METADATA_LIST;
+    const WATCH: &'static str = api::METADATA;
+
+    fn read(&mut self, json: &[u8]) -> Option<Self::Item> {
+        let named = serde_json::from_slice::<Named>(json).inspect_err(|_| self.entry.unreadable()).ok()?;
+        Some((named.metadata.namespace.into(), named.metadata.name.into()))
+    }
+
+    fn is(&self, (namespace, name): &Self::Item, named: &NamedMeta) -> bool {
+        (&**namespace, &**name) == (&*named.namespace, &*named.name)
+    }
+
+    fn begin(&mut self) {}
+
+    async fn listed(&mut self, at: Timestamp, names: Vec<Self::Item>) -> Result<(), Closed> {
+        self.entry.listed(at, names.len());
+        self.names = names.into_iter().collect();
+        self.is_counted = true;
+        self.tell(at).await
+    }
+
+    async fn applied(&mut self, at: Timestamp, name: Self::Item) -> Result<(), Closed> {
+        if self.names.insert(name) { self.tell(at).await } else { Ok(()) }
+    }
+
+    async fn deleted(&mut self, at: Timestamp, named: NamedMeta) -> Result<(), Closed> {
+        let removed = self.names.remove(&(named.namespace.into(), named.name.into()));
+        if removed { self.tell(at).await } else { Ok(()) }
+    }
+
+    async fn unreadable(&mut self, _: Timestamp, _: NamedMeta) -> Result<(), Closed> {
+        Ok(())
+    }
+
+    async fn forbidden(&mut self, at: Timestamp) -> Result<(), Closed> {
+        if !std::mem::take(&mut self.is_counted) {
+            return Ok(());
+        }
+        self.names.clear();
+        self.sink.send(at, News::Foreign(self.kind.clone())).await
+    }
+}
