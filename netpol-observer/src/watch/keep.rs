@@ -243,9 +243,7 @@ impl<C: Collect> Keeper<C> {
         let mut heard = false;
         loop {
             while let Some(line) = stream.lines.next() {
-                let event = event::read(line, &mut self.collect)?;
-                self.entry.heard(stream.at);
-                let revision = match event {
+                let revision = match event::read(line, &mut self.collect)? {
                     Event::Applied { item: Some(item), named, is_new } => {
                         self.entry.count(usize::from(is_new), 0);
                         self.collect.applied(stream.at, item).await?;
@@ -270,6 +268,8 @@ impl<C: Collect> Keeper<C> {
                 if !revision.is_empty() {
                     *position = revision;
                 }
+                // An error is not heard of the objects: it says that something was missed.
+                self.entry.heard(stream.at);
                 heard = true;
                 self.backoff.succeeded();
             }

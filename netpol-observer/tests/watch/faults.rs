@@ -69,7 +69,7 @@ fn bookmarks_keep_a_quiet_watch_alive_and_move_it_on() {
         let pods = scene.status();
         pods.resource("pods").unwrap().heard_at.unwrap().duration_since(heard).as_millis() > 1000
     });
-    assert_eq!(scene.server.stats().requests("watch", "pods"), 1, "{:#?}", scene.status());
+    assert_eq!(scene.asked("watch", "pods"), 1, "{:#?}", scene.status());
     scene.server.compact();
     scene.server.cut_watches(Scope::resource("pods"), Cut::End);
     (0..3).for_each(|number| change(&scene.server, number));
@@ -137,7 +137,7 @@ fn a_storm_of_expired_watches() {
         let scene = Scene::new(server(Options { streaming_lists, ..Options::default() }), watch);
         scene.synced();
         scene.settles();
-        let asked = |scene: &Scene| ["list", "watch"].map(|verb| scene.server.stats().requests(verb, "pods")).iter().sum::<u64>();
+        let asked = |scene: &Scene| ["list", "watch"].map(|verb| scene.asked(verb, "pods")).iter().sum::<u64>();
         let (before, began) = (asked(&scene), std::time::Instant::now());
         scene.server.fail_next(Scope::verb("pods", "watch"), usize::MAX, Fault::Gone);
         scene.server.cut_watches(Scope::resource("pods"), Cut::Gone);

@@ -28,23 +28,23 @@ fn is_followed(options: Options, watch: WatchOptions) -> Scene {
 #[test]
 fn streaming_lists() {
     let scene = is_followed(Options::default(), quick());
-    assert_eq!(scene.server.stats().requests("list", "pods"), 0);
-    assert_eq!(scene.server.stats().requests("watch", "pods"), 1);
+    assert_eq!(scene.asked("list", "pods"), 0);
+    assert_eq!(scene.asked("watch", "pods"), 1);
 }
 
 #[test]
 fn a_server_without_streaming_lists() {
     let scene = is_followed(Options { streaming_lists: false, ..Options::default() }, quick());
     // The cache answers as a whole, whatever is asked for.
-    assert_eq!(scene.server.stats().requests("list", "pods"), 1);
-    assert!(scene.server.stats().requests("watch", "pods") <= 2);
+    assert_eq!(scene.asked("list", "pods"), 1);
+    assert!(scene.asked("watch", "pods") <= 2);
 }
 
 #[test]
 fn lists_where_streams_are_not_wanted() {
     let scene = is_followed(Options::default(), WatchOptions { streaming_lists: false, ..quick() });
-    assert_eq!(scene.server.stats().requests("list", "pods"), 1);
-    assert_eq!(scene.server.stats().requests("watch", "pods"), 1);
+    assert_eq!(scene.asked("list", "pods"), 1);
+    assert_eq!(scene.asked("watch", "pods"), 1);
 }
 
 #[test]
@@ -92,15 +92,15 @@ fn a_list_whose_next_page_is_too_old() {
     // Lists that are as new as etcd come in pages: those after the revision of the last one was refused.
     scene.server.fail_next(Scope::verb("pods", "watch"), 1, Fault::Gone);
     scene.server.fail_next(Scope::verb("pods", "list"), 1, Fault::Gone);
-    let before = scene.server.stats().requests("list", "pods");
+    let before = scene.asked("list", "pods");
     scene.server.fail_next(Scope::verb("pods", "list"), 2, Fault::Slow(std::time::Duration::from_millis(400)));
     scene.server.cut_watches(Scope::resource("pods"), Cut::End);
-    scene.becomes("the second page is asked for", |scene| scene.server.stats().requests("list", "pods") >= before + 3);
+    scene.becomes("the second page is asked for", |scene| scene.asked("list", "pods") >= before + 3);
     change(&scene.server, 0);
     scene.server.compact();
     scene.settles();
     assert!(scene.status().resource("pods").unwrap().failures >= 3, "{:#?}", scene.status());
-    let pages = scene.server.stats().requests("list", "pods") - before;
+    let pages = scene.asked("list", "pods") - before;
     assert!(pages >= 6, "one refused, two of the list that broke off, three or more of the last: {pages}");
 }
 

@@ -197,7 +197,7 @@ fn discovery_that_fails_takes_nothing_away() {
     scene.settles();
     let group = "/apis/policy.networking.k8s.io/v1alpha1";
     for path in ["/apis", group] {
-        let asked = |scene: &Scene| scene.server.stats().requests("get", path);
+        let asked = |scene: &Scene| scene.asked("get", path);
         let before = asked(&scene);
         scene.server.fail_next(Scope::resource(path), 3, Fault::Unavailable);
         scene.becomes("it was asked", |scene| asked(scene) >= before + 4);

@@ -152,6 +152,13 @@ impl Scene {
         self.status.read()
     }
 
+    /// How often the watches have asked; the test asks too.
+    pub(crate) fn asked(&self, verb: &str, resource: &str) -> u64 {
+        let stats = self.server.stats();
+        let of_watches = stats.by.iter().filter(|(asked, _)| asked.user_agent.starts_with("netpol-observer/"));
+        of_watches.filter(|(asked, _)| asked.verb == verb && asked.resource == resource).map(|(_, count)| count.requests).sum()
+    }
+
     /// Waits for the first complete set of objects.
     pub(crate) fn synced(&self) {
         let status = self.status.clone();
