@@ -1,11 +1,11 @@
 //! What becomes of the objects of a resource: updates for the index, or a number of policies that are only counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::api;
 use super::decode::{self, Named, NamedMeta};
@@ -18,22 +18,64 @@ use crate::cluster::{Foreign, Kind, Object, Texts};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closed;
 
+/// Lists that wait to be read. Each may be as large as the cluster, so none of a kind is begun before the last one was read.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    waiting: Mutex<BTreeMap<Kind, usize>>,
+    read: Notify,
+}
+
+impl Lists {
+    /// A list of the kind was read.
+    pub(super) fn read(&self, kind: Kind) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).and_modify(|waiting| *waiting = waiting.saturating_sub(1));
+        self.read.notify_waiters();
+    }
+
+    fn sent(&self, kind: Kind) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    }
+
+    fn are_read(&self, kind: Kind) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).is_none_or(|waiting| *waiting == 0)
+    }
+
+    /// Returns when no list of the kind waits to be read.
+    async fn all_read(&self, kind: Kind) {
+        loop {
+            let mut read = std::pin::pin!(self.read.notified());
+            // From here on it is told of, also of what happens before it is waited for.
+            read.as_mut().enable();
+            if self.are_read(kind) {
+                return;
+            }
+            read.await;
+        }
+    }
+}
+
 /// Where updates go. Whoever reads them slowly slows the watches.
 #[derive(Clone, Debug)]
-pub(super) struct Sink(mpsc::Sender<Update>);
+pub(super) struct Sink {
+    updates: mpsc::Sender<Update>,
+    lists: Arc<Lists>,
+}
 
 impl Sink {
-    pub(super) fn new(sender: mpsc::Sender<Update>) -> Self {
-        Sink(sender)
+    pub(super) fn new(updates: mpsc::Sender<Update>, lists: Arc<Lists>) -> Self {
+        Sink { updates, lists }
     }
 
     pub(super) async fn send(&self, at: Timestamp, news: News) -> Result<(), Closed> {
-        self.0.send(Update { at, news }).await.map_err(|_| Closed)
+        if let News::Listed { kind, .. } = &news {
+            self.lists.sent(*kind);
+        }
+        self.updates.send(Update { at, news }).await.map_err(|_| Closed)
     }
 
     /// Returns when nobody reads any more.
     pub(super) async fn closed(&self) {
-        self.0.closed().await;
+        self.updates.closed().await;
     }
 }
 
@@ -53,8 +95,8 @@ pub(super) trait Collect: Send + 'static {
     /// Whether it is the object of this name.
     fn is(&self, item: &Self::Item, named: &NamedMeta) -> bool;
 
-    /// A list begins.
-    fn begin(&mut self);
+    /// A list may begin.
+    fn begin(&mut self) -> impl Future<Output = ()> + Send;
 
     /// These are all objects.
     fn listed(&mut self, at: Timestamp, items: Vec<Self::Item>) -> impl Future<Output = Result<(), Closed>> + Send;
@@ -118,7 +160,8 @@ impl Collect for Objects {
         item.key() == named.key(self.kind)
     }
 
-    fn begin(&mut self) {
+    async fn begin(&mut self) {
+        self.sink.lists.all_read(self.kind).await;
         self.texts = Some(Texts::default());
         self.entry.board().forget_warnings(self.kind);
     }
@@ -194,7 +237,7 @@ impl Collect for Names {
         (&**namespace, &**name) == (&*named.namespace, &*named.name)
     }
 
-    fn begin(&mut self) {}
+    async fn begin(&mut self) {}
 
     async fn listed(&mut self, at: Timestamp, names: Vec<Self::Item>) -> Result<(), Closed> {
         self.entry.listed(at, names.len());

@@ -1,6 +1,6 @@
 //! Which optional kinds the cluster has now.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
@@ -47,13 +47,13 @@ struct Entry {
 pub(super) struct Discovered {
     pub(super) served: Served,
     /// Groups of which it could not be found out, as of an aggregated API server that is away: of these nothing is known to be gone.
-    pub(super) unknown: BTreeSet<String>,
+    pub(super) unknown: BTreeMap<String, Problem>,
 }
 
 /// Asks for the groups that matter, in all their versions.
 pub(super) async fn discover(api: &Api) -> Result<Discovered, Problem> {
     let groups: Groups = api.whole("/apis").await?;
-    let mut discovered = Discovered { served: Served { resources: Vec::new() }, unknown: BTreeSet::new() };
+    let mut discovered = Discovered { served: Served { resources: Vec::new() }, unknown: BTreeMap::new() };
     for group in groups.groups.into_iter().filter(|group| is_group_of_interest(&group.name)) {
         let preferred = group.preferred_version.map(|preferred| preferred.version);
         let mut versions: Vec<String> = group.versions.into_iter().map(|version| version.version).collect();
@@ -77,7 +77,7 @@ pub(super) async fn discover(api: &Api) -> Result<Discovered, Problem> {
                 Err(Problem::NotFound) => {}
                 Err(problem) => {
                     tracing::debug!(group = group.name, version, %problem, "the resources of a group are not known");
-                    discovered.unknown.insert(group.name.clone());
+                    discovered.unknown.insert(group.name.clone(), problem);
                 }
             }
         }

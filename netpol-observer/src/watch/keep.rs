@@ -112,7 +112,7 @@ impl<C: Collect> Keeper<C> {
         let mut since = Since::Any;
         loop {
             self.entry.listing();
-            self.collect.begin();
+            self.collect.begin().await;
             let as_stream = self.streaming.load(Ordering::Relaxed) && self.in_vain < IN_VAIN;
             let problem = match self.list(&since, as_stream).await {
                 Ok((position, stream)) => match self.follow(position, stream).await {
@@ -222,7 +222,8 @@ impl<C: Collect> Keeper<C> {
             match self.watch(&mut position, stream.take()).await {
                 Ok(()) => {}
                 Err(Stop::Closed) => return Err(Ended::Closed),
-                Err(Stop::Problem(problem @ Problem::Expired(_))) => return Ok((position, problem)),
+                // What may not be read is not known any more, and is listed when it may be.
+                Err(Stop::Problem(problem @ (Problem::Expired(_) | Problem::Forbidden(_)))) => return Ok((position, problem)),
                 Err(Stop::Problem(Problem::NotFound)) if self.may_go => return Err(Ended::Gone),
                 Err(Stop::Problem(problem)) => {
                     if self.pause(&problem).await.is_err() {

@@ -14,7 +14,7 @@ use super::backoff::{Backoff, jitter};
 use super::collect::{Closed, Names, Objects, Sink};
 use super::discover::{Discovered, discover};
 use super::keep::{Ended, Keeper};
-use super::resource::{Resource, optional, required};
+use super::resource::{POLICY_GROUP, Resource, optional, required};
 use super::status::{Board, Entry, Use};
 use super::{News, WatchOptions};
 use crate::cluster::{Foreign, Kind};
@@ -89,7 +89,6 @@ impl Manager {
                     if self.reconcile(discovered).await.is_err() {
                         return;
                     }
-                    self.board.discovered(Timestamp::now());
                     self.options.discovery_period / 2 + jitter(self.options.discovery_period)
                 }
                 Err(problem) => {
@@ -134,10 +133,11 @@ impl Manager {
     /// Starts and ends watches until there are those of what the cluster has.
     async fn reconcile(&mut self, discovered: Discovered) -> Result<(), Closed> {
         let Discovered { served, unknown } = discovered;
+        let missed = unknown.get(POLICY_GROUP).or_else(|| unknown.values().next());
         let read = served.read().into_iter().map(|(kind, resource)| (resource, Some(kind)));
         let wanted: BTreeMap<Resource, Option<Kind>> = read.chain(served.foreign().into_iter().map(|resource| (resource, None))).collect();
         let is_over =
-            |resource: &Resource, running: &Running| wanted.get(resource) != Some(&running.kind) && !unknown.contains(&resource.group);
+            |resource: &Resource, running: &Running| wanted.get(resource) != Some(&running.kind) && !unknown.contains_key(&resource.group);
         let over: Vec<Resource> =
             self.optional.iter().filter(|(resource, running)| is_over(resource, running)).map(|(resource, _)| resource.clone()).collect();
         for resource in over {
@@ -157,11 +157,15 @@ impl Manager {
             }
         }
         for (kind, resource) in optional() {
-            if !self.told.contains_key(&kind) && !unknown.contains(&resource.group) {
+            if !self.told.contains_key(&kind) && !unknown.contains_key(&resource.group) {
                 self.board.entry(&resource, Use::Optional).unserved();
                 self.tell(kind, false).await?;
             }
         }
+        if !unknown.contains_key(POLICY_GROUP) {
+            self.board.discovered(Timestamp::now());
+        }
+        missed.iter().for_each(|problem| self.board.not_discovered(problem));
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub use connect::connect;
 pub use resource::permissions;
 pub use status::{ResourceStatus, State, Status, Use, Warning};
 
-use collect::Sink;
+use collect::{Lists, Sink};
 use manage::Manager;
 use status::Board;
 
@@ -56,7 +56,7 @@ use status::Board;
 pub struct WatchOptions {
     /// The first requests wait for a time up to this, by lot: the agents of all nodes may start at once. 10 s.
     pub start_jitter: Duration,
-    /// Updates that are kept for whoever reads them: 1,024. A list is one of them, whatever its length.
+    /// Updates that wait for whoever reads them: 1,024. A list is one of them, whatever its length; no two of a kind wait.
     pub buffer: usize,
     /// Objects that are asked for at once, where the server heeds it: 500.
     pub page_size: u32,
@@ -144,6 +144,7 @@ pub enum News {
 #[derive(Debug)]
 pub struct Watching {
     updates: mpsc::Receiver<Update>,
+    lists: Arc<Lists>,
     board: Arc<Board>,
     manager: JoinHandle<()>,
 }
@@ -151,15 +152,19 @@ pub struct Watching {
 /// Begins to watch, on the runtime of the caller, with a client that [`connect`] made.
 pub fn start(client: Client, options: WatchOptions) -> Watching {
     let (sender, updates) = mpsc::channel(options.buffer.max(1));
-    let board = Board::new();
-    let manager = Manager::new(client, options, board.clone(), Sink::new(sender));
-    Watching { updates, board, manager: tokio::spawn(manager.run()) }
+    let (board, lists) = (Board::new(), Arc::<Lists>::default());
+    let manager = Manager::new(client, options, board.clone(), Sink::new(sender, lists.clone()));
+    Watching { updates, lists, board, manager: tokio::spawn(manager.run()) }
 }
 
 impl Watching {
     /// The next update. Can be given up and asked again without loss. Ends never, unless the program ends.
     pub async fn next(&mut self) -> Option<Update> {
-        self.updates.recv().await
+        let update = self.updates.recv().await?;
+        if let News::Listed { kind, .. } = &update.news {
+            self.lists.read(*kind);
+        }
+        Some(update)
     }
 
     /// How the watches stand, to be asked at any time, also when this is elsewhere.

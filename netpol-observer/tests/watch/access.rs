@@ -101,6 +101,31 @@ fn what_is_forbidden_is_told_and_granted_later() {
     scene.becomes("nothing is unknown", |scene| uncounted(scene).is_empty());
 }
 
+/// A permission is taken away while watches run, and given back after things have changed.
+#[test]
+fn a_permission_that_is_taken_away_and_given_back() {
+    let server = server(Options::default());
+    server.create(crd::cilium()[0].clone()).unwrap();
+    let policy =
+        |name: &str| json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"namespace": "shop", "name": name}});
+    server.create(policy("a")).unwrap();
+    let kubeconfig = with_role(&server, all_rules());
+    let scene = Scene::of(server, &kubeconfig, quick(), true);
+    scene.synced();
+    let counted =
+        |scene: &Scene| scene.with(|known| known.foreign.kinds().map(|foreign| (foreign.counted, foreign.count)).collect::<Vec<_>>());
+    scene.becomes("one is counted", |scene| counted(scene) == [(true, 1)]);
+    scene.server.load([role(json!([]))]).unwrap();
+    scene.server.cut_watches(xtask::apiserver::Scope::default(), xtask::apiserver::Cut::End);
+    scene.becomes("nobody knows how many there are", |scene| counted(scene) == [(false, 0)]);
+    scene.becomes("pods are forbidden", |scene| matches!(scene.status().resource("pods").unwrap().state, State::Forbidden { .. }));
+    change(&scene.server, 0);
+    scene.server.create(policy("b")).unwrap();
+    scene.server.load([role(all_rules())]).unwrap();
+    scene.settles();
+    scene.becomes("two are counted", |scene| counted(scene) == [(true, 2)]);
+}
+
 /// A token in a file, as in a pod, is exchanged and the old one ends. kube reads the file anew about once a minute, so this takes as long.
 #[test]
 fn a_token_that_is_rotated() {

@@ -236,3 +236,22 @@ fn a_slow_reader_slows_the_watches() {
     scene.settles();
     assert_eq!(lists(&scene, "pods"), 1);
 }
+
+/// Nobody reads, and the server says again and again that all is to be listed: of each kind one list waits, and no second one is made.
+#[test]
+fn lists_do_not_pile_up_in_front_of_a_slow_reader() {
+    let server = server(Options::default());
+    let config = server.kubeconfig(xtask::apiserver::ADMIN).unwrap();
+    let scene = Scene::of(server, &config, quick(), false);
+    scene.synced();
+    for number in 0..10 {
+        scene.becomes("it has watched", |scene| scene.status().resource("pods").unwrap().watches >= 1);
+        change(&scene.server, number);
+        scene.server.cut_watches(Scope::default(), Cut::Gone);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(lists(&scene, "pods"), 1);
+    scene.read();
+    scene.settles();
+    assert_eq!(lists(&scene, "pods"), 2);
+}

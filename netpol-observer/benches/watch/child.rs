@@ -1,0 +1,135 @@
+//! The process that is measured: watches, and a timeline that is fed by them. Nothing of the server is in it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use netpol_observer::cluster::{Counts, Kind, Object};
+use netpol_observer::policy::Profile;
+use netpol_observer::timeline::{Limits, Timeline};
+use netpol_observer::watch::{self, News, WatchOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// Kinds of which a list must have been taken in.
+const KINDS: usize = 9;
+
+/// What the process says of itself, one line at a time.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Said {
+    /// Since the watches began.
+    pub(crate) seconds: f64,
+    /// Time on a CPU since the process began.
+    pub(crate) cpu: f64,
+    /// `VmRSS`, bytes.
+    pub(crate) resident: u64,
+    /// `VmHWM`, bytes.
+    pub(crate) peak: u64,
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
+    pub(crate) lists: u64,
+    pub(crate) pods: usize,
+    pub(crate) policies: usize,
+    /// From the write to its use, microseconds, since the last line.
+    pub(crate) lags: Vec<u64>,
+}
+
+struct Known {
+    timeline: Timeline,
+    listed: std::collections::BTreeSet<Kind>,
+    lists_of_pods: u64,
+    lags: Vec<u64>,
+}
+
+/// Watches with a kubeconfig. Says how it stands when everything is there for the first time, and then for each line on standard input.
+pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let begun = Instant::now();
+    let known = Arc::new(Mutex::new(Known {
+        timeline: Timeline::new(Profile::default(), Limits::default(), Timestamp::now()),
+        listed: Default::default(),
+        lists_of_pods: 0,
+        lags: Vec::new(),
+    }));
+    let mut watching = runtime.block_on(async {
+        let config = Kubeconfig::from_yaml(&std::fs::read_to_string(kubeconfig)?)?;
+        let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let options = WatchOptions { start_jitter: Duration::ZERO, streaming_lists, ..WatchOptions::default() };
+        Ok::<_, Failure>(watch::start(watch::connect(config)?, options))
+    })?;
+    let status = watching.status();
+    let synced = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (known, handle, synced) = (known.clone(), runtime.handle().clone(), synced.clone());
+        std::thread::spawn(move || {
+            while let Some(update) = handle.block_on(watching.next()) {
+                let mut known = known.lock().expect("nobody panicked");
+                learn(&mut known, update);
+                synced.store(known.listed.len() == KINDS, Ordering::Relaxed);
+            }
+        })
+    };
+    runtime.block_on(status.synced());
+    while !synced.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let say = || -> Result<(), Failure> {
+        let usage = xtask::usage::of(std::process::id())?;
+        let (status, mut known) = (status.read(), known.lock().expect("nobody panicked"));
+        let Counts { pods, network_policies, .. } = known.timeline.engine().index().counts();
+        let said = Said {
+            seconds: begun.elapsed().as_secs_f64(),
+            cpu: (usage.user + usage.system).as_secs_f64(),
+            resident: usage.resident,
+            peak: peak(),
+            requests: status.requests,
+            bytes: status.bytes,
+            lists: known.lists_of_pods,
+            pods,
+            policies: network_policies,
+            lags: std::mem::take(&mut known.lags),
+        };
+        println!("{}", serde_json::to_string(&said)?);
+        Ok(())
+    };
+    say()?;
+    for line in std::io::stdin().lines() {
+        line?;
+        say()?;
+    }
+    drop(reader);
+    Ok(())
+}
+
+fn learn(known: &mut Known, update: watch::Update) {
+    let at = update.at;
+    match update.news {
+        News::Listed { kind, objects, .. } => {
+            known.timeline.reset(at, &[kind], objects);
+            known.lists_of_pods += u64::from(kind == Kind::Pod);
+            known.listed.insert(kind);
+        }
+        News::Applied(object) => {
+            let written = match &object {
+                Object::Pod(pod) => pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()),
+                _ => None,
+            };
+            known.timeline.apply(at, object);
+            if let Some(written) = written.filter(|written| *written > 0) {
+                known.lags.push(u64::try_from(Timestamp::now().as_microsecond() - written).unwrap_or(0));
+            }
+        }
+        News::Deleted(key) => _ = known.timeline.delete(at, &key),
+        News::Foreign(_) | News::ForeignGone { .. } | News::Served { .. } => {}
+    }
+}
+
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
