@@ -71,16 +71,19 @@ impl Sandboxes {
             self.walk_to(netns);
             let end = Instant::now();
             self.walked = Some((end, end - begin));
-            let before = self.nobody.remove(&netns);
             if !self.pods.contains_key(&netns) {
                 if self.nobody.len() >= MAX_NOBODY {
                     self.nobody.clear();
                 }
-                let valid = before.map_or(NOBODY[0], |before| (before.valid * 2).min(NOBODY[1]));
-                self.nobody.insert(netns, Nobody { when: end, valid });
+                let before = self.nobody.get(&netns).map(|before| (before.when, before.valid));
+                self.nobody.insert(netns, Nobody { when: end, valid: patience(before, begin) });
             }
         }
-        self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid))
+        let found = self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid));
+        if found.is_some() {
+            self.nobody.remove(&netns);
+        }
+        found
     }
 
     /// Goes through the processes, those with the highest numbers first, which mostly are the newest, until one is in the namespace; keeps all that
@@ -104,6 +107,13 @@ impl Sandboxes {
             }
         }
     }
+}
+
+/// How long a namespace that was found to be nobody's at `now` counts as that, after it was so `before`. What was asked for long ago may have been another
+/// namespace of the same number.
+fn patience(before: Option<(Instant, Duration)>, now: Instant) -> Duration {
+    let recent = before.filter(|(when, valid)| now.saturating_duration_since(*when) < *valid * 3);
+    recent.map_or(NOBODY[0], |(_, valid)| (valid * 2).min(NOBODY[1]))
 }
 
 fn netns(process: &Path) -> Option<u32> {
@@ -145,6 +155,19 @@ mod tests {
             pod_uid("0::/kubepods/besteffort/poda1b2c3d4e5f60718293a4b5c6d7e8f90\n"),
             Some("a1b2c3d4e5f60718293a4b5c6d7e8f90".to_owned())
         );
+    }
+
+    #[test]
+    fn a_namespace_that_stays_nobodys_is_looked_for_less_and_less_often() {
+        let now = Instant::now();
+        let after = |milliseconds, valid| patience(Some((now, valid)), now + Duration::from_millis(milliseconds));
+        let [first, last] = NOBODY;
+        assert_eq!(patience(None, now), first);
+        assert_eq!(after(150, first), first * 2);
+        assert_eq!(after(299, first), first * 2);
+        assert_eq!(after(300, first), first, "another of the same number");
+        assert_eq!(after(1100, last), last);
+        assert_eq!(after(1100, last / 2 + first), last);
     }
 
     #[test]
