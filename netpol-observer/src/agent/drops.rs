@@ -94,24 +94,21 @@ impl Session {
         self.flush().await?;
         let mut told = Instant::now();
         loop {
+            self.check().await?;
+            let taken = self.reader.take(if follow { TOGETHER } else { 0 });
+            let caught_up = taken.caught_up.clone();
+            let took = !taken.observations.is_empty();
+            self.observe(taken).await?;
             if !follow {
                 self.feed.end(Timestamp::now(), None);
                 return self.flush().await;
             }
-            self.check().await?;
-            let taken = self.reader.take(TOGETHER);
-            let caught_up = taken.caught_up.clone();
-            let took = !taken.observations.is_empty();
-            self.observe(taken).await?;
             let Some(caught_up) = caught_up else {
                 self.feed.tick(Timestamp::now());
                 self.flush().await?;
                 tokio::task::yield_now().await;
                 continue;
             };
-            if let Some(kernel) = caught_up.kernel {
-                self.feed.kernel(kernel);
-            }
             if let Some(reason) = caught_up.closed {
                 return Err(Stop::Told(reason.to_string()));
             }
@@ -143,6 +140,9 @@ impl Session {
             // How much others were dropped is not for tenants.
             let count = if self.everything { lost.count } else { 0 };
             self.feed.lost(count, self.seen_to);
+        }
+        if let Some(kernel) = taken.kernel {
+            self.feed.kernel(kernel);
         }
         for (at, observation) in taken.observations {
             self.feed.tick(at);

@@ -107,6 +107,7 @@ impl Hub {
         // Estimated before the lock is taken, for readers wait for it.
         let entries: Vec<(usize, Observation)> =
             observations.into_iter().map(|observation| (size_of::<Entry>() + bytes::of(&observation), observation)).collect();
+        let nothing = entries.is_empty();
         let mut log = self.lock();
         for (bytes, observation) in entries {
             log.push(Entry { at: now, before: 0, bytes, observation });
@@ -120,6 +121,10 @@ impl Hub {
         }
         log.watermark = log.watermark.max(Some(watermark));
         drop(log);
+        // Watermarks alone wake nobody: readers look for them by themselves.
+        if nothing {
+            return;
+        }
         self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 
@@ -169,10 +174,9 @@ impl Hub {
         let next = from + observations.len() as u64;
         let caught_up = (next == log.head()).then(|| CaughtUp {
             watermark: log.watermark,
-            kernel: log.ledger.kernel,
             closed: log.closed.clone(),
         });
-        Taken { observations, next, lost, caught_up }
+        Taken { observations, next, lost, kernel: log.ledger.kernel, caught_up }
     }
 
     /// A reader has gone.
@@ -203,11 +207,6 @@ impl Hub {
             lost: log.lost,
             refused: log.refused,
         }
-    }
-
-    /// From when on everything is kept.
-    pub(super) fn complete_since(&self) -> Option<Timestamp> {
-        self.lock().complete_since
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {

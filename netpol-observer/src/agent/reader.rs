@@ -32,6 +32,8 @@ pub struct Taken {
     pub next: u64,
     /// What fell out of the log before the reader came to it; all of it before `observations`.
     pub lost: Option<Lost>,
+    /// The kernel's counters as they were last.
+    pub kernel: Option<KernelLedger>,
     /// There is no more at the moment.
     pub caught_up: Option<CaughtUp>,
 }
@@ -50,8 +52,6 @@ pub struct Lost {
 pub struct CaughtUp {
     /// All before this was given.
     pub watermark: Option<Timestamp>,
-    /// The kernel's counters as they were last.
-    pub kernel: Option<KernelLedger>,
     /// Nothing more will come, and why.
     pub closed: Option<Arc<str>>,
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::agent::testing::{NoWords, denial, notice, repeat};
 use crate::serve::testing::at;
 
-fn feed(query: &str) -> Feed {
+fn feed_of(query: &str) -> Feed {
     let query = DropsQuery::parse(query, &NoWords).unwrap();
     Feed::new(query, "node-2".into(), at(0), false, false)
 }
@@ -35,7 +35,7 @@ fn order(frame: &Value) -> Timestamp {
 
 #[test]
 fn frames_are_as_the_api_says() {
-    let mut feed = feed("follow=true");
+    let mut feed = feed_of("follow=true");
     feed.hello("0.1.0", "6.18.0", at(0), at(-60));
     feed.take(denial(1, 1), at(1));
     feed.take(denial(1, 2), at(2));
@@ -62,7 +62,7 @@ fn frames_are_as_the_api_says() {
 
 #[test]
 fn nothing_comes_before_a_watermark() {
-    let mut feed = feed("follow=true");
+    let mut feed = feed_of("follow=true");
     feed.watermark(at(10));
     feed.take(denial(1, 3), at(11));
     feed.take(notice("n", 2), at(11));
@@ -75,7 +75,7 @@ fn nothing_comes_before_a_watermark() {
 
 #[test]
 fn the_last_ones_of_the_history_and_then_everything() {
-    let mut feed = feed("follow=true&last=2");
+    let mut feed = feed_of("follow=true&last=2");
     for id in 1..=4 {
         feed.take(denial(id, id as i64), at(id as i64));
     }
@@ -97,14 +97,14 @@ fn the_last_ones_of_the_history_and_then_everything() {
 #[test]
 fn since_and_filters_leave_out_and_count() {
     let since = at(3);
-    let mut feed = feed(&format!("since={since}&arg=-n&arg=elsewhere"));
+    let mut feed = feed_of(&format!("since={since}&arg=-n&arg=elsewhere"));
     feed.take(denial(1, 1), at(1));
     feed.take(denial(2, 4), at(4));
     feed.end(at(9), None);
     let shown = frames(&mut feed);
     assert_eq!(kinds(&shown), ["ledger ledger"]);
     assert_eq!(shown[0]["line"]["filteredOut"], 2);
-    let mut feed = super::tests::feed(&format!("since={since}"));
+    let mut feed = feed_of(&format!("since={since}"));
     feed.take(denial(1, 1), at(1));
     feed.take(denial(2, 4), at(4));
     // One that goes on is shown.
@@ -115,7 +115,7 @@ fn since_and_filters_leave_out_and_count() {
 
 #[test]
 fn text_is_what_a_tail_prints() {
-    let mut feed = feed("form=text&oneline=true&utcOffset=3600");
+    let mut feed = feed_of("form=text&oneline=true&utcOffset=3600");
     feed.take(denial(1, 0), at(0));
     feed.take(notice("line one\nline\u{1b}[31m two", 1), at(1));
     let shown = frames(&mut feed);
@@ -123,7 +123,7 @@ fn text_is_what_a_tail_prints() {
     assert!(text.starts_with("15:02:11.482 DENIED ingress  shop/web-7d9f → shop/api-5c4b:8080/TCP"), "{text}");
     assert!(text.ends_with('\n') && text.lines().count() == 1);
     assert_eq!(shown[1]["text"], "warning: line one\nline\\u{1b}[31m two\n");
-    let mut coloured = super::tests::feed("form=text&colour=true");
+    let mut coloured = feed_of("form=text&colour=true");
     coloured.take(denial(1, 0), at(0));
     assert!(frames(&mut coloured)[0]["text"].as_str().unwrap().contains("\u{1b}[1m"));
 }

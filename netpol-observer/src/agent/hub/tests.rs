@@ -64,11 +64,11 @@ fn bounds_by_number_age_and_bytes() {
     give(&by_age, vec![denial(2, 8)], 8);
     give(&by_age, vec![], 11);
     assert_eq!(by_age.status().retained, 2);
-    assert_eq!(by_age.complete_since(), Some(at(0)));
+    assert_eq!(by_age.status().retained_since, Some(at(0)));
     // Also when nothing comes.
     give(&by_age, vec![], 12);
     assert_eq!(by_age.status().retained, 1);
-    assert_eq!(by_age.complete_since(), Some(at(1)));
+    assert_eq!(by_age.status().retained_since, Some(at(1)));
 
     let by_bytes = hub(HubOptions { retain_bytes: 50_000, ..HubOptions::default() });
     for id in 0..1000 {
@@ -77,7 +77,7 @@ fn bounds_by_number_age_and_bytes() {
     }
     let status = by_bytes.status();
     assert!((2..50).contains(&status.retained), "{status:?}");
-    assert_eq!(by_bytes.complete_since(), Some(at(999 - status.retained as i64)));
+    assert_eq!(by_bytes.status().retained_since, Some(at(999 - status.retained as i64)));
     // One that is larger than everything is lost, and nothing breaks.
     let mut huge = crate::serve::testing::example();
     huge.explanation.notes.push("x".repeat(100_000));
@@ -111,9 +111,9 @@ fn the_end_and_the_last_counters_are_known_to_those_who_have_everything() {
     hub.close("shutting down");
     let taken = reader.take(0);
     assert!(taken.caught_up.is_none());
-    let caught_up = reader.take(10).caught_up.unwrap();
-    assert_eq!(caught_up.closed.as_deref(), Some("shutting down"));
-    assert_eq!(caught_up.kernel.unwrap().counters.seen, 2);
+    let taken = reader.take(10);
+    assert_eq!(taken.caught_up.unwrap().closed.as_deref(), Some("shutting down"));
+    assert_eq!(taken.kernel.unwrap().counters.seen, 2);
     assert_eq!(hub.status().retained, 1, "counters take no room");
 }
 
@@ -127,6 +127,9 @@ async fn a_reader_is_woken_by_what_comes() {
     // Nothing new: whoever waited for it would wait for ever.
     let waited = tokio::time::timeout(std::time::Duration::from_millis(20), reader.changed()).await;
     assert!(waited.is_err());
+    // A watermark alone is no news.
+    give(&hub, vec![], 2);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(20), reader.changed()).await.is_err());
     let other = Arc::clone(&hub);
     let giver = tokio::spawn(async move { give(&other, vec![denial(2, 2)], 2) });
     reader.changed().await;

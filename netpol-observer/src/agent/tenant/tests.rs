@@ -47,7 +47,7 @@ impl Reviews for ByHand {
     }
 }
 
-fn state(readable: &[&str]) -> Arc<State> {
+fn state_of(readable: &[&str]) -> Arc<State> {
     let state = Arc::new(State::default());
     let user = User { name: "jane".to_owned(), ..User::default() };
     state.users.lock().unwrap().push(("good".to_owned(), user));
@@ -67,7 +67,7 @@ fn is_denial(observation: &Option<Observation>) -> bool {
 
 #[tokio::test]
 async fn tokens_that_are_none() {
-    let tenants = tenants(&state(&["shop"]), LONG);
+    let tenants = tenants(&state_of(&["shop"]), LONG);
     for token in ["", "bad", "good ", "Good", &"x".repeat(MAX_TOKEN + 1)] {
         assert!(matches!(tenants.scope(token).await.err(), Some(Refused::Unknown(_))), "{token:.20}");
     }
@@ -76,7 +76,7 @@ async fn tokens_that_are_none() {
 
 #[tokio::test]
 async fn answers_are_kept_and_then_asked_for_again() {
-    let state = state(&["shop"]);
+    let state = state_of(&["shop"]);
     let keeping = tenants(&state, LONG);
     for _ in 0..10 {
         keeping.scope("good").await.unwrap();
@@ -92,7 +92,7 @@ async fn answers_are_kept_and_then_asked_for_again() {
 
 #[tokio::test]
 async fn what_cannot_be_asked_is_not_allowed() {
-    let state = state(&["shop", "*"]);
+    let state = state_of(&["shop", "*"]);
     let tenants = tenants(&state, Duration::ZERO);
     let scope = tenants.scope("good").await.unwrap();
     assert!(scope.is_everything());
@@ -111,7 +111,7 @@ async fn what_cannot_be_asked_is_not_allowed() {
 
 #[tokio::test]
 async fn a_token_that_changes_hands_is_noticed() {
-    let state = state(&["shop"]);
+    let state = state_of(&["shop"]);
     let tenants = tenants(&state, Duration::ZERO);
     let scope = tenants.scope("good").await.unwrap();
     state.users.lock().unwrap()[0].1.groups.push("more".to_owned());
@@ -120,7 +120,7 @@ async fn a_token_that_changes_hands_is_noticed() {
 
 #[tokio::test]
 async fn only_what_is_theirs_gets_through() {
-    let state = state(&["shop"]);
+    let state = state_of(&["shop"]);
     let scope = tenants(&state, LONG).scope("good").await.unwrap();
     assert!(is_denial(&scope.admit(denial(1, 1), |_| true).await.unwrap()));
     let Some(Observation::Denial(shown)) = scope.admit(denial(1, 1), |_| true).await.unwrap() else { panic!() };
@@ -132,9 +132,9 @@ async fn only_what_is_theirs_gets_through() {
     for of_the_node in [Observation::Undecodable, Observation::Ledger(Default::default()), notice("of all", 1)] {
         assert!(scope.admit(of_the_node, |_| true).await.unwrap().is_none());
     }
-    let nothing = tenants(&super::tests::state(&["other"]), LONG).scope("good").await.unwrap();
+    let nothing = tenants(&state_of(&["other"]), LONG).scope("good").await.unwrap();
     assert!(nothing.admit(denial(1, 1), |_| true).await.unwrap().is_none());
-    let everything = tenants(&super::tests::state(&["*"]), LONG).scope("good").await.unwrap();
+    let everything = tenants(&state_of(&["*"]), LONG).scope("good").await.unwrap();
     let Some(Observation::Denial(whole)) = everything.admit(denial(1, 1), |_| true).await.unwrap() else { panic!() };
     assert_eq!(whole.event.id, FoldId(1), "nothing is withheld from those who may read all");
     assert!(everything.admit(Observation::Undecodable, |_| true).await.unwrap().is_some());
