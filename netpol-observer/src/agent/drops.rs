@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::access::Scope;
 use super::feed::Feed;
 use super::query::DropsQuery;
-use super::reader::{Reader, Taken};
+use super::reader::{Lost, Reader, Taken};
 use super::reply::{Cut, Reply, frames};
 use super::routes::Context;
 use super::{Observation, reply};
@@ -41,7 +41,8 @@ pub(super) fn answer(context: &Arc<Context>, scope: Scope, query: DropsQuery) ->
     feed.hello(context.about.version, kernel, Timestamp::now(), reader.retained_since());
     let (sender, body) = Channel::new(1);
     let seen_to = reader.watermark();
-    let session = Session { reader, scope, feed, sender, stall: context.limits.stall, everything, seen_to };
+    let (stall, catch_up) = (context.limits.stall, context.limits.catch_up);
+    let session = Session { reader, scope, feed, sender, stall, everything, seen_to, catch_up, give_up: None };
     tokio::spawn(session.run(follow));
     frames(body.boxed_unsync())
 }
@@ -55,6 +56,10 @@ struct Session {
     everything: bool,
     /// Up to when the reader has everything, or was told that it has not.
     seen_to: Timestamp,
+    /// How long it may take what is left at the end.
+    catch_up: Duration,
+    /// Until when.
+    give_up: Option<Instant>,
 }
 
 /// Why a stream ends early.
@@ -96,7 +101,7 @@ impl Session {
         loop {
             self.check().await?;
             let taken = self.reader.take(if follow { TOGETHER } else { 0 });
-            let caught_up = taken.caught_up.clone();
+            let caught_up = taken.caught_up;
             let took = !taken.observations.is_empty();
             self.observe(taken).await?;
             if !follow {
@@ -109,9 +114,6 @@ impl Session {
                 tokio::task::yield_now().await;
                 continue;
             };
-            if let Some(reason) = caught_up.closed {
-                return Err(Stop::Told(reason.to_string()));
-            }
             self.feed.tick(Timestamp::now());
             let due = told + WATERMARK;
             if took || Instant::now() >= due {
@@ -137,9 +139,7 @@ impl Session {
 
     async fn observe(&mut self, taken: Taken) -> Result<(), Stop> {
         if let Some(lost) = taken.lost {
-            // How much others were dropped is not for tenants.
-            let count = if self.everything { lost.count } else { 0 };
-            self.feed.lost(count, self.seen_to);
+            self.lost(lost);
         }
         if let Some(kernel) = taken.kernel {
             self.feed.kernel(kernel);
@@ -153,7 +153,22 @@ impl Session {
                 self.flush().await?;
             }
         }
-        Ok(())
+        let Some(reason) = taken.closed else { return Ok(()) };
+        let until = *self.give_up.get_or_insert_with(|| Instant::now() + self.catch_up);
+        if taken.caught_up.is_none() {
+            if Instant::now() < until {
+                return Ok(());
+            }
+            let lost = self.reader.skip();
+            self.lost(lost);
+        }
+        Err(Stop::Told(reason.to_string()))
+    }
+
+    fn lost(&mut self, lost: Lost) {
+        // How much others were dropped is not for tenants.
+        let count = if self.everything { lost.count } else { 0 };
+        self.feed.lost(count, self.seen_to);
     }
 
     async fn admit(&self, observation: Observation) -> Result<Option<Observation>, Stop> {

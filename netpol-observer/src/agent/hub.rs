@@ -172,11 +172,16 @@ impl Hub {
         let observations: Vec<_> =
             log.entries.range(skip.min(log.entries.len())..).take(limit).map(|entry| (entry.at, entry.observation.clone())).collect();
         let next = from + observations.len() as u64;
-        let caught_up = (next == log.head()).then(|| CaughtUp {
-            watermark: log.watermark,
-            closed: log.closed.clone(),
-        });
-        Taken { observations, next, lost, kernel: log.ledger.kernel, caught_up }
+        let caught_up = (next == log.head()).then_some(CaughtUp { watermark: log.watermark });
+        Taken { observations, next, lost, kernel: log.ledger.kernel, closed: log.closed.clone(), caught_up }
+    }
+
+    /// Passes over everything that is left for a reader: the number of what comes next, and what it misses.
+    pub(super) fn skip(&self, drops: u64) -> (u64, Lost) {
+        let mut log = self.lock();
+        let lost = Lost { count: log.drops.saturating_sub(drops), drops: log.drops };
+        log.lost += lost.count;
+        (log.head(), lost)
     }
 
     /// A reader has gone.

@@ -34,6 +34,8 @@ pub struct Taken {
     pub lost: Option<Lost>,
     /// The kernel's counters as they were last.
     pub kernel: Option<KernelLedger>,
+    /// No more is given, and why. There may be something left to take.
+    pub closed: Option<Arc<str>>,
     /// There is no more at the moment.
     pub caught_up: Option<CaughtUp>,
 }
@@ -48,12 +50,10 @@ pub struct Lost {
 }
 
 /// What a reader knows that has everything.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct CaughtUp {
     /// All before this was given.
     pub watermark: Option<Timestamp>,
-    /// Nothing more will come, and why.
-    pub closed: Option<Arc<str>>,
 }
 
 /// The hub has all the readers it may have.
@@ -94,6 +94,13 @@ impl Reader {
     pub fn take_history(&mut self, limit: usize) -> Option<Taken> {
         let left = usize::try_from(self.history.saturating_sub(self.next)).unwrap_or(usize::MAX);
         (left > 0).then(|| self.take(limit.min(left)))
+    }
+
+    /// Gives up what is left.
+    pub fn skip(&mut self) -> Lost {
+        let (next, lost) = self.hub.skip(self.drops);
+        (self.next, self.drops) = (next, lost.drops);
+        lost
     }
 
     /// Waits until there may be more. Cancel-safe.

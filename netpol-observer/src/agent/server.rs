@@ -35,7 +35,9 @@ pub struct Limits {
     pub body: Duration,
     /// A reader that takes nothing for this long is cut off.
     pub stall: Duration,
-    /// How long connections have at the end.
+    /// How long readers may take what is left at the end. Then they are told what they miss.
+    pub catch_up: Duration,
+    /// How long connections have at the end, all in all.
     pub shutdown: Duration,
 }
 
@@ -49,7 +51,8 @@ impl Default for Limits {
             body_bytes: 64 * 1024,
             body: PATIENCE,
             stall: Duration::from_secs(300),
-            shutdown: Duration::from_secs(5),
+            catch_up: Duration::from_secs(3),
+            shutdown: Duration::from_secs(15),
         }
     }
 }

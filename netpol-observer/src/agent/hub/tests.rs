@@ -111,8 +111,12 @@ fn the_end_and_the_last_counters_are_known_to_those_who_have_everything() {
     hub.close("shutting down");
     let taken = reader.take(0);
     assert!(taken.caught_up.is_none());
+    assert_eq!(taken.closed.as_deref(), Some("shutting down"));
+    let mut hasty = hub.reader(true).unwrap();
+    assert_eq!((hasty.skip().count, hasty.skip().count), (1, 0), "what is given up is counted once");
+    assert!(hasty.take(10).caught_up.is_some());
     let taken = reader.take(10);
-    assert_eq!(taken.caught_up.unwrap().closed.as_deref(), Some("shutting down"));
+    assert!(taken.caught_up.is_some());
     assert_eq!(taken.kernel.unwrap().counters.seen, 2);
     assert_eq!(hub.status().retained, 1, "counters take no room");
 }

@@ -46,10 +46,10 @@ impl Capturing {
         for captured in rest.chunks(TOGETHER) {
             self.take(captured);
         }
+        let warning = self.recorder.take().and_then(Recorder::finish);
+        self.warn(warning);
         let now = Timestamp::now();
-        let mut last = self.judge.finish(now);
-        last.extend(self.recorder.take().and_then(Recorder::finish).map(|warning| notice(&warning)));
-        self.hub.give(last, now, now);
+        self.hub.give(self.judge.finish(now), now, now);
         result
     }
 
