@@ -42,7 +42,8 @@ impl Access {
     /// name was made to resolve to this address can read the answers too; the former shows by its `Origin` or `Sec-Fetch-Site`, the latter by
     /// the `Host`.
     pub(super) fn refuse_pages(&self, headers: &HeaderMap) -> Option<Reply> {
-        let page = |why: &str| error(StatusCode::FORBIDDEN, &format!("{why}: this is no place for web pages; ask with observer tail, or curl"));
+        let page =
+            |why: &str| error(StatusCode::FORBIDDEN, &format!("{why}: this is no place for web pages; ask with observer tail, or curl"));
         if headers.contains_key(header::ORIGIN) {
             return Some(page("the request has an Origin"));
         }

@@ -59,9 +59,7 @@ fn direction(direction: &DirectionExplanation) -> usize {
         Admission::NotSubject { why } | Admission::Undecided { why } => text(why),
         Admission::NotIsolated => 0,
         Admission::Allowed { by } => list(by),
-        Admission::Denied { by: _, isolating, nearest } => {
-            sum(isolating, |policy| sum(&policy.rules, rule_miss)) + sum(nearest, near_miss)
-        }
+        Admission::Denied { by: _, isolating, nearest } => sum(isolating, |policy| sum(&policy.rules, rule_miss)) + sum(nearest, near_miss),
     };
     subject + sum(&direction.tiers, |_| 0) + admission
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
 use http_body_util::BodyExt as _;
+use http_body_util::channel::{Channel, Sender};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -35,8 +35,7 @@ pub(super) fn answer(context: &Arc<Context>, scope: Scope, query: DropsQuery) ->
         Err(error) => return reply::error(http::StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     };
     let everything = scope.is_everything();
-    let mut feed =
-        Feed::new(query, context.about.node.as_str().into(), reader.watermark(), context.objects.is_without(), !everything);
+    let mut feed = Feed::new(query, context.about.node.as_str().into(), reader.watermark(), context.objects.is_without(), !everything);
     let kernel = context.kernel.get().map_or("", |kernel| &kernel.release);
     feed.hello(context.about.version, kernel, Timestamp::now(), reader.retained_since());
     let (sender, body) = Channel::new(1);

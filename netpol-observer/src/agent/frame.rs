@@ -10,13 +10,7 @@ use crate::serve::json::{Line, write_value};
 #[serde(tag = "frame", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub(super) enum Frame<'a> {
     /// Always the first.
-    Hello {
-        version: &'a str,
-        node: &'a str,
-        kernel: &'a str,
-        time: Timestamp,
-        retained_since: Timestamp,
-    },
+    Hello { version: &'a str, node: &'a str, kernel: &'a str, time: Timestamp, retained_since: Timestamp },
     /// Something to show.
     Item {
         /// Where it belongs among the frames of all agents.

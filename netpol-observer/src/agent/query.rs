@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn what_is_asked_for() {
-        let asked = query("follow=true&last=20&since=2026-11-23T14%3A02%3A00Z&all=true&form=text&oneline=true&colour=true&utcOffset=3600").unwrap();
+        let asked =
+            query("follow=true&last=20&since=2026-11-23T14%3A02%3A00Z&all=true&form=text&oneline=true&colour=true&utcOffset=3600").unwrap();
         assert!(asked.follow && asked.all && asked.oneline && asked.colour);
         assert_eq!((asked.last, asked.form, asked.utc_offset), (Some(20), Form::Text, Offset::from_seconds(3600).unwrap()));
         assert_eq!(asked.since, Some("2026-11-23T14:02:00Z".parse().unwrap()));

@@ -121,7 +121,10 @@ impl Context {
 async fn explain(context: Arc<Context>, scope: &Scope, request: Request<Incoming>) -> Reply {
     if !scope.is_everything() {
         // An answer names pods and policies of every namespace that it touches, and a question that finds nothing names what is there.
-        return error(StatusCode::FORBIDDEN, "explain needs to get pods in all namespaces; observer explain -f answers from files of yours");
+        return error(
+            StatusCode::FORBIDDEN,
+            "explain needs to get pods in all namespaces; observer explain -f answers from files of yours",
+        );
     }
     let is_json = |kind: &str| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
     if !request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(is_json) {
@@ -135,7 +138,9 @@ async fn explain(context: Arc<Context>, scope: &Scope, request: Request<Incoming
     let asked: ExplainRequest = match serde_json::from_slice(&body) {
         Ok(asked) => asked,
         Err(why) => {
-            let message = format!(r#"the body must be an object such as {{"args": ["--from", "shop/web", "--to", "shop/api", "--port", "80"], "form": "json"}}: {why}"#);
+            let message = format!(
+                r#"the body must be an object such as {{"args": ["--from", "shop/web", "--to", "shop/api", "--port", "80"], "form": "json"}}: {why}"#
+            );
             return error(StatusCode::BAD_REQUEST, &message);
         }
     };

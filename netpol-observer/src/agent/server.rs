@@ -70,7 +70,10 @@ pub struct Server {
 
 impl Server {
     /// What it answers from, and who may ask. With a certificate it speaks TLS.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the agent, given once, and a structure of them would be the server itself")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of the agent, given once, and a structure of them would be the server itself"
+    )]
     pub fn new(
         about: About,
         hub: Arc<Hub>,

@@ -130,7 +130,9 @@ fn with_losses(kernel: &KernelAbout, hub: &HubStatus) -> KernelAbout {
     if let Some(ledger) = &hub.ledger.kernel {
         let counters = &ledger.counters;
         if counters.ring_full > 0 {
-            kernel.problems.push(format!("{} drops were lost because the ring was full: more came than could be explained", counters.ring_full));
+            kernel
+                .problems
+                .push(format!("{} drops were lost because the ring was full: more came than could be explained", counters.ring_full));
         }
         if ledger.program_misses > 0 {
             kernel.problems.push(format!("the program was skipped {} times: so many drops at the most were missed", ledger.program_misses));

@@ -1,6 +1,7 @@
 //! `observer agent`
 
 mod capture;
+mod probe;
 mod words;
 
 use std::io::{self, Write as _};
@@ -15,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use self::capture::Capturing;
+use self::probe::Probe;
 use self::words::CommandLine;
 use super::live::LiveArgs;
 use super::signals::{INTERRUPTED, Signals};
@@ -26,6 +28,7 @@ use crate::agent::{
     About, Access, Certificate, FixedObjects, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Manifests, Objects, Server, Tenants,
     loopback_names,
 };
+use crate::capture::permissions::give_way;
 use crate::cluster::Index;
 use crate::policy::Engine;
 use crate::question::profile::{Switch, profile};
@@ -46,6 +49,11 @@ pub(super) struct AgentArgs {
     /// Listen here. Without --tenant-mode it must be a loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9470", help_heading = "API")]
     listen: SocketAddr,
+
+    /// Ask the agent that listens there whether it lives, or is ready, and end with 0 or 1: for probes of a kubelet, which does not reach the
+    /// loopback of the pod.
+    #[arg(long, value_enum, value_name = "PROBE", help_heading = "API")]
+    probe: Option<Probe>,
 
     /// Show callers only what is in namespaces whose pods they may get: TLS, and a bearer token for the audience netpol-observer, which the
     /// API server checks.
@@ -104,12 +112,13 @@ Examples:
     curl -N 'http://127.0.0.1:9470/v1/drops?follow=true&form=text'
 
 Exit status:
-  0  it was ended by SIGTERM or SIGINT
-  1  an error
+  0  it was ended by SIGTERM or SIGINT; with --probe: yes
+  1  an error; with --probe: no
   2  the command line is wrong";
 
-/// The API is served by threads of its own: the capture's has nothing to do with readers.
+/// The API is served by threads of its own, which give way to the capture's: that has nothing to do with readers.
 const API_THREADS: usize = 2;
+const API: &str = "api";
 
 /// The cluster's objects: what judges drops by them, and what answers questions about them.
 struct Cluster {
@@ -121,6 +130,9 @@ struct Cluster {
 
 /// Runs `observer agent`.
 pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
+    if let Some(probe) = arguments.probe {
+        return probe.ask(arguments.listen, arguments.tenant_mode);
+    }
     arguments.check()?;
     let live = arguments.replay.is_none();
     let started = Timestamp::now();
@@ -129,7 +141,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     let node = arguments.node_name.clone().or_else(|| host.clone()).unwrap_or_else(|| "unknown".to_owned());
     let about = About { version: env!("CARGO_PKG_VERSION"), node: node.clone(), pod: arguments.pod_name.clone(), started };
 
-    let api = runtime("api", API_THREADS)?;
+    let api = runtime(API, API_THREADS)?;
     let certificate = arguments.certificate(&node)?;
     let access = arguments.access(&api, &node, host)?;
     let hub = Hub::new(HubOptions {
@@ -325,8 +337,12 @@ impl AgentArgs {
 }
 
 fn runtime(name: &str, threads: usize) -> Result<Runtime, CommandError> {
-    let built = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
-    built.map_err(|error| CommandError::failure(format!("cannot start: {error}")))
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name(name).enable_all();
+    if name == API {
+        builder.on_thread_start(give_way);
+    }
+    builder.build().map_err(|error| CommandError::failure(format!("cannot start: {error}")))
 }
 
 /// A line on standard error; when that is closed there is nobody to tell.

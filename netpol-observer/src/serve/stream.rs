@@ -187,9 +187,12 @@ fn touches_index(denial: &Denial) -> bool {
     let who = &denial.who;
     who.service.is_some()
         || ends(who).any(|party| match party.identity {
-            Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Node(_) | Identity::Service(_) | Identity::UnownedPodAddress | Identity::NotShown => {
-                true
-            }
+            Identity::Pod(_)
+            | Identity::AmbiguousPods(_)
+            | Identity::Node(_)
+            | Identity::Service(_)
+            | Identity::UnownedPodAddress
+            | Identity::NotShown => true,
             Identity::Special | Identity::External => false,
         })
 }

@@ -17,16 +17,25 @@ fn pairs(frames: &[Value]) -> Vec<(String, String)> {
 fn recent_drops_are_those_of_a_tail() {
     let scene = Scene::new();
     let agent = scene.open_agent(&[]);
-    for filters in [&[][..], &["-n", "bank"], &["--to-pod", "api", "--not", "--from-namespace", "bank"], &["--all"], &["--port", "80", "--port", "5432"]] {
+    for filters in [
+        &[][..],
+        &["-n", "bank"],
+        &["--to-pod", "api", "--not", "--from-namespace", "bank"],
+        &["--all"],
+        &["--port", "80", "--port", "5432"],
+    ] {
         let (tail, _) = scene.observer(&[&["tail", "--replay", "drops.rec", "-f", "cluster.yaml", "-o", "json"], filters].concat());
         let tail: Vec<Value> = tail.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let of_tail = |kind: &str| tail.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
-        let arguments: Vec<String> = filters.iter().map(|word| if *word == "--all" { "all=true".to_owned() } else { format!("arg={word}") }).collect();
+        let arguments: Vec<String> =
+            filters.iter().map(|word| if *word == "--all" { "all=true".to_owned() } else { format!("arg={word}") }).collect();
         let frames = agent.drops(&arguments.join("&")).rest();
         assert_eq!(items(&frames, "denial"), of_tail("denial"), "{filters:?}");
         assert_eq!(items(&frames, "repeat").len(), of_tail("repeat").len());
         let (ours, theirs) = (items(&frames, "ledger"), of_tail("ledger"));
-        for field in ["records", "counted", "shown", "repeats", "filteredOut", "elsewhere", "unattributed", "undecodable", "balanced", "kernel"] {
+        for field in
+            ["records", "counted", "shown", "repeats", "filteredOut", "elsewhere", "unattributed", "undecodable", "balanced", "kernel"]
+        {
             assert_eq!(ours[0][field], theirs[0][field], "{filters:?}: {field}");
         }
         assert_eq!(accounted(&frames), DROPS);
@@ -39,7 +48,9 @@ fn recent_drops_are_those_of_a_tail() {
 fn text_is_that_of_a_tail() {
     let scene = Scene::new();
     let agent = scene.open_agent(&[]);
-    for (query, arguments) in [("form=text", &[][..]), ("form=text&oneline=true", &["--oneline"]), ("form=text&colour=true", &["--color", "always"])] {
+    for (query, arguments) in
+        [("form=text", &[][..]), ("form=text&oneline=true", &["--oneline"]), ("form=text&colour=true", &["--color", "always"])]
+    {
         let (tail, _) = scene.observer(&[&["tail", "--replay", "drops.rec", "-f", "cluster.yaml"], arguments].concat());
         let frames = agent.drops(query).rest();
         let text: Vec<&str> = frames.iter().filter_map(|frame| frame["text"].as_str()).collect();
@@ -80,8 +91,11 @@ fn a_stream_goes_on_and_ends_with_the_agent() {
         }
     });
     assert!(items(&frames, "denial").is_empty(), "what was before is not asked for");
-    let orders: Vec<jiff::Timestamp> =
-        frames.iter().filter(|frame| frame["frame"] == "watermark").map(|frame| frame["order"].as_str().unwrap().parse().unwrap()).collect();
+    let orders: Vec<jiff::Timestamp> = frames
+        .iter()
+        .filter(|frame| frame["frame"] == "watermark")
+        .map(|frame| frame["order"].as_str().unwrap().parse().unwrap())
+        .collect();
     assert!(orders.is_sorted(), "{orders:?}");
     let frames = with_history.until("a watermark", |frame| frame["frame"] == "watermark");
     assert_eq!(pairs(&frames), [("web".into(), "vault".into())]);
@@ -114,7 +128,7 @@ fn explain_is_the_command() {
     ] {
         for (form, output) in [("text", "text"), ("json", "json")] {
             let (out, exit) = scene.observer(&[&["explain", "-f", "cluster.yaml", "-o", output], words].concat());
-                let answer = ask(json!({"args": words, "form": form}));
+            let answer = ask(json!({"args": words, "form": form}));
             assert_eq!((answer["out"].as_str().unwrap(), answer["exit"].as_i64().unwrap()), (&*out, i64::from(exit)), "{words:?}");
             assert_eq!(answer["err"].as_str().unwrap().is_empty(), exit != 2, "{answer}");
         }
@@ -144,13 +158,27 @@ fn status_and_probes() {
     let agent = scene.agent(&["--pod-name", "agent-x"], &[]);
     assert_eq!((agent.get("/healthz").code, agent.get("/readyz").code), (200, 200));
     let status = agent.status();
-    assert_eq!((&status["node"], &status["pod"], &status["version"]), (&"node-2".into(), &"agent-x".into(), &env!("CARGO_PKG_VERSION").into()));
+    assert_eq!(
+        (&status["node"], &status["pod"], &status["version"]),
+        (&"node-2".into(), &"agent-x".into(), &env!("CARGO_PKG_VERSION").into())
+    );
     assert_eq!(status["kernel"]["release"], "6.18.0");
     assert_eq!(status["missing"], json!([]));
     assert_eq!((&status["objects"]["pods"], &status["objects"]["networkPolicies"]), (&4.into(), &2.into()));
     assert_eq!((&status["ledger"]["balanced"], &status["ledger"]["type"]), (&true.into(), &"ledger".into()));
     assert!(status["uptimeSeconds"].as_i64().unwrap() < 3600);
     assert!(status.get("certificateSha256").is_none());
+}
+
+#[test]
+fn a_kubelet_asks_by_command() {
+    let scene = Scene::new();
+    let agent = scene.agent(&[], &[]);
+    let probe = |probe: &str, address: &str| scene.observer(&["agent", "--probe", probe, "--listen", address]).1;
+    let address = agent.address.to_string();
+    assert_eq!((probe("healthz", &address), probe("readyz", &address)), (0, 0));
+    drop(agent);
+    assert_eq!((probe("healthz", &address), probe("readyz", &address)), (1, 1));
 }
 
 #[test]

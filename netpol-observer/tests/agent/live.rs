@@ -176,13 +176,13 @@ fn a_client_that_stops_reading() {
     let stopped = follow(&agent, "all=true");
     let reading = follow(&agent, "all=true&arg=--port&arg=1");
     const DROPS: usize = 100_000;
+    // The first parts fill what is kept; behind that nothing grows.
     let mut resident = Vec::new();
-    for tenth in 0..10 {
-        scene.different(tenth * DROPS as u64 / 10, DROPS / 10);
+    for part in 1..=5 {
+        scene.different((part - 1) * DROPS as u64 / 5, DROPS / 5);
+        until_received(&mut agent, part * DROPS as u64 / 5);
         resident.push(agent.resident());
     }
-    until_received(&mut agent, DROPS as u64);
-    resident.push(agent.resident());
     assert_eq!(scene.counted(), DROPS as u64);
     assert_eq!(agent.get("/healthz").code, 200);
     // What it missed is known before it reads on.
@@ -201,8 +201,8 @@ fn a_client_that_stops_reading() {
     let kernel = |name: &str| ledger[name].as_u64().unwrap();
     assert_eq!(all, kernel("received") + kernel("foldedDelivered"));
     assert!(all + kernel("ringFull") >= DROPS as u64, "everything is accounted for: {said}");
-    let (first, last) = (resident[1], *resident.last().unwrap());
-    assert!(last < first + 48 * 1024, "memory goes on growing: {resident:?} KiB");
+    let (full, last) = (resident[1], *resident.last().unwrap());
+    assert!(last < full + 24 * 1024, "memory goes on growing: {resident:?} KiB");
 }
 
 #[test]
@@ -312,11 +312,8 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     let rest = reader.rest();
     assert_eq!(items(&rest, "ledger")[0]["balanced"], true);
     // What was recorded before can be read.
-    let replay = Command::new(env!("CARGO_BIN_EXE_observer"))
-        .args(["tail", "-o", "json", "--all", "--replay"])
-        .arg(&recording)
-        .output()
-        .unwrap();
+    let replay =
+        Command::new(env!("CARGO_BIN_EXE_observer")).args(["tail", "-o", "json", "--all", "--replay"]).arg(&recording).output().unwrap();
     let denials = String::from_utf8(replay.stdout).unwrap().lines().filter(|line| line.contains(r#""type":"denial""#)).count();
     assert!(denials > 100, "{denials}");
 }

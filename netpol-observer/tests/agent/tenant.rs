@@ -35,7 +35,11 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let digest = ::ring::digest::digest(&::ring::digest::SHA256, end_entity);
         let found: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        if found == self.fingerprint { Ok(ServerCertVerified::assertion()) } else { Err(rustls::Error::General("another certificate".into())) }
+        if found == self.fingerprint {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::General("another certificate".into()))
+        }
     }
 
     fn verify_tls12_signature(
@@ -105,9 +109,7 @@ fn pods() -> Value {
 impl Bed {
     fn new(scene: &Scene, arguments: &[&str]) -> Bed {
         let server = Server::start(Options::default()).unwrap();
-        let account = |namespace: &str, name: &str| {
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}})
-        };
+        let account = |namespace: &str, name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}});
         let namespaces = ["netpol-observer", "shop", "bank"];
         server.load(namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))).unwrap();
         let accounts = [account("netpol-observer", "agent"), account("shop", "dev"), account("bank", "dev"), account("shop", "admin")];
@@ -223,6 +225,8 @@ fn status_and_explain_are_no_way_around() {
     assert_nothing_of_bank(&refused.text());
     assert!(bed.ask("POST", "/v1/explain", &admin, &question).json()["out"].as_str().unwrap().contains("vault-keeps-to-itself"));
     // Probes need no token, and tell nothing.
+    let address = bed.agent.address.to_string();
+    assert_eq!(scene.observer(&["agent", "--probe", "readyz", "--tenant-mode", "--listen", &address]).1, 0);
     assert_eq!((bed.get("/healthz", "").text(), bed.get("/readyz", "").text()), ("ok\n".into(), "ok\n".into()));
 }
 

@@ -103,10 +103,9 @@ fn readers_are_bounded_and_make_room() {
 fn the_end_and_the_last_counters_are_known_to_those_who_have_everything() {
     let hub = small(10);
     let mut reader = hub.reader(false).unwrap();
-    let counters = |seen| Observation::Ledger(crate::capture::KernelLedger {
-        counters: Counters { seen, ..Counters::default() },
-        ..Default::default()
-    });
+    let counters = |seen| {
+        Observation::Ledger(crate::capture::KernelLedger { counters: Counters { seen, ..Counters::default() }, ..Default::default() })
+    };
     give(&hub, vec![counters(1), denial(1, 1), counters(2)], 1);
     hub.close("shutting down");
     let taken = reader.take(0);

@@ -110,7 +110,8 @@ impl Reviews for KubeReviews {
         Box::pin(async move {
             let mut spec = serde_json::to_value(user).map_err(|error| ReviewError::new(error.to_string()))?;
             // No namespace stands for all of them.
-            spec["resourceAttributes"] = json!({"verb": "get", "version": "v1", "resource": "pods", "namespace": namespace.unwrap_or_default()});
+            spec["resourceAttributes"] =
+                json!({"verb": "get", "version": "v1", "resource": "pods", "namespace": namespace.unwrap_or_default()});
             let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
             let status = self.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
             Ok(status["allowed"] == true && status["denied"] != true)

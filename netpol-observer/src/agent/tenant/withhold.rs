@@ -16,7 +16,8 @@ use crate::policy::{Admission, DirectionExplanation, Explanation, Fix, Isolating
 const ADMITTED_NAMESPACES: usize = 16;
 
 const OTHER_END: &str = "the other end is in a namespace that you may not read";
-const NOTE: &str = "the other end is in a namespace that you may not read: what is known of it, its policies, and what it misses of yours are not shown";
+const NOTE: &str =
+    "the other end is in a namespace that you may not read: what is known of it, its policies, and what it misses of yours are not shown";
 const ADMITS_OTHERS: &str = "the fix admits others besides, in namespaces that you may not read";
 
 /// What a tenant may see.
@@ -97,7 +98,11 @@ impl Sight<'_> {
     fn party(&self, party: &Party) -> Party {
         let identity = match &party.identity {
             Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Service(_) => {
-                if self.is_theirs(party) { party.identity.clone() } else { Identity::NotShown }
+                if self.is_theirs(party) {
+                    party.identity.clone()
+                } else {
+                    Identity::NotShown
+                }
             }
             // They ask this node's agent, so they know its name; its labels they do not.
             Identity::Node(node) if *node.name == *self.node => Identity::Node(Arc::new(Node {
@@ -212,7 +217,12 @@ impl Sight<'_> {
         }
         // What matched or failed tells the other end's labels, name and ports.
         _ = tiers;
-        DirectionExplanation { direction: *direction, subject: subject.clone(), tiers: Vec::new(), admission: without_conditions(admission) }
+        DirectionExplanation {
+            direction: *direction,
+            subject: subject.clone(),
+            tiers: Vec::new(),
+            admission: without_conditions(admission),
+        }
     }
 
     fn fix(&self, fix: &Fix) -> (Fix, bool) {

@@ -54,7 +54,9 @@ pub fn route(route: &Route) -> String {
     let bare_address = matches!(route.server.identity, Identity::Special | Identity::External);
     match (route.port, route.icmp) {
         (Some(port), _) if bare_address && route.server.ip.is_ipv6() => format!("{client} → [{server}]:{port}/{protocol}"),
-        (Some(port), _) if matches!(route.server.identity, Identity::AmbiguousPods(_) | Identity::UnownedPodAddress | Identity::NotShown) => {
+        (Some(port), _)
+            if matches!(route.server.identity, Identity::AmbiguousPods(_) | Identity::UnownedPodAddress | Identity::NotShown) =>
+        {
             format!("{client} → {server} port {port}/{protocol}")
         }
         (Some(port), _) => format!("{client} → {server}:{port}/{protocol}"),

@@ -61,7 +61,11 @@ fn planted(secret_is_client: bool) -> Denial {
             let wants = crate::serve::testing::wants("secret-key", "other");
             let condition =
                 crate::policy::Condition::PodLabel { wants, pod: "secret-ns/secret-web".into(), has: Some("secret-value".into()) };
-            isolating.iter_mut().flat_map(|policy| &mut policy.rules).flat_map(|rule| &mut rule.peers).for_each(|peer| peer.failed = vec![condition.clone()]);
+            isolating
+                .iter_mut()
+                .flat_map(|policy| &mut policy.rules)
+                .flat_map(|rule| &mut rule.peers)
+                .for_each(|peer| peer.failed = vec![condition.clone()]);
             nearest.iter_mut().for_each(|near| near.peer = vec![condition.clone()]);
         }
     };
@@ -88,7 +92,12 @@ fn planted(secret_is_client: bool) -> Denial {
         call.backends = vec![(secret.ips[0], 8080), (ip("10.244.66.7"), 8080)];
     }
     explanation.fixes = vec![
-        fix(Direction::Ingress, Some(policy("api-allow-frontend")), "ingress[0].from += podSelector {secret-key: secret-value}", &["secret-ns/secret-web"]),
+        fix(
+            Direction::Ingress,
+            Some(policy("api-allow-frontend")),
+            "ingress[0].from += podSelector {secret-key: secret-value}",
+            &["secret-ns/secret-web"],
+        ),
         fix(Direction::Egress, Some(secret_policy()), "egress[0].to += secret", &["shop/api"]),
     ];
     explanation.remaining = vec![
@@ -177,8 +186,12 @@ fn who_may_read_both_ends_sees_the_whole_but_for_the_node() {
 #[test]
 fn a_fix_that_admits_others_says_so_without_naming_them() {
     let mut denial = example();
-    denial.explanation.fixes =
-        vec![fix(Direction::Ingress, Some(policy("api-allow-frontend")), "ingress[0].from += all", &["shop/web", "secret-ns/a", "10.0.0.0/8"])];
+    denial.explanation.fixes = vec![fix(
+        Direction::Ingress,
+        Some(policy("api-allow-frontend")),
+        "ingress[0].from += all",
+        &["shop/web", "secret-ns/a", "10.0.0.0/8"],
+    )];
     let shown = shown_to(&denial, &["shop"]).unwrap();
     assert_eq!(shown.explanation.fixes[0].newly_admits, ["shop/web", "10.0.0.0/8"]);
     assert_eq!(shown.explanation.notes, [ADMITS_OTHERS]);
