@@ -39,12 +39,15 @@ const MAX_TOKEN: usize = 8 * 1024;
 
 type Hash = [u8; 32];
 
+/// A user, and the namespace that they want to read, or all.
+type Access = (Hash, Option<Arc<str>>);
+
 /// Checks callers.
 pub struct Tenants {
     reviews: Box<dyn Reviews>,
     node: Arc<str>,
     tokens: Mutex<Cache<Hash, Option<Arc<User>>>>,
-    access: Mutex<Cache<(Hash, Option<Arc<str>>), bool>>,
+    access: Mutex<Cache<Access, bool>>,
     asking: Semaphore,
     ids: RandomState,
     kept_for: Duration,
