@@ -42,6 +42,8 @@ pub enum Identity {
     Special,
     /// Anything else: outside the cluster as far as the objects tell.
     External,
+    /// Known, and withheld: the reader may not read the namespace it is in. Nothing here gives it; the agent puts it in for tenants.
+    NotShown,
 }
 
 /// What the caller dialled, when that was a Service.
@@ -102,7 +104,7 @@ impl fmt::Display for Party {
             Identity::Pod(pod) => write!(f, "{}/{}", pod.namespace, pod.name),
             Identity::Node(node) => write!(f, "node {}", node.name),
             Identity::Service(service) => write!(f, "Service {}/{}", service.namespace, service.name),
-            Identity::AmbiguousPods(_) | Identity::UnownedPodAddress | Identity::Special | Identity::External => {
+            Identity::AmbiguousPods(_) | Identity::UnownedPodAddress | Identity::Special | Identity::External | Identity::NotShown => {
                 write!(f, "{}", self.ip)
             }
         }

@@ -8,6 +8,7 @@
 //!
 //! A stage takes the previous stage's type and knows nothing of the later ones. `tests/tidy.rs` holds the modules to it.
 
+pub mod agent;
 pub mod capture;
 pub mod cli;
 pub mod cluster;

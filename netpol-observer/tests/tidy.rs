@@ -22,7 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("diagnose", &["flow", "cluster", "identify", "policy"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "diagnose"]),
     ("serve", &["flow", "capture", "cluster", "identify", "policy", "effect", "question", "diagnose", "pipeline"]),
-    ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint"]),
+    ("agent", &["flow", "capture", "cluster", "identify", "policy", "timeline", "question", "diagnose", "pipeline", "serve"]),
+    ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint", "agent"]),
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.

@@ -167,6 +167,11 @@ impl Live {
         &self.release
     }
 
+    /// Whether the kernel shows where its functions are, so that places have names.
+    pub fn knows_functions(&self) -> bool {
+        !self.names.with_symbols(Symbols::is_empty)
+    }
+
     /// Which form of the program is attached.
     pub fn form(&self) -> Form {
         self.form

@@ -2,10 +2,13 @@
 
 mod names;
 mod queries;
+mod words;
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub(super) use self::words::answer_words;
 
 use anstream::{AutoStream, ColorChoice};
 use clap::Args;
@@ -144,7 +147,7 @@ fn answer_all(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, Comma
         out.flush()
     });
     closed(written)?;
-    Ok(exit_code(&answers))
+    Ok(ExitCode::from(exit_code(&answers)))
 }
 
 impl ExplainArgs {
@@ -238,15 +241,15 @@ fn yaml(object: &AnswerObject<'_>) -> io::Result<String> {
 }
 
 /// The worst of them.
-fn exit_code(answers: &[Answer]) -> ExitCode {
+fn exit_code(answers: &[Answer]) -> u8 {
     let any = |verdict| answers.iter().any(|answer| answer.verdict == verdict);
-    ExitCode::from(if any(Verdict::Deny) {
+    if any(Verdict::Deny) {
         1
     } else if any(Verdict::Undecided) {
         3
     } else {
         0
-    })
+    }
 }
 
 fn coloured(colour: Colour) -> bool {

@@ -139,6 +139,21 @@ const OPTIONS: &[FilterOption] = &[
     },
 ];
 
+/// Reads filters from words that did not come from this command line.
+///
+/// # Errors
+/// What is wrong with them, in one line or few.
+pub(super) fn parse_words(words: &[String]) -> Result<Filters, String> {
+    let command = FilterArgs::augment_args(clap::Command::new("filters")).no_binary_name(true).disable_help_flag(true);
+    let parsed = command.try_get_matches_from(words).and_then(|matches| FilterArgs::from_arg_matches(&matches));
+    parsed.map(|arguments| arguments.0).map_err(|error| {
+        let text = error.render().to_string();
+        // Behind the first empty line is the usage, which is that of a command that nobody called.
+        let said = text.split("\n\n").next().unwrap_or_default().trim();
+        said.strip_prefix("error: ").unwrap_or(said).to_owned()
+    })
+}
+
 impl Args for FilterArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let filters = OPTIONS.iter().map(|option| {
@@ -238,6 +253,24 @@ mod tests {
         assert_eq!(filters.wanted, group([namespace("a"), Filter::Port(53)]));
         assert!(filters.unwanted.is_empty());
         assert_eq!(parse(&[]).unwrap(), Filters::default());
+    }
+
+    #[test]
+    fn words_from_elsewhere() {
+        let words = |words: &[&str]| parse_words(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(words(&["-n", "a", "--not", "--port", "53"]), Ok(parse(&["-n", "a", "--not", "--port", "53"]).unwrap()));
+        assert_eq!(words(&[]), Ok(Filters::default()));
+        for (bad, named) in [
+            (&["--port", "http"][..], "--port"),
+            (&["--frobnicate"], "--frobnicate"),
+            (&["shop"], "shop"),
+            (&["--help"], "--help"),
+            (&["--manifests", "/etc/shadow"], "--manifests"),
+            (&["-n"], "--namespace"),
+        ] {
+            let error = words(bad).unwrap_err();
+            assert!(error.contains(named) && !error.contains("Usage") && !error.starts_with("error"), "{error}");
+        }
     }
 
     #[test]

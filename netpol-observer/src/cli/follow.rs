@@ -5,20 +5,17 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::CommandError;
 use super::output::Output;
 use super::record::Recorder;
+use super::signals::{INTERRUPTED, Signals};
 use super::source::Source;
 use crate::capture::Captured;
 use crate::flow::KernelNames;
 use crate::pipeline::{Pipeline, time_of};
 use crate::serve::{Item, Recent, Stream};
-
-/// Exit code after a second Ctrl-C: as a shell reports a process that SIGINT ended.
-const INTERRUPTED: i32 = 130;
 
 /// Far away, for timers that are not set.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -192,27 +189,4 @@ impl<O: Write, E: Write> Follow<O, E> {
 /// How long from now until `due`, by the wall clock.
 fn until(due: Option<Timestamp>) -> Duration {
     due.map_or(NEVER, |due| due.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The next of either; never when the process can get none any more.
-    async fn next(&mut self) {
-        let got = tokio::select! {
-            got = self.interrupt.recv() => got,
-            got = self.terminate.recv() => got,
-        };
-        if got.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
 }

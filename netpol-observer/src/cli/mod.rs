@@ -1,6 +1,7 @@
 //! The `observer` command line: one file per command.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod check;
 mod doctor;
 mod error;
@@ -10,6 +11,7 @@ mod follow;
 mod live;
 mod output;
 mod record;
+mod signals;
 mod source;
 mod tail;
 mod time;
@@ -51,6 +53,7 @@ enum Command {
     Tail(Box<tail::TailArgs>),
     Explain(Box<explain::ExplainArgs>),
     Check(check::CheckArgs),
+    Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -89,6 +92,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => check::run(arguments, cli.color),
+        Command::Agent(arguments) => agent::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Doctor(arguments) => doctor::run(&arguments, cli.color).map(|()| ExitCode::SUCCESS),
     };

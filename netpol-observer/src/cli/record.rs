@@ -1,4 +1,4 @@
-//! `--record`: keeps what is captured, before any filter. Trouble with the file never stops the tail.
+//! `--record`: keeps what is captured, before any filter. Trouble with the file never stops the capture.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -63,7 +63,7 @@ impl<W: Write> Recorder<W> {
 
     fn give_up(&mut self, error: &dyn std::fmt::Display) -> Option<String> {
         self.writer = None;
-        Some(format!("recording to {} has stopped, the tail goes on: {error}", self.name))
+        Some(format!("recording to {} has stopped, and the capture goes on: {error}", self.name))
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
             told.extend(recorder.flush());
         }
         assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("drops.rec") && told[0].contains("the tail goes on"), "{told:?}");
+        assert!(told[0].contains("drops.rec") && told[0].contains("the capture goes on"), "{told:?}");
         let end = recorder.finish().unwrap();
         let missed: u64 = end.split(' ').next().unwrap().parse().unwrap();
         assert!((900..1000).contains(&missed), "{end}");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::CommandError;
+use crate::agent::KernelAbout;
 use crate::capture::live::{Live, LiveOptions, open as attach};
 use crate::capture::{Captured, RecordingHeader, RecordingReader};
 use crate::flow::KernelNames;
@@ -43,7 +44,7 @@ impl Source {
         let names = live.names();
         let mut header =
             RecordingHeader::new(live.release().to_owned(), std::env::consts::ARCH.to_owned(), Timestamp::now(), names.as_ref());
-        header.node_name = read_word("/proc/sys/kernel/hostname");
+        header.node_name = host_name();
         Ok(Source::Live(Box::new(LiveSource { live: Some(live), names, header })))
     }
 
@@ -116,6 +117,23 @@ impl Source {
         }
     }
 
+    /// What there is to say of the kernel.
+    pub(super) fn about(&self) -> KernelAbout {
+        let live = match self {
+            Source::Live(source) => source.live.as_ref(),
+            Source::Replay(_) => None,
+        };
+        let nameless = live.filter(|live| !live.knows_functions()).map(|_| {
+            "the kernel does not show where its functions are (CAP_SYSLOG, kernel.kptr_restrict): places of drops have no names, and some are not seen"
+                .to_owned()
+        });
+        KernelAbout {
+            release: self.header().kernel_release.clone(),
+            attach: live.map(|live| live.form().name()),
+            problems: nameless.into_iter().collect(),
+        }
+    }
+
     /// Whether time passes while it waits.
     pub(super) fn is_live(&self) -> bool {
         matches!(self, Source::Live(_))
@@ -136,6 +154,11 @@ fn open(path: &Path) -> Result<RecordingReader<BufReader<File>>, CommandError> {
     let failed = |error: &dyn std::fmt::Display| CommandError::failure(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(|error| failed(&error))?;
     RecordingReader::new(BufReader::new(file)).map_err(|error| failed(&error))
+}
+
+/// The name of this machine.
+pub(super) fn host_name() -> Option<String> {
+    read_word("/proc/sys/kernel/hostname")
 }
 
 /// The text of a file in /proc without its newline.

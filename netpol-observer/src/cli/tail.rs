@@ -258,7 +258,7 @@ pub(super) fn skipped(kinds: &std::collections::BTreeMap<String, usize>) -> Opti
     Some(format!("objects of kinds that play no part here are left out: {}", kinds.join(", ")))
 }
 
-fn counted(count: usize, one: &str, many: &str) -> String {
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 

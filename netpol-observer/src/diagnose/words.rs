@@ -114,6 +114,6 @@ pub(super) fn party(party: &Party) -> String {
         Identity::Service(service) => format!("Service {}/{}", service.namespace, service.name),
         Identity::AmbiguousPods(pods) => format!("one of the {} pods with address {ip}", pods.len()),
         Identity::UnownedPodAddress => format!("{ip} (a pod address without a known pod)"),
-        Identity::Special | Identity::External => ip.to_string(),
+        Identity::Special | Identity::External | Identity::NotShown => ip.to_string(),
     }
 }

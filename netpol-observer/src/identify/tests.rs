@@ -135,6 +135,7 @@ fn parties() {
         Identity::UnownedPodAddress => "unowned".into(),
         Identity::Special => "special".into(),
         Identity::External => "external".into(),
+        Identity::NotShown => "not shown".into(),
     };
     for (address, expected) in [
         (WEB, "pod web"),

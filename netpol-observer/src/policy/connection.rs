@@ -120,7 +120,7 @@ impl<'a> End<'a> {
             Identity::Pod(pod) => (std::slice::from_ref(pod), None),
             Identity::AmbiguousPods(pods) => (pods, None),
             Identity::Node(node) => (&[], Some(Who::Node(Some(node)))),
-            Identity::UnownedPodAddress => (&[], Some(Who::Unowned)),
+            Identity::UnownedPodAddress | Identity::NotShown => (&[], Some(Who::Unowned)),
             Identity::Special => (&[], Some(Who::Special)),
             Identity::Service(_) | Identity::External => (&[], Some(Who::External)),
         };

@@ -239,6 +239,11 @@ impl Fold {
         summaries
     }
 
+    /// Whether a drop with this id was recorded and is not forgotten.
+    pub fn knows(&self, id: FoldId) -> bool {
+        self.latest.contains_key(&id)
+    }
+
     /// Keys in the table.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::filter::Filters;
 use super::fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
 use super::{Ledger, class_name};
-use crate::capture::Captured;
+use crate::capture::{Captured, KernelLedger};
 use crate::diagnose::{Class, Denial};
 use crate::effect::Effect;
 use crate::flow::{FoldId, KernelNames};
@@ -77,16 +77,31 @@ impl Stream {
             Ok(Step::Denial(denial)) => self.denial(Arc::new(*denial), now),
             Ok(Step::Repeat { id, count, last }) => self.repeat(id, count, last, now),
             Ok(Step::Ledger(kernel)) => {
-                self.ledger.kernel = Some(kernel);
+                self.kernel(kernel);
                 Vec::new()
             }
             Err(error) => {
                 tracing::debug!(%error, "record not decoded");
-                self.ledger.records += 1;
-                self.ledger.undecodable += 1;
+                self.undecodable();
                 Vec::new()
             }
         }
+    }
+
+    /// Takes the kernel's counters.
+    pub fn kernel(&mut self, ledger: KernelLedger) {
+        self.ledger.kernel = Some(ledger);
+    }
+
+    /// Counts a record that could not be decoded.
+    pub fn undecodable(&mut self) {
+        self.ledger.records += 1;
+        self.ledger.undecodable += 1;
+    }
+
+    /// Whether repeats under this id have a drop to go to.
+    pub fn knows(&self, id: FoldId) -> bool {
+        self.fold.knows(id)
     }
 
     /// Takes a drop that came as a record.
@@ -181,7 +196,12 @@ fn touches_index(denial: &Denial) -> bool {
     let who = &denial.who;
     who.service.is_some()
         || ends(who).any(|party| match party.identity {
-            Identity::Pod(_) | Identity::AmbiguousPods(_) | Identity::Node(_) | Identity::Service(_) | Identity::UnownedPodAddress => true,
+            Identity::Pod(_)
+            | Identity::AmbiguousPods(_)
+            | Identity::Node(_)
+            | Identity::Service(_)
+            | Identity::UnownedPodAddress
+            | Identity::NotShown => true,
             Identity::Special | Identity::External => false,
         })
 }

@@ -138,6 +138,7 @@ impl<'a> PartyObject<'a> {
             Identity::UnownedPodAddress => anonymous("unownedPodAddress"),
             Identity::Special => anonymous("special"),
             Identity::External => anonymous("external"),
+            Identity::NotShown => anonymous("notShown"),
         }
     }
 }

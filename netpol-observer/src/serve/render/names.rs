@@ -41,6 +41,7 @@ pub fn party(party: &Party) -> String {
         Identity::Node(node) => format!("node {}", node.name),
         Identity::Service(service) => format!("Service {}/{}", service.namespace, service.name),
         Identity::UnownedPodAddress => format!("{ip} (pod not known)"),
+        Identity::NotShown => format!("{ip} (not shown to you)"),
         Identity::Special | Identity::External => ip.to_string(),
     }
 }
@@ -53,7 +54,9 @@ pub fn route(route: &Route) -> String {
     let bare_address = matches!(route.server.identity, Identity::Special | Identity::External);
     match (route.port, route.icmp) {
         (Some(port), _) if bare_address && route.server.ip.is_ipv6() => format!("{client} → [{server}]:{port}/{protocol}"),
-        (Some(port), _) if matches!(route.server.identity, Identity::AmbiguousPods(_) | Identity::UnownedPodAddress) => {
+        (Some(port), _)
+            if matches!(route.server.identity, Identity::AmbiguousPods(_) | Identity::UnownedPodAddress | Identity::NotShown) =>
+        {
             format!("{client} → {server} port {port}/{protocol}")
         }
         (Some(port), _) => format!("{client} → {server}:{port}/{protocol}"),

@@ -1,0 +1,351 @@
+//! `observer agent`
+
+mod capture;
+mod probe;
+mod words;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use self::capture::Capturing;
+use self::probe::Probe;
+use self::words::CommandLine;
+use super::live::LiveArgs;
+use super::signals::{INTERRUPTED, Signals};
+use super::source::{self, Source};
+use super::tail::{counted, load, skipped};
+use super::time::parse_duration;
+use super::{CommandError, record::Recorder};
+use crate::agent::{
+    About, Access, Certificate, FixedObjects, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Manifests, Objects, Server, Tenants,
+    loopback_names,
+};
+use crate::capture::permissions::give_way;
+use crate::cluster::Index;
+use crate::policy::Engine;
+use crate::question::profile::{Switch, profile};
+use crate::serve::render::clean_lines;
+
+/// Capture the drops of this node and serve them, explained, to any number of readers.
+///
+/// Runs on every node of a cluster; the API (docs/agent.md) is on the loopback of its pod, where port-forward reaches it. Who may
+/// port-forward to the agents sees everything, unless --tenant-mode asks callers who they are (docs/security.md).
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct AgentArgs {
+    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-), instead of an
+    /// API server. May be given several times.
+    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
+    manifests: Vec<PathBuf>,
+
+    /// Listen here. Without --tenant-mode it must be a loopback address.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9470", help_heading = "API")]
+    listen: SocketAddr,
+
+    /// Ask the agent that listens there whether it lives, or is ready, and end with 0 or 1: for probes of a kubelet, which does not reach the
+    /// loopback of the pod.
+    #[arg(long, value_enum, value_name = "PROBE", help_heading = "API")]
+    probe: Option<Probe>,
+
+    /// Show callers only what is in namespaces whose pods they may get: TLS, and a bearer token for the audience netpol-observer, which the
+    /// API server checks.
+    #[arg(long, help_heading = "API")]
+    tenant_mode: bool,
+
+    /// The certificate chain of tenant mode, PEM. Without it one is made at the start, and its fingerprint printed.
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "API")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of the certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "API")]
+    tls_key: Option<PathBuf>,
+
+    /// Keep so many drops and counts of repeats for readers that come later or are slow (in at most 32 MiB).
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000), help_heading = "API")]
+    retain: u32,
+
+    /// Keep them for so long.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, help_heading = "API")]
+    retain_for: SignedDuration,
+
+    /// Serve so many streams at once.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "API")]
+    max_readers: u32,
+
+    /// Keep everything captured in this file, to be replayed later. When the disk is full the recording ends, and the agent goes on.
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    record: Option<PathBuf>,
+
+    /// Take the drops from this recording instead of the running kernel, and serve them until the end.
+    #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with_all = ["record", "attach", "kernel_btf"])]
+    replay: Option<PathBuf>,
+
+    #[command(flatten)]
+    live: LiveArgs,
+
+    /// Name of the node; by default this machine's host name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true, help_heading = "Source")]
+    node_name: Option<String>,
+
+    /// Name of the pod that the agent is.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env_values = true, help_heading = "Source")]
+    pod_name: Option<String>,
+
+    /// Decide what the API leaves open otherwise than by default: ip-block-matches-pods=false, tied-priorities=by-name,
+    /// other-protocols=denied or admitted, baseline=per-pod. May be given several times.
+    #[arg(long, value_name = "SWITCH=VALUE", value_parser = Switch::parse)]
+    profile: Vec<Switch>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  On a single machine, with the cluster's objects from a file:
+    observer agent -f cluster.yaml
+    curl -N 'http://127.0.0.1:9470/v1/drops?follow=true&form=text'
+
+Exit status:
+  0  it was ended by SIGTERM or SIGINT; with --probe: yes
+  1  an error; with --probe: no
+  2  the command line is wrong";
+
+/// The API is served by threads of its own, which give way to the capture's: that has nothing to do with readers.
+const API_THREADS: usize = 2;
+const API: &str = "api";
+
+/// The cluster's objects: what judges drops by them, and what answers questions about them.
+struct Cluster {
+    judge: Box<dyn Judge>,
+    objects: Arc<dyn Objects>,
+    /// `4 pods, 1 policy`
+    summary: String,
+}
+
+/// Runs `observer agent`.
+pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
+    if let Some(probe) = arguments.probe {
+        return probe.ask(arguments.listen, arguments.tenant_mode);
+    }
+    arguments.check()?;
+    let live = arguments.replay.is_none();
+    let started = Timestamp::now();
+    let cluster = arguments.cluster()?;
+    let host = source::host_name();
+    let node = arguments.node_name.clone().or_else(|| host.clone()).unwrap_or_else(|| "unknown".to_owned());
+    let about = About { version: env!("CARGO_PKG_VERSION"), node: node.clone(), pod: arguments.pod_name.clone(), started };
+
+    let api = runtime(API, API_THREADS)?;
+    let certificate = arguments.certificate(&node)?;
+    let access = arguments.access(&api, &node, host)?;
+    let hub = Hub::new(HubOptions {
+        retain: usize::try_from(arguments.retain).unwrap_or(usize::MAX),
+        retain_for: arguments.retain_for,
+        readers: usize::try_from(arguments.max_readers).unwrap_or(usize::MAX),
+        ..HubOptions::default()
+    });
+    let health = Arc::new(Health::default());
+    let listener = Server::bind(arguments.listen).map_err(|error| {
+        CommandError::failure(format!("cannot listen on {}: {error}", arguments.listen)).hint("--listen takes another address or port")
+    })?;
+    let address = listener.local_addr().unwrap_or(arguments.listen);
+    let server = Arc::new(Server::new(
+        about,
+        Arc::clone(&hub),
+        Arc::clone(&health),
+        Arc::clone(&cluster.objects),
+        Arc::new(CommandLine),
+        access,
+        certificate.as_ref(),
+        Limits::default(),
+    ));
+
+    let mut signals = {
+        let _entered = api.enter();
+        Signals::new().map_err(|error| CommandError::failure(format!("cannot catch signals: {error}")))?
+    };
+    let (stop_serving, serve_until) = watch::channel(false);
+    let serving = api.spawn({
+        let server = Arc::clone(&server);
+        async move { server.serve(listener, serve_until).await }
+    });
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    say(&format!("agent on {node} ({}), listening on {scheme}://{address}", cluster.summary));
+    if let Some(certificate) = &certificate {
+        say(&format!("certificate SHA-256 {}", certificate.fingerprint()));
+    }
+
+    // The capture has a thread and a runtime of its own, from the ring to the hub.
+    let (stop_capture, capture_until) = watch::channel(false);
+    let (ended, mut capture_ended) = oneshot::channel();
+    let capture = thread::Builder::new().name("capture".to_owned()).spawn({
+        let (hub, server) = (Arc::clone(&hub), Arc::clone(&server));
+        move || {
+            let result = arguments.capture(cluster.judge, &node, &hub, health, &server, capture_until);
+            // Whoever waits for it may have gone.
+            _ = ended.send(result);
+        }
+    });
+    let capture = capture.map_err(|error| CommandError::failure(format!("cannot start a thread: {error}")))?;
+
+    let result = api.block_on(async {
+        let early = tokio::select! {
+            () = signals.next() => None,
+            result = &mut capture_ended => Some(result),
+        };
+        // From here on a second signal does not wait for anything.
+        tokio::spawn(async move {
+            signals.next().await;
+            std::process::exit(INTERRUPTED);
+        });
+        _ = stop_capture.send(true);
+        let result = match early {
+            Some(result) => result,
+            None => capture_ended.await,
+        };
+        hub.close("shutting down");
+        _ = stop_serving.send(true);
+        let served = serving.await;
+        match result {
+            Ok(result) => result.map(|()| served),
+            Err(_) => Err(CommandError::failure("the capture ended unexpectedly; please report this as a bug")),
+        }
+    });
+    // It has said how it ended.
+    _ = capture.join();
+    match result? {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(CommandError::failure(format!("cannot serve: {error}"))),
+        Err(error) => return Err(CommandError::failure(format!("the server ended unexpectedly: {error}"))),
+    }
+    let ledger = hub.ledger();
+    if let Err(imbalance) = if live { ledger.balance_final() } else { ledger.balance() } {
+        say(&format!("warning: {imbalance}"));
+    }
+    say(&ledger.to_string());
+    // Streams that were cut off at the end, and questions that still run, are not waited for.
+    api.shutdown_background();
+    Ok(())
+}
+
+impl AgentArgs {
+    /// What `clap` cannot say of the arguments.
+    fn check(&self) -> Result<(), CommandError> {
+        if !self.tenant_mode && !self.listen.ip().to_canonical().is_loopback() {
+            return Err(CommandError::usage(format!(
+                "--listen {} is no loopback address, and whoever reached it would see everything",
+                self.listen
+            ))
+            .hint("leave --listen out: port-forward reaches the loopback of the pod; or ask callers who they are, with --tenant-mode"));
+        }
+        if !self.tenant_mode && self.tls_cert.is_some() {
+            return Err(CommandError::usage("--tls-cert is about --tenant-mode").hint("leave it out, or add --tenant-mode"));
+        }
+        if self.manifests.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+            return Err(CommandError::usage("--manifests - is given more than once, and standard input can be read only once"));
+        }
+        Ok(())
+    }
+
+    /// Where the objects come from.
+    fn cluster(&self) -> Result<Cluster, CommandError> {
+        let profile = profile(&self.profile).map_err(CommandError::usage)?;
+        if self.manifests.is_empty() {
+            return Err(CommandError::usage("--manifests is missing: this version does not watch an API server yet")
+                .hint("kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml, and -f cluster.yaml"));
+        }
+        let loaded = load(&self.manifests)?;
+        for warning in loaded.warnings.iter().map(ToString::to_string).chain(skipped(&loaded.skipped)) {
+            say(&format!("warning: {warning}"));
+        }
+        let mut index = Index::default();
+        index.reset(loaded.objects);
+        let counts = index.counts();
+        let summary = format!("{}, {}", counted(counts.pods, "pod", "pods"), counted(counts.network_policies, "policy", "policies"));
+        let engine = Arc::new(Engine::over(index, profile));
+        Ok(Cluster { judge: Box::new(Manifests::new(Arc::clone(&engine))), objects: Arc::new(FixedObjects::new(engine, false)), summary })
+    }
+
+    fn certificate(&self, node: &str) -> Result<Option<Certificate>, CommandError> {
+        if !self.tenant_mode {
+            return Ok(None);
+        }
+        let certificate = match (&self.tls_cert, &self.tls_key) {
+            (Some(chain), Some(key)) => Certificate::from_files(chain, key),
+            _ => {
+                let names = ["localhost", "127.0.0.1", node].into_iter().chain(self.pod_name.as_deref());
+                Certificate::self_signed(names.map(str::to_owned).collect())
+            }
+        };
+        certificate.map(Some).map_err(|error| CommandError::failure(format!("no TLS: {error}")))
+    }
+
+    fn access(&self, api: &Runtime, node: &str, host: Option<String>) -> Result<Access, CommandError> {
+        if !self.tenant_mode {
+            return Ok(loopback_names(self.pod_name.iter().cloned().chain(host)));
+        }
+        let _entered = api.enter();
+        let client = api.block_on(kube::Client::try_default()).map_err(|error| {
+            CommandError::failure(format!("--tenant-mode needs an API server to ask about callers, and none is known: {error}"))
+                .hint("in a pod, the ServiceAccount's token has to be mounted; elsewhere KUBECONFIG names a file")
+        })?;
+        Ok(Access::Tenant(Arc::new(Tenants::new(Box::new(KubeReviews::new(client)), node))))
+    }
+
+    /// Attaches and captures, until it is told to stop.
+    fn capture(
+        &self,
+        judge: Box<dyn Judge>,
+        node: &str,
+        hub: &Arc<Hub>,
+        health: Arc<Health>,
+        server: &Server,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), CommandError> {
+        let runtime = runtime("ring", 1)?;
+        // A live capture registers with the runtime.
+        let _entered = runtime.enter();
+        let source = match &self.replay {
+            Some(path) => Source::replay(path)?,
+            None => Source::live(self.live.options())?,
+        };
+        let mut header = source.header().clone();
+        header.node_name = Some(node.to_owned());
+        let recorder = match &self.record {
+            Some(path) => Some(Recorder::create(path, &header)?),
+            None => None,
+        };
+        let kernel = source.about();
+        say(&match (&self.replay, kernel.attach) {
+            (None, Some(form)) => format!("watching drops on {node} (kernel {}, {form})", kernel.release),
+            (Some(path), _) => format!("watching drops of {} (kernel {})", path.display(), kernel.release),
+            (None, None) => format!("watching drops on {node} (kernel {})", kernel.release),
+        });
+        for problem in &kernel.problems {
+            say(&format!("warning: {problem}"));
+        }
+        server.set_kernel(kernel);
+        hub.start(Timestamp::now());
+        runtime.block_on(Capturing { source, judge, hub: Arc::clone(hub), health, recorder }.run(stop))
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime, CommandError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name(name).enable_all();
+    if name == API {
+        builder.on_thread_start(give_way);
+    }
+    builder.build().map_err(|error| CommandError::failure(format!("cannot start: {error}")))
+}
+
+/// A line on standard error; when that is closed there is nobody to tell.
+fn say(text: &str) {
+    _ = writeln!(io::stderr(), "{}", clean_lines(text));
+}

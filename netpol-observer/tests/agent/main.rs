@@ -1,0 +1,9 @@
+//! `observer agent` as clients meet it: the real program, asked by plain HTTP.
+
+mod api;
+mod hostile;
+mod http;
+mod live;
+mod process;
+mod scene;
+mod tenant;
