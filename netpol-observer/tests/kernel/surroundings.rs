@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use netpol_observer::capture::Captured;
 use netpol_observer::capture::live::{Live, LiveOptions};
 use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
+use tokio::time::timeout;
 use xtask::netns::Netns;
 
-use crate::shape::{Scene, WEB_UID};
+use crate::shape::{Scene, WEB_UID, patience};
 use crate::support::{Pods, machine, runtime, send_udp, start};
 
 /// Drops in the node's namespace, decoded while the rules stand.
@@ -38,7 +39,7 @@ const CHAINS: &str = "
 table inet shop {
   chain policies {
     type filter hook forward priority 10; policy accept;
-    udp dport 9001 drop
+    udp dport 9001-9008 drop
   }
 }
 table ip other {
@@ -164,13 +165,16 @@ fn a_pod_is_known_soon_after_it_has_a_process() {
 /// The first drop in the namespace on its way to this port.
 async fn dropped_at(port: u16, live: &mut Live, netns: u32) -> DropEvent {
     let names = live.names();
-    loop {
-        if let Some(Captured::Record(bytes)) = live.next().await
-            && let Ok(event) = decode_record(&bytes, &*names)
-            && event.netns == Some(netns)
-            && event.flow.destination_port == Some(port)
-        {
-            return event;
+    let found = async {
+        loop {
+            if let Some(Captured::Record(bytes)) = live.next().await
+                && let Ok(event) = decode_record(&bytes, &*names)
+                && event.netns == Some(netns)
+                && event.flow.destination_port == Some(port)
+            {
+                return event;
+            }
         }
-    }
+    };
+    timeout(patience(), found).await.unwrap_or_else(|_| panic!("no drop on the way to {port}"))
 }

@@ -69,7 +69,7 @@ group() {
         : >/run/done
         # shellcheck disable=SC2046
         sh -c 'echo $$ >/run/tests.pid; exec /tests/kernel --exact "$@" --nocapture --test-threads=1' sh $(cat /run/left) 2>&1 </dev/null |
-            awk -f /etc/guest/tests.awk >&3
+            awk -v run=/run -v kmsg=/dev/kmsg -f /etc/guest/tests.awk >&3
         # What did not even begin would not do so the next time either.
         [ -s /run/done ] || break
         grep -vxFf /run/done /run/left >/run/rest
