@@ -8,30 +8,29 @@ use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
 use tokio::time::timeout;
 use xtask::netns::Netns;
 
+use crate::capture::during;
 use crate::shape::{Scene, WEB_UID, patience};
 use crate::support::{Pods, machine, runtime, send_udp, start};
 
 /// Drops in the node's namespace, decoded while the rules stand.
 fn dropped(pods: &Pods, from: &Netns, to: &str) -> Vec<DropEvent> {
     let netns = u32::try_from(pods.node.inode().unwrap()).unwrap();
-    runtime().block_on(async {
-        let mut live = start(LiveOptions::default());
-        let names = live.names();
-        let to = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 9001);
-        tokio::task::block_in_place(|| from.in_ns(|| send_udp(to, b"x")).unwrap());
-        let mut events = Vec::new();
-        live.stop();
-        while let Some(captured) = live.next().await {
+    let to = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 9001);
+    let mut events = Vec::new();
+    during(
+        &pods.namespaces(),
+        || from.in_ns(|| send_udp(to, b"x")).unwrap(),
+        |captured, names| {
             if let Captured::Record(bytes) = captured
-                && let Ok(event) = decode_record(&bytes, &*names)
+                && let Ok(event) = decode_record(&bytes, &**names)
                 && event.netns == Some(netns)
                 && event.flow.destination_port == Some(9001)
             {
                 events.push(event);
             }
-        }
-        events
-    })
+        },
+    );
+    events
 }
 
 /// Two chains of one family at the forward hook and one of another; the drop is by the last.
