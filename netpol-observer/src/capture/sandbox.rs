@@ -75,8 +75,8 @@ impl Sandboxes {
                 if self.nobody.len() >= MAX_NOBODY {
                     self.nobody.clear();
                 }
-                let before = self.nobody.get(&netns).map(|before| (before.when, before.valid));
-                self.nobody.insert(netns, Nobody { when: end, valid: patience(before, begin) });
+                let valid = patience(self.nobody.get(&netns), begin);
+                self.nobody.insert(netns, Nobody { when: end, valid });
             }
         }
         let found = self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid));
@@ -111,9 +111,9 @@ impl Sandboxes {
 
 /// How long a namespace that was found to be nobody's at `now` counts as that, after it was so `before`. What was asked for long ago may have been another
 /// namespace of the same number.
-fn patience(before: Option<(Instant, Duration)>, now: Instant) -> Duration {
-    let recent = before.filter(|(when, valid)| now.saturating_duration_since(*when) < *valid * 3);
-    recent.map_or(NOBODY[0], |(_, valid)| (valid * 2).min(NOBODY[1]))
+fn patience(before: Option<&Nobody>, now: Instant) -> Duration {
+    let recent = before.filter(|before| now.saturating_duration_since(before.when) < before.valid * 3);
+    recent.map_or(NOBODY[0], |before| (before.valid * 2).min(NOBODY[1]))
 }
 
 fn netns(process: &Path) -> Option<u32> {
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_namespace_that_stays_nobodys_is_looked_for_less_and_less_often() {
         let now = Instant::now();
-        let after = |milliseconds, valid| patience(Some((now, valid)), now + Duration::from_millis(milliseconds));
+        let after = |milliseconds, valid| patience(Some(&Nobody { when: now, valid }), now + Duration::from_millis(milliseconds));
         let [first, last] = NOBODY;
         assert_eq!(patience(None, now), first);
         assert_eq!(after(150, first), first * 2);

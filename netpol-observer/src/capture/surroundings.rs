@@ -97,14 +97,17 @@ impl Surroundings {
     /// See [`KernelNames::peer`](crate::flow::KernelNames::peer).
     pub(super) fn peer(&self, netns: u32, ifindex: u32) -> Option<Peer> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut known) = valid(&state.peers, &(netns, ifindex)) {
+        let State { peers, sandboxes, .. } = &mut *state;
+        if let Some((when, known)) = peers.get_mut(&(netns, ifindex))
+            && when.elapsed() < VALID
+        {
             // The device is there before the pod's first process is.
-            if let Some(peer) = &mut known
+            if let Some(peer) = known
                 && peer.pod_uid.is_none()
             {
-                peer.pod_uid = state.sandboxes.pod_uid(peer.netns);
+                peer.pod_uid = sandboxes.pod_uid(peer.netns);
             }
-            return known;
+            return known.clone();
         }
         let answer = self.ask(&state, netns, ifindex, 0).filter(|answer| answer.peer_netns != 0 && is_pair(&text(&answer.kind)));
         let peer = answer.map(|answer| Peer {

@@ -76,9 +76,7 @@ impl Symbols {
     /// `.cold`) disregarded. A function ends where the next one begins.
     pub fn ranges<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u64, u64)> + 'a {
         let is_it = move |function: &Function| {
-            // Without its suffixes the name is no longer than the function's own: most need not be looked at.
-            usize::from(function.len) >= name.len()
-                && self.name(function).strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('.'))
+            self.name(function).strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('.'))
         };
         self.functions.iter().enumerate().filter(move |(_, function)| is_it(function)).map(|(i, function)| {
             // Aliases share an address: the end is the next address that differs.

@@ -4,11 +4,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use netpol_observer::capture::live::LiveOptions;
 use netpol_observer_common::RecordFlags;
 use xtask::testing::skipped;
 
-use crate::support::{Pods, call_tcp, machine, observe, send_udp, serve_tcp};
+use crate::observed::observe;
+use crate::support::{Pods, call_tcp, machine, send_udp, serve_tcp};
 
 const SERVICE: &str = "10.96.0.10:80";
 
@@ -27,7 +27,7 @@ fn the_service_survives_translation() {
     let Some(_machine) = machine("conntrack::the_service_survives_translation") else { return };
     let pods = Pods::new();
     pods.node.nft(&ruleset("tcp dport 8080 drop")).unwrap();
-    let observed = observe(LiveOptions::default(), || {
+    let observed = observe(&pods, || {
         pods.web.in_ns(|| call_tcp(SERVICE.parse().unwrap(), Duration::from_millis(300)).expect_err("denied")).unwrap();
     });
     let drops = observed.in_netns(&pods.node);
@@ -48,7 +48,7 @@ fn a_dropped_reply_is_told_from_an_opening() {
     let pods = Pods::new();
     pods.node.nft(&ruleset("ct direction reply drop")).unwrap();
     serve_tcp(&pods.api, "10.244.1.20:8080".parse().unwrap());
-    let observed = observe(LiveOptions::default(), || {
+    let observed = observe(&pods, || {
         pods.web.in_ns(|| call_tcp(SERVICE.parse().unwrap(), Duration::from_millis(300)).expect_err("no answer")).unwrap();
     });
     let drops = observed.in_netns(&pods.node);
@@ -65,7 +65,7 @@ fn a_local_sender_is_told_by_cookie_and_cgroup() {
     let rules = "table ip test { chain policies { type filter hook output priority 0; udp dport 9 drop; }; }";
     pods.node.nft(rules).unwrap();
     let mut cookie = 0u64;
-    let observed = observe(LiveOptions::default(), || {
+    let observed = observe(&pods, || {
         cookie = pods
             .node
             .in_ns(|| {
@@ -121,7 +121,7 @@ fn udp_to_a_translated_address() {
     }";
     pods.node.nft(rules).unwrap();
     let to: SocketAddr = "10.96.0.53:53".parse().unwrap();
-    let observed = observe(LiveOptions::default(), || pods.web.in_ns(|| send_udp(to, b"query")).unwrap());
+    let observed = observe(&pods, || pods.web.in_ns(|| send_udp(to, b"query")).unwrap());
     let drops = observed.in_netns(&pods.node);
     let record = &drops.first().expect("a drop").record;
     assert_eq!(record.ct_original.dst[..4], [10, 96, 0, 53]);

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use netpol_observer::capture::live::LiveOptions;
 use netpol_observer_common::RecordFlags;
 
-use crate::support::{Observed, Pods, call_tcp, machine, observe, send_udp};
+use crate::observed::{Observed, observe};
+use crate::support::{Pods, call_tcp, machine, send_udp};
 
 /// Everything forwarded to the second pod is dropped, without connection tracking (which would put fragments together).
 const DENY_ALL: &str = "table inet test { chain policies { type filter hook forward priority 0; policy accept;
@@ -19,7 +19,7 @@ fn denied(test: &str, traffic: impl FnOnce() + Send) -> Option<(Pods, Observed)>
     let _machine = machine(test)?;
     let pods = Pods::new();
     pods.node.nft(DENY_ALL).unwrap();
-    let observed = observe(LiveOptions::default(), || pods.web.in_ns(traffic).unwrap());
+    let observed = observe(&pods, || pods.web.in_ns(traffic).unwrap());
     observed.assert_balanced();
     Some((pods, observed))
 }
@@ -86,7 +86,7 @@ fn ipv6_extension_headers() {
 fn nobody_listens() {
     let Some(_machine) = machine("packets::nobody_listens") else { return };
     let pods = Pods::new();
-    let observed = observe(LiveOptions::default(), || {
+    let observed = observe(&pods, || {
         pods.web
             .in_ns(|| {
                 call_tcp("10.244.1.20:7000".parse().unwrap(), Duration::from_secs(2)).expect_err("refused");
@@ -98,7 +98,7 @@ fn nobody_listens() {
     let mut found: Vec<(u8, u16)> = drops.iter().map(|seen| (seen.protocol(), seen.destination_port())).collect();
     found.sort_unstable();
     assert_eq!(found, [(6, 7000), (17, 7001)]);
-    assert!(drops.iter().all(|seen| observed.reason(seen) == observed.named("NO_SOCKET")));
+    assert!(drops.iter().all(|seen| observed.is_for(seen, "NO_SOCKET")));
     assert!(observed.in_netns(&pods.node).is_empty());
 }
 
@@ -106,10 +106,10 @@ fn nobody_listens() {
 fn no_route() {
     let Some(_machine) = machine("packets::no_route") else { return };
     let pods = Pods::new();
-    let observed = observe(LiveOptions::default(), || pods.web.in_ns(|| send_udp("203.0.113.1:53".parse().unwrap(), b"x")).unwrap());
+    let observed = observe(&pods, || pods.web.in_ns(|| send_udp("203.0.113.1:53".parse().unwrap(), b"x")).unwrap());
     let drops = observed.in_netns(&pods.node);
-    let reasons: Vec<&str> = drops.iter().map(|seen| observed.reason(seen)).collect();
-    assert_eq!(reasons, [observed.named("IP_INNOROUTES")]);
+    assert_eq!(drops.len(), 1);
+    assert!(observed.is_for(drops[0], "IP_INNOROUTES"));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_reverse_path_filter() {
     pods.node.sysctl("net.ipv4.conf.vethweb.rp_filter", "1").unwrap();
     // An address that the node would look for behind the other pod's link.
     pods.web.exec(&["ip", "address", "add", "10.244.1.20/32", "dev", "eth0"]).unwrap();
-    let observed = observe(LiveOptions::default(), || {
+    let observed = observe(&pods, || {
         pods.web
             .in_ns(|| {
                 let forged = UdpSocket::bind("10.244.1.20:0").unwrap();
@@ -130,8 +130,8 @@ fn the_reverse_path_filter() {
             .unwrap();
     });
     let drops = observed.in_netns(&pods.node);
-    let reasons: Vec<&str> = drops.iter().map(|seen| observed.reason(seen)).collect();
-    assert_eq!(reasons, [observed.named("IP_RPFILTER")]);
+    assert_eq!(drops.len(), 1);
+    assert!(observed.is_for(drops[0], "IP_RPFILTER"));
 }
 
 /// Sends `payload` as the body of an IP packet of `protocol`.

@@ -5,7 +5,6 @@
 //! is written as a row for docs/kernels.md. With `NETPOL_OBSERVER_KEEP_SHAPES=DIR` what the kernel said is kept as a fixture, which
 //! tests/shapes.rs replays on any machine.
 
-mod capture;
 mod expectation;
 mod fixture;
 mod scene;
@@ -23,8 +22,8 @@ use netpol_observer_common::DropRecord;
 use xtask::testing::{Row, RowResult, row};
 use zerocopy::FromBytes as _;
 
+use crate::capture::{Names, during};
 use crate::support::assert_balanced;
-use capture::Names;
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
 pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID, in_cgroup2};
@@ -185,8 +184,7 @@ impl Shape {
         let namespaces: BTreeSet<u32> = scene.namespaces.iter().map(|ns| u32::try_from(ns.inode().unwrap()).unwrap()).collect();
         let pipeline = Pipeline::new(scene.engine(&self.policies));
         let mut taken = Taken { captured: Vec::new(), denials: Vec::new(), repeats: Vec::new() };
-        let (ledger, names) =
-            capture::during(&scene.namespaces, traffic, |captured, names| taken.add(captured, &**names, &namespaces, &pipeline));
+        let (ledger, names) = during(&scene.namespaces, traffic, |captured, names| taken.add(captured, &**names, &namespaces, &pipeline));
         (taken, ledger, names)
     }
 }

@@ -1,6 +1,5 @@
-//! What the kernel tests share: when to skip, one test at a time, and drops read byte by byte.
+//! What the kernel tests share: when to skip, one test at a time, pods and calls.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -11,12 +10,9 @@ use std::time::Duration;
 
 use netpol_observer::capture::live::{Live, LiveOptions, open};
 use netpol_observer::capture::permissions::Permissions;
-use netpol_observer::capture::{Attach, Captured, KernelLedger, is_built_in};
-use netpol_observer::flow::{decode, fold_key};
-use netpol_observer_common::{DropRecord, FoldKey};
+use netpol_observer::capture::{Attach, KernelLedger, is_built_in};
 use xtask::netns::{Bed, Netns, required_tools};
 use xtask::testing::skipped;
-use zerocopy::FromBytes as _;
 
 /// One test at a time: the tracepoint is the machine's, and some tests count every drop there is.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -57,91 +53,6 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-/// A drop as the kernel reported it, repeats added.
-#[derive(Clone)]
-pub(crate) struct Seen {
-    pub(crate) record: DropRecord,
-    /// Packets: the record's and its repeats.
-    pub(crate) packets: u64,
-}
-
-impl Seen {
-    fn network(&self) -> (u8, usize) {
-        match self.record.header[0] >> 4 {
-            4 => (self.record.header[9], usize::from(self.record.header[0] & 15) * 4),
-            _ => (self.record.header[6], 40),
-        }
-    }
-
-    pub(crate) fn protocol(&self) -> u8 {
-        self.network().0
-    }
-
-    pub(crate) fn destination_port(&self) -> u16 {
-        let at = self.network().1 + 2;
-        u16::from_be_bytes([self.record.header[at], self.record.header[at + 1]])
-    }
-
-    pub(crate) fn source_port(&self) -> u16 {
-        let at = self.network().1;
-        u16::from_be_bytes([self.record.header[at], self.record.header[at + 1]])
-    }
-
-    fn key(&self) -> ([u8; 16], [u8; 16], [u8; 2]) {
-        let header = &self.record.header;
-        let (mut src, mut dst) = ([0; 16], [0; 16]);
-        let (_, transport) = self.network();
-        if header[0] >> 4 == 4 {
-            src[..4].copy_from_slice(&header[12..16]);
-            dst[..4].copy_from_slice(&header[16..20]);
-        } else {
-            src.copy_from_slice(&header[8..24]);
-            dst.copy_from_slice(&header[24..40]);
-        }
-        if header[0] >> 4 == 4 && u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
-            return (src, dst, [0; 2]);
-        }
-        let ports = if matches!(self.protocol(), 1 | 58) { transport } else { transport + 2 };
-        (src, dst, [header[ports], header[ports + 1]])
-    }
-}
-
-/// A capture that runs while packets are made in other threads.
-pub(crate) struct Observed {
-    pub(crate) seen: Vec<Seen>,
-    pub(crate) ledger: KernelLedger,
-    reasons: BTreeMap<u32, std::sync::Arc<str>>,
-}
-
-/// Captures while `traffic` runs, and a moment longer for what is under way.
-pub(crate) fn observe(options: LiveOptions, traffic: impl FnOnce() + Send) -> Observed {
-    runtime().block_on(async {
-        let mut live = start(options);
-        let reasons = live.reasons().clone();
-        let mut collector = Collector::default();
-        std::thread::scope(|scope| {
-            let traffic = scope.spawn(traffic);
-            tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(async {
-                    while !traffic.is_finished() {
-                        if let Ok(Some(captured)) = tokio::time::timeout(Duration::from_millis(20), live.next()).await {
-                            collector.take(captured);
-                        }
-                    }
-                });
-            });
-            traffic.join().unwrap();
-        });
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        live.stop();
-        while let Some(captured) = live.next().await {
-            collector.take(captured);
-        }
-        let ledger = collector.ledger.expect("a final ledger");
-        Observed { seen: collector.seen, ledger, reasons }
-    })
-}
-
 /// With NETPOL_OBSERVER_TEST_BTF_FILE the machine is one whose kernel shows no types (`cargo xtask kernels --kernel 5.10-no-btf`), and they are in
 /// this file.
 pub(crate) fn btf_file() -> Option<PathBuf> {
@@ -174,66 +85,6 @@ pub(crate) fn shows_types(test: &str) -> bool {
 
 pub(crate) fn start(options: LiveOptions) -> Live {
     open(as_this_machine_needs(options)).unwrap_or_else(|error| panic!("{error}\nhint: {}", error.hint()))
-}
-
-#[derive(Default)]
-struct Collector {
-    seen: Vec<Seen>,
-    ledger: Option<KernelLedger>,
-}
-
-impl Collector {
-    fn take(&mut self, captured: Captured) {
-        match captured {
-            Captured::Record(bytes) => {
-                let record = DropRecord::read_from_bytes(&bytes).expect("a whole record");
-                self.seen.push(Seen { record, packets: 1 });
-            }
-            Captured::Repeat { key, value } => {
-                let reported = self.seen.iter().any(|seen| user_space_key(&seen.record) == key);
-                assert!(reported, "the kernel's key is the one user space makes of its record: {key:?}");
-                let mut same = self.seen.iter_mut().rev().filter(|seen| is_same(seen, &key));
-                same.next().expect("a repeat comes behind its record").packets += value.count;
-            }
-            Captured::Ledger(ledger) => self.ledger = Some(ledger),
-        }
-    }
-}
-
-/// The key as user space makes it, to name a drop the same way in all records.
-fn user_space_key(record: &DropRecord) -> FoldKey {
-    let bytes = &record.header[..usize::from(record.header_len)];
-    fold_key(record, &decode(record.ether_type, bytes).expect("a packet"))
-}
-
-fn is_same(seen: &Seen, key: &FoldKey) -> bool {
-    let record = &seen.record;
-    (record.netns, record.reason, seen.protocol()) == (key.netns, key.reason, key.protocol)
-        && seen.key() == (key.src, key.dst, key.dst_port)
-}
-
-impl Observed {
-    /// The drops in one network namespace.
-    pub(crate) fn in_netns(&self, netns: &Netns) -> Vec<&Seen> {
-        let inode = u32::try_from(netns.inode().unwrap()).unwrap();
-        self.seen.iter().filter(|seen| seen.record.netns == inode).collect()
-    }
-
-    /// What [`Observed::reason`] says for this reason: kernels before 5.17 name none.
-    pub(crate) fn named<'a>(&self, reason: &'a str) -> &'a str {
-        if self.reasons.is_empty() { "?" } else { reason }
-    }
-
-    pub(crate) fn reason(&self, seen: &Seen) -> &str {
-        self.reasons.get(&seen.record.reason).map_or("?", |name| name)
-    }
-
-    /// Everything the program saw is accounted for.
-    pub(crate) fn assert_balanced(&self) {
-        assert_balanced(&self.ledger);
-        let packets: u64 = self.seen.iter().map(|seen| seen.packets).sum();
-        assert_eq!(self.ledger.counters.seen - self.ledger.counters.ring_full, packets);
-    }
 }
 
 /// Whether a ledger accounts for everything the program saw: what it saw, the records it wrote and were read, the repeats it counted and were
@@ -269,6 +120,10 @@ impl Pods {
         };
         let (web, api) = (pod("web", "10"), pod("api", "20"));
         Pods { node: node.netns().clone(), web, api, _bed: bed }
+    }
+
+    pub(crate) fn namespaces(&self) -> [Netns; 3] {
+        [self.node.clone(), self.web.clone(), self.api.clone()]
     }
 }
 

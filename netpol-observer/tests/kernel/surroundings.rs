@@ -5,32 +5,32 @@ use std::net::{IpAddr, SocketAddr};
 use netpol_observer::capture::Captured;
 use netpol_observer::capture::live::{Live, LiveOptions};
 use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
+use tokio::time::timeout;
 use xtask::netns::Netns;
 
-use crate::shape::{Scene, WEB_UID};
+use crate::capture::during;
+use crate::shape::{Scene, WEB_UID, patience};
 use crate::support::{Pods, machine, runtime, send_udp, start};
 
 /// Drops in the node's namespace, decoded while the rules stand.
 fn dropped(pods: &Pods, from: &Netns, to: &str) -> Vec<DropEvent> {
     let netns = u32::try_from(pods.node.inode().unwrap()).unwrap();
-    runtime().block_on(async {
-        let mut live = start(LiveOptions::default());
-        let names = live.names();
-        let to = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 9001);
-        tokio::task::block_in_place(|| from.in_ns(|| send_udp(to, b"x")).unwrap());
-        let mut events = Vec::new();
-        live.stop();
-        while let Some(captured) = live.next().await {
+    let to = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 9001);
+    let mut events = Vec::new();
+    during(
+        &pods.namespaces(),
+        || from.in_ns(|| send_udp(to, b"x")).unwrap(),
+        |captured, names| {
             if let Captured::Record(bytes) = captured
-                && let Ok(event) = decode_record(&bytes, &*names)
+                && let Ok(event) = decode_record(&bytes, &**names)
                 && event.netns == Some(netns)
                 && event.flow.destination_port == Some(9001)
             {
                 events.push(event);
             }
-        }
-        events
-    })
+        },
+    );
+    events
 }
 
 /// Two chains of one family at the forward hook and one of another; the drop is by the last.
@@ -38,7 +38,7 @@ const CHAINS: &str = "
 table inet shop {
   chain policies {
     type filter hook forward priority 10; policy accept;
-    udp dport 9001 drop
+    udp dport 9001-9008 drop
   }
 }
 table ip other {
@@ -164,13 +164,16 @@ fn a_pod_is_known_soon_after_it_has_a_process() {
 /// The first drop in the namespace on its way to this port.
 async fn dropped_at(port: u16, live: &mut Live, netns: u32) -> DropEvent {
     let names = live.names();
-    loop {
-        if let Some(Captured::Record(bytes)) = live.next().await
-            && let Ok(event) = decode_record(&bytes, &*names)
-            && event.netns == Some(netns)
-            && event.flow.destination_port == Some(port)
-        {
-            return event;
+    let found = async {
+        loop {
+            if let Some(Captured::Record(bytes)) = live.next().await
+                && let Ok(event) = decode_record(&bytes, &*names)
+                && event.netns == Some(netns)
+                && event.flow.destination_port == Some(port)
+            {
+                return event;
+            }
         }
-    }
+    };
+    timeout(patience(), found).await.unwrap_or_else(|_| panic!("no drop on the way to {port}"))
 }

@@ -17,16 +17,6 @@ pub(super) enum Place {
     Host,
 }
 
-impl Place {
-    /// What a guest's kernel shows of its types.
-    pub(super) fn types(self) -> Option<Types> {
-        match self {
-            Place::Guest { types, .. } => Some(types),
-            Place::Host => None,
-        }
-    }
-}
-
 /// What becomes of the kernel's own type information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Types {

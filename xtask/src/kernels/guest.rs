@@ -30,6 +30,9 @@ const WHOLE: Duration = Duration::from_secs(45 * 60);
 /// kernel's; and nobody attacks it.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=7 panic=-1 rcupdate.rcu_cpu_stall_timeout=300 nowatchdog mitigations=off";
 
+/// Turns what the test harness writes into lines of the guest's protocol.
+const TESTS: &str = include_str!("tests.awk");
+
 /// Where tests keep what the kernel said of shapes.
 pub(super) const KEEP_SHAPES: &str = "NETPOL_OBSERVER_KEEP_SHAPES";
 
@@ -76,7 +79,7 @@ impl Guest<'_> {
             environment.push((KEEP_SHAPES, "/root/shapes".to_owned()));
         }
         let environment = environment.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
-        [("environment", environment), ("tests", groups(self.tests)), ("tests.awk", include_str!("tests.awk").to_owned())]
+        [("environment", environment), ("tests", groups(self.tests)), ("tests.awk", TESTS.to_owned())]
     }
 
     /// Boots it, runs the tests, and says what came of them.
@@ -144,7 +147,7 @@ impl Guest<'_> {
         let _ = fs::remove_file(console);
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-M", "q35", "-accel", "tcg,thread=multi"]);
-        // Page tables of five levels would be walked by the emulator.
+        // What this model lacks (SMAP, five levels of page tables, wide registers) the emulator would work at for nothing: it takes a sixth less than `max`.
         command.args(["-cpu", "qemu64", "-smp", "2", "-m", &MEMORY.to_string()]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
@@ -178,4 +181,60 @@ fn unpack(archive: &str, directory: &Path) -> Result<()> {
         bail!("cannot unpack the shapes that a guest has kept into {}: {status}", directory.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use xtask::command::find;
+    use xtask::testing::skipped;
+
+    use super::*;
+
+    #[test]
+    fn tests_of_one_module_share_a_process() {
+        let tests = ["a::x", "a::b::y", "b::x"].map(str::to_owned);
+        assert_eq!(groups(&tests), "a::x a::b::y\nb::x\n");
+    }
+
+    /// What comes of the harness's words, without the seconds.
+    fn protocol(harness: &str) -> Option<(String, String)> {
+        let Some(busybox) = find("busybox") else {
+            skipped("kernels::guest::tests", "the Debian package busybox-static is not installed");
+            return None;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("tests.awk");
+        fs::write(&script, TESTS).unwrap();
+        let mut command = Command::new(busybox);
+        command.arg("awk").arg("-v").arg(format!("run={}", directory.path().display()));
+        command.arg("-v").arg(format!("kmsg={}", directory.path().join("kmsg").display())).arg("-f").arg(script);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(harness.as_bytes()).unwrap();
+        let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let line = |line: &str| {
+            let keep = if line.starts_with("END ") { line.rsplit_once(' ').unwrap().0 } else { line };
+            format!("{keep}\n")
+        };
+        Some((out.lines().map(line).collect(), fs::read_to_string(directory.path().join("done")).unwrap()))
+    }
+
+    #[test]
+    fn the_harness_is_understood() {
+        let harness = "\nrunning 5 tests\ntest a::x ... SKIPPED b\n  ok then\nok\ntest a::y ... ok\ntest a::z ... \nthread panicked\nFAILED\n\
+                       test a::i ... ignored, why\ntest a::w ... ok\n\nfailures:\n    a::z\n\ntest result: FAILED. 3 passed\n";
+        let Some((lines, done)) = protocol(harness) else { return };
+        let expected = "BEGIN a::x\n|SKIPPED b\n|  ok then\nEND a::x 0\nBEGIN a::y\nEND a::y 0\nBEGIN a::z\n|thread panicked\nEND a::z 101\n\
+                        BEGIN a::i\nEND a::i 0\nBEGIN a::w\nEND a::w 0\n";
+        assert_eq!(lines, expected);
+        assert_eq!(done, "a::x\na::y\na::z\na::i\na::w\n");
+    }
+
+    /// Killed, or gone by itself, in the middle of a test, which may have written nothing.
+    #[test]
+    fn an_early_end_fails_the_test_that_it_came_in() {
+        let Some((lines, done)) = protocol("running 2 tests\ntest a::x ... ok\ntest a::y ... ") else { return };
+        let ended = "|the process of the tests has ended within this one";
+        assert_eq!(lines, format!("BEGIN a::x\nEND a::x 0\nBEGIN a::y\n{ended}\nEND a::y 137\n"));
+        assert_eq!(done, "a::x\na::y\n");
+    }
 }

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first process of a guest. Mounts what a distribution mounts, runs each test in a process of its own, and tells the host by lines on
-# the second serial port (report.rs reads them). What the kernel says goes to the first one.
+# The first process of a guest. Mounts what a distribution mounts, runs the tests of each part in a process of their own, and tells the host by
+# lines on the second serial port (report.rs reads them). What the kernel says goes to the first one.
 set -o pipefail
 /bin/busybox mkdir -p /proc /sys /dev /run /root
 /bin/busybox mount -t proc proc /proc
@@ -51,6 +51,13 @@ task() {
     echo "END $name $status $(awk "BEGIN { print $end - $begin }")" >&3
 }
 
+# Kills what is left of a session.
+end_session() {
+    # The number, the name in parentheses, then state, parent, group, session.
+    # shellcheck disable=SC2046
+    kill -KILL $(awk -v session="$1" '{ id = $1; sub(/.*\) /, ""); if ($4 == session) print id }' /proc/[0-9]*/stat 2>/dev/null) 2>/dev/null
+}
+
 # Kills a test process of which one test takes too long.
 watchdog() {
     while sleep 10; do
@@ -67,9 +74,12 @@ group() {
     printf '%s\n' "$@" >/run/left
     while [ -s /run/left ]; do
         : >/run/done
+        # A process that ends early leaves its children, which would hold the pipe open: they are of its session.
         # shellcheck disable=SC2046
-        sh -c 'echo $$ >/run/tests.pid; exec /tests/kernel --exact "$@" --nocapture --test-threads=1' sh $(cat /run/left) 2>&1 </dev/null |
-            awk -f /etc/guest/tests.awk >&3
+        {
+            setsid sh -c 'echo $$ >/run/tests.pid; exec /tests/kernel --exact "$@" --nocapture --test-threads=1' sh $(cat /run/left)
+            end_session "$(cat /run/tests.pid)"
+        } 2>&1 </dev/null | awk -v run=/run -v kmsg=/dev/kmsg -f /etc/guest/tests.awk >&3
         # What did not even begin would not do so the next time either.
         [ -s /run/done ] || break
         grep -vxFf /run/done /run/left >/run/rest

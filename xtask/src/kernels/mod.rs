@@ -146,7 +146,7 @@ impl Session {
         let mut guests: Vec<&Column> = self.columns.iter().copied().filter(|column| column.place != Place::Host).collect();
         // What takes longest first: those that run all tests, of these the newest.
         guests.reverse();
-        guests.sort_by_key(|column| column.place.types() == Some(Types::Hidden));
+        guests.sort_by_key(|column| matches!(column.place, Place::Guest { types: Types::Hidden, .. }));
         let queue = Mutex::new(VecDeque::from(guests));
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         std::thread::scope(|scope| {

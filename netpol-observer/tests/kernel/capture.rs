@@ -1,4 +1,4 @@
-//! The capture that shapes are tried under: each its own, or where that takes long, the shapes of a process share one.
+//! The capture that shapes and single packets are tried under: each its own, or where that takes long, those of a process share one.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// these take.
 const HELD: usize = 3;
 
-pub(super) type Names = Arc<dyn KernelNames + Send + Sync>;
+pub(crate) type Names = Arc<dyn KernelNames + Send + Sync>;
 
 struct Capture {
     // In this order: what is captured ends before what it runs on.
@@ -44,7 +44,7 @@ struct Capture {
 }
 
 /// Runs `traffic`, hands on everything captured meanwhile, and gives what accounts for it.
-pub(super) fn during(namespaces: &[Netns], traffic: impl FnOnce() + Send, mut each: impl FnMut(Captured, &Names)) -> (KernelLedger, Names) {
+pub(crate) fn during(namespaces: &[Netns], traffic: impl FnOnce() + Send, mut each: impl FnMut(Captured, &Names)) -> (KernelLedger, Names) {
     let shared = is_slow();
     let mut slot = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut capture = match slot.take() {
