@@ -109,6 +109,29 @@ impl fmt::Display for Party {
     }
 }
 
+/// Who has an address, and which pod has a uid, as far as it is known: what [`identify`] asks. An [`Index`] answers by its objects; of a
+/// moment there is more to know.
+pub trait Known {
+    /// The objects.
+    fn index(&self) -> &Index;
+
+    /// Who has an address.
+    fn party(&self, ip: IpAddr) -> Party {
+        party(ip, self.index())
+    }
+
+    /// The pod with a uid.
+    fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.index().pods().find(|pod| *pod.uid == *uid).cloned()
+    }
+}
+
+impl Known for Index {
+    fn index(&self) -> &Index {
+        self
+    }
+}
+
 /// Who has an address. What an object claims goes before what the address looks like; an IPv4-mapped address is taken as IPv4.
 pub fn party(ip: IpAddr, index: &Index) -> Party {
     let ip = ip.to_canonical();
@@ -133,8 +156,8 @@ pub fn party(ip: IpAddr, index: &Index) -> Party {
 /// own address (the packet may already carry the one it is masqueraded as) and what the client dialled (the packet may already carry
 /// the backend's). A packet still addressed to a Service was dropped before translation: its server is the backend if there is one
 /// only, and otherwise the Service.
-pub fn identify(event: &DropEvent, index: &Index) -> Who {
-    let flow = &event.flow;
+pub fn identify(event: &DropEvent, known: &impl Known) -> Who {
+    let (flow, index) = (&event.flow, known.index());
     let (source, destination) = ((flow.source.to_canonical(), flow.source_port), (flow.destination.to_canonical(), flow.destination_port));
     let (client, server) = if event.is_reply() { (destination, source) } else { (source, destination) };
     // An ICMP error carries the entry of the connection it is about, whose addresses are not its own.
@@ -144,7 +167,7 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         Some(tuple) => (tuple.source.to_canonical(), (tuple.destination.to_canonical(), tuple.destination_port)),
         None => (client.0, server),
     };
-    let party = |ip| local_party(ip, event, index);
+    let party = |ip| local_party(ip, event, known);
     let service = service_call(dialled, flow.protocol, index);
     let server = match &service {
         Some(call) if call.ip == server.0 => match call.backends.as_slice() {
@@ -154,7 +177,7 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         _ => party(server.0),
     };
     let client = party(client_ip);
-    let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
+    let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], known));
     let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
     let port = if event.is_reply() { flow.source_port } else { flow.destination_port };
     let host_network = host_network(&server, port, flow.protocol, index);
@@ -165,16 +188,16 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
 ///
 /// The bridge of a node (`bridge` plugin, flannel) has the first address of the node's pod range, and the node calls its pods from there, the
 /// kubelet's probes included. No object says so; but where no pod has that address, and the packet was the machine's own, it is the node.
-fn local_party(ip: IpAddr, event: &DropEvent, index: &Index) -> Party {
+fn local_party(ip: IpAddr, event: &DropEvent, known: &impl Known) -> Party {
     let local = match event.hook {
         Some(Hook::Input) => Some(event.flow.destination),
         Some(Hook::Output) => Some(event.flow.source),
         _ => None,
     };
-    let mut party = party(ip, index);
+    let mut party = known.party(ip);
     if matches!(party.identity, Identity::UnownedPodAddress)
         && local.map(|local| local.to_canonical()) == Some(party.ip)
-        && let Some(node) = index.nodes().find(|node| node.pod_cidrs.iter().any(|range| is_first(party.ip, range)))
+        && let Some(node) = known.index().nodes().find(|node| node.pod_cidrs.iter().any(|range| is_first(party.ip, range)))
     {
         party.identity = Identity::Node(node.clone());
     }
@@ -215,9 +238,9 @@ fn tunnel_ends(tunnel: &Tunnel, index: &Index) -> TunnelEnds {
 }
 
 /// The pod with this uid; as a rule one of the two ends.
-fn pod_with(uid: &str, ends: [&Party; 2], index: &Index) -> Option<Arc<Pod>> {
+fn pod_with(uid: &str, ends: [&Party; 2], known: &impl Known) -> Option<Arc<Pod>> {
     let is_it = |pod: &&Arc<Pod>| *pod.uid == *uid;
-    ends.into_iter().filter_map(|end| end.identity.pod()).find(is_it).or_else(|| index.pods().find(is_it)).cloned()
+    ends.into_iter().filter_map(|end| end.identity.pod()).find(is_it).cloned().or_else(|| known.pod(uid))
 }
 
 /// The Service that has this address and port, or whose node port it is.

@@ -193,6 +193,27 @@ impl Timeline {
         self.log.between(since, until).rev().filter(move |change| filter(change))
     }
 
+    /// Number of the next change. Changes are numbered in their order, without gaps, so that a reader can ask for what is
+    /// [new](Timeline::changes_from) to it.
+    pub fn next_change(&self) -> u64 {
+        self.log.next_number()
+    }
+
+    /// The changes from a number on that are still kept, oldest first.
+    pub fn changes_from(&self, number: u64) -> impl Iterator<Item = &Change> {
+        self.log.from_number(number)
+    }
+
+    /// Whether there was a list of a kind: before, it is not known which objects of it there are.
+    pub fn is_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
+    /// When a kind was listed for the first time, last. What is asked about an earlier time is not known, whatever is kept.
+    pub fn listed_at(&self) -> Timestamp {
+        self.listed_at
+    }
+
     fn change(&mut self, at: Timestamp, key: ObjectKey, object: Option<Object>) -> bool {
         let at = self.moment(at);
         let before = self.engine.index().object(&key);

@@ -118,7 +118,8 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
     let core::Pod { metadata, spec, status } = pod;
     let spec = spec.unwrap_or_default();
     let status = status.unwrap_or_default();
-    let ready = metadata.deletion_timestamp.is_none() && is_ready(&status);
+    let deleting = metadata.deletion_timestamp.is_some();
+    let ready = !deleting && is_ready(&status);
     let workload = workload(&metadata);
 
     let written: Vec<(String, String)> = match status.pod_ips {
@@ -150,6 +151,7 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
             _ => PodPhase::Active,
         },
         ready,
+        deleting,
         ports,
         workload,
         origin: None,

@@ -7,6 +7,7 @@
 mod cluster_policy;
 pub mod convert;
 pub mod domain_names;
+mod foreign;
 mod index;
 pub mod manifests;
 mod network_policy;
@@ -15,6 +16,7 @@ pub mod policy_api;
 mod selector;
 
 pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};
+pub use foreign::{Foreign, ForeignNames, ForeignPolicies, MAX_FOREIGN_NAMES};
 pub use index::{Counts, Index, Kind, NAMESPACE_NAME_LABEL, Object, ObjectKey};
 pub use network_policy::{Cidr, Direction, IpBlock, NetworkPolicy, Peer, PolicyPort, PortNumber, Rule};
 pub use objects::{

@@ -24,6 +24,7 @@ fn pod(name: &str, ips: &[&str]) -> Pod {
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
+        deleting: false,
         ports: Vec::new(),
         workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,

@@ -4,6 +4,7 @@
 //! stays.
 
 mod answer;
+mod moment;
 mod parts;
 
 use std::io;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::answer::{AnswerObject, LinkObject, chain};
+use self::moment::{AmendmentObject, MomentObject};
 use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, TunnelObject, conntrack, kernel, service, tunnel};
 use super::fold::Summary;
 use super::render::is_unprintable;
@@ -29,6 +31,8 @@ pub enum Line<'a> {
     Denial(Box<DenialObject<'a>>),
     /// Repeats of one.
     Repeat(Box<RepeatObject<'a>>),
+    /// What is to be said otherwise of one.
+    Amendment(Box<AmendmentObject<'a>>),
     /// The account of the run.
     Ledger(Box<LedgerObject>),
     /// Something to know about the run.
@@ -67,6 +71,8 @@ pub struct DenialObject<'a> {
     conntrack: Option<ConntrackObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tunnel: Option<TunnelObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moment: Option<MomentObject<'a>>,
 }
 
 /// `type: repeat`
@@ -143,6 +149,7 @@ impl<'a> Line<'a> {
         match item {
             Item::Denial { denial, .. } => Line::Denial(Box::new(DenialObject::of(denial, node))),
             Item::Repeats(summary) => Line::Repeat(Box::new(RepeatObject::of(summary))),
+            Item::Amendment { amendment, .. } => Line::Amendment(Box::new(AmendmentObject::of(amendment, node))),
         }
     }
 
@@ -172,7 +179,7 @@ pub fn write_value(value: &(impl Serialize + ?Sized), writer: impl io::Write) ->
 
 impl<'a> DenialObject<'a> {
     fn of(denial: &'a Denial, node: Option<&'a str>) -> Self {
-        let Denial { event, who, explanation, diagnosis } = denial;
+        let Denial { event, who, explanation, diagnosis, moment } = denial;
         let route = Route::of(denial);
         let client_port = if event.is_reply() { event.flow.destination_port } else { event.flow.source_port };
         DenialObject {
@@ -198,6 +205,7 @@ impl<'a> DenialObject<'a> {
             kernel: kernel(denial, node),
             conntrack: event.conntrack.as_ref().map(conntrack),
             tunnel: tunnel(denial),
+            moment: moment.as_ref().map(MomentObject::of),
         }
     }
 }

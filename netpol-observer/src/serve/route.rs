@@ -60,6 +60,7 @@ pub fn class_name(class: &Class) -> &'static str {
     match class {
         Class::PolicyDenied(_) => "policyDenied",
         Class::DroppedReply => "droppedReply",
+        Class::PolicyChanged => "policyChanged",
         Class::HostFirewall => "hostFirewall",
         Class::NoListener => "noListener",
         Class::ServiceWithoutEndpoints => "serviceWithoutEndpoints",

@@ -10,9 +10,9 @@ use super::fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
 use super::{Ledger, class_name};
 use crate::capture::Captured;
 use crate::diagnose::{Class, Denial};
-use crate::flow::{FoldId, KernelNames};
+use crate::flow::{FoldId, KernelNames, RecordError};
 use crate::identify::{Identity, Party, Who};
-use crate::pipeline::{Pipeline, Step};
+use crate::pipeline::{Amendment, Pipeline, Step};
 use crate::policy::Admission;
 
 /// Something to show.
@@ -27,6 +27,15 @@ pub enum Item {
     },
     /// Repeats of one shown before.
     Repeats(Summary),
+    /// What is to be said otherwise of one shown before, or of one that was left out and would not have been.
+    Amendment {
+        /// What its repeats go under.
+        key: Key,
+        /// What is amended, and why.
+        amendment: Amendment,
+        /// It was left out before.
+        is_first: bool,
+    },
 }
 
 /// What to show and how often.
@@ -70,8 +79,14 @@ impl Stream {
     /// Takes one captured piece. `now` is the caller's clock: the wall clock of a live capture, the time of the recording in
     /// a replay. `names` are those of the kernel captured. Records that cannot be decoded are counted.
     pub fn handle(&mut self, captured: &Captured, pipeline: &Pipeline, names: &dyn KernelNames, now: Timestamp) -> Vec<Item> {
-        match pipeline.step(captured, names) {
-            Ok(Step::Denial(denial)) => self.denial(Arc::new(*denial), now),
+        self.step(pipeline.step(captured, names), now)
+    }
+
+    /// Takes what became of one captured piece.
+    pub fn step(&mut self, step: Result<Step, RecordError>, now: Timestamp) -> Vec<Item> {
+        match step {
+            Ok(Step::Denial(denial)) => self.denial(denial, now),
+            Ok(Step::Amendment(amendment)) => self.amendment(amendment, now),
             Ok(Step::Repeat { id, count, last }) => self.repeat(id, count, last, now),
             Ok(Step::Ledger(kernel)) => {
                 self.ledger.kernel = Some(kernel);
@@ -113,6 +128,35 @@ impl Stream {
         self.ledger.earlier -= 1;
         self.ledger.shown += 1;
         vec![Item::Denial { key: key_of(&denial, Fate::Shown), denial }]
+    }
+
+    /// Takes what is to be said otherwise of a drop that was taken before. The drop is no other for that: it is counted once, where it belongs
+    /// by now.
+    pub fn amendment(&mut self, amendment: Amendment, now: Timestamp) -> Vec<Item> {
+        let [before, after] = [&amendment.before, &amendment.denial].map(|denial| {
+            let fate = self.fate(denial);
+            (fate, key_of(denial, fate))
+        });
+        let (fate, key) = after;
+        let mut items = Vec::new();
+        if before.0 != Fate::Shown && fate == Fate::Shown {
+            // It was left out, and should not have been.
+            *self.account(Some(before.0)) -= 1;
+            let seen = self.fold.record(key, fate, &amendment.denial, now);
+            items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
+            if seen.first {
+                self.ledger.shown += 1;
+                items.push(Item::Amendment { key, amendment, is_first: true });
+            } else {
+                self.ledger.pending += 1;
+            }
+        } else {
+            let is_news = self.fold.rename(before.1, key, &amendment.denial);
+            if is_news && before.0 == Fate::Shown {
+                items.push(Item::Amendment { key, amendment, is_first: false });
+            }
+        }
+        items
     }
 
     /// The summaries that are due.

@@ -44,6 +44,7 @@ pub(crate) fn pod(namespace: &str, name: &str, address: &str, pairs: &[(&str, &s
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
+        deleting: false,
         ports: vec![ContainerPort { name: Some("metrics".into()), port: 9090, protocol: Protocol::Tcp }],
         workload: Workload { kind: "Deployment".into(), name: name.split('-').next().unwrap().into() },
         origin: None,
@@ -232,6 +233,7 @@ pub(crate) fn example() -> Denial {
             agreement: Agreement::Agrees,
             summary: "Policies deny ingress to shop/api-5c4b.".into(),
         },
+        moment: None,
     }
 }
 

@@ -140,6 +140,7 @@ pub(crate) fn pod() -> impl Strategy<Value = Pod> {
         host_network,
         phase,
         ready: true,
+        deleting: false,
         ports,
         workload,
         origin: None,

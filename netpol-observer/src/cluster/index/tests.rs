@@ -26,6 +26,7 @@ fn pod(namespace: &str, name: &str, addresses: &[&str]) -> Pod {
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
+        deleting: false,
         ports: Vec::new(),
         workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,

@@ -6,6 +6,7 @@ mod answer;
 mod command;
 mod condition;
 mod explanation;
+mod moment;
 mod names;
 mod rule;
 mod text;
@@ -29,6 +30,7 @@ use super::fold::Summary;
 use super::{Item, Route};
 use crate::diagnose::{Agreement, Class, Denial};
 use crate::flow::HookFunction;
+use crate::pipeline::Amendment;
 
 /// Turns items into text.
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ impl Renderer {
             Item::Denial { denial, .. } if self.oneline => self.oneline(denial),
             Item::Denial { denial, .. } => self.block(denial),
             Item::Repeats(summary) => self.repeats(summary),
+            Item::Amendment { amendment, .. } => self.amendment(amendment),
         }
     }
 
@@ -80,6 +83,11 @@ impl Renderer {
             text.put(&names::tunnel(tunnel, ends));
             text.newline();
         }
+        for sentence in denial.moment.iter().flat_map(|moment| moment::sentences(moment, &denial.diagnosis.class)) {
+            text.label("moment");
+            text.put(&sentence);
+            text.newline();
+        }
         text.label("kernel");
         text.put(&self.kernel(denial));
         text.gap();
@@ -96,6 +104,17 @@ impl Renderer {
         text.put(&explanation::in_short(denial));
         text.newline();
         text.finish()
+    }
+
+    /// What is to be said otherwise of a drop that was shown: which one and why, and the drop as it is judged by now.
+    pub fn amendment(&self, amendment: &Amendment) -> String {
+        let mut text = Text::new(self.palette);
+        self.time(&mut text, amendment.time());
+        text.styled(self.palette.dim, "amended");
+        text.put(&format!(" {}   was {}: {}", amendment.id(), route(&Route::of(&amendment.before)), amendment.why));
+        text.newline();
+        let denial = if self.oneline { self.oneline(&amendment.denial) } else { self.block(&amendment.denial) };
+        text.finish() + &denial
     }
 
     /// Repeats, on one line.
@@ -172,6 +191,7 @@ fn agreement(agreement: &Agreement) -> String {
     match agreement {
         Agreement::Agrees => "agrees with the policies".to_owned(),
         Agreement::PoliciesAllow => "the policies allow it".to_owned(),
+        Agreement::PolicyChanged { why } => why.clone(),
         Agreement::NotEnforcement => "not a drop that enforces policies".to_owned(),
         Agreement::CannotDecide { why } => format!("cannot decide: {why}"),
     }

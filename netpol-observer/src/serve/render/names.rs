@@ -14,6 +14,7 @@ pub fn heading(class: &Class) -> (&'static str, String) {
     match class {
         Class::PolicyDenied(denying) => ("DENIED", directions(denying)),
         Class::DroppedReply => ("DROPPED", "reply".to_owned()),
+        Class::PolicyChanged => ("DROPPED", "policy changed".to_owned()),
         Class::HostFirewall => ("DROPPED", "host firewall".to_owned()),
         Class::NoListener => ("REFUSED", "no listener".to_owned()),
         Class::ServiceWithoutEndpoints => ("DROPPED", "no endpoints".to_owned()),

@@ -31,6 +31,7 @@ fn pods() {
     let ports: Vec<_> = pod.ports.iter().map(|p| format!("{:?} {}/{}", p.name.as_deref(), p.port, p.protocol)).collect();
     assert_eq!(ports, ["Some(\"http\") 8080/TCP", "None 53/UDP", "None 9000/SCTP"]);
     assert_eq!((pod.phase, pod.ready, pod.host_network), (PodPhase::Active, true, false));
+    assert!(!pod.deleting);
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn phases_and_readiness() {
             metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         let (pod, _) = pod_of(json!({"metadata": metadata, "spec": {"containers": []}, "status": status}));
-        assert_eq!((pod.phase, pod.ready), (phase, ready), "{status}");
+        assert_eq!((pod.phase, pod.ready, pod.deleting), (phase, ready, deleted), "{status}");
     }
 }
 
