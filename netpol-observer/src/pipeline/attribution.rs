@@ -29,6 +29,23 @@ pub(super) struct Attribution {
     pub(super) final_at: Timestamp,
 }
 
+impl Attribution {
+    /// What makes a difference to a drop: who, and how certain that is.
+    pub(super) fn gist(&self) -> (Vec<Arc<str>>, bool) {
+        let uid = |owner: &Owner| match &owner.who {
+            Holder::Pod(pod) if pod.uid.is_empty() => Some(format!("{}/{}", pod.namespace, pod.name).into()),
+            Holder::Pod(pod) => Some(pod.uid.clone()),
+            _ => None,
+        };
+        (self.pods.iter().filter_map(uid).collect(), self.is_certain)
+    }
+
+    /// Whether there is somebody to name, and no reason to wait for somebody else.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.pods.is_empty() && !self.is_open
+    }
+}
+
 /// Works out who had an address at `when`. `late` is how much later than [`PUBLISH_LAG`] an owner may still turn up, where there is none.
 pub(super) fn attribute(look: &LookBack<'_>, ip: IpAddr, when: Timestamp, late: SignedDuration) -> Attribution {
     let (lag_end, publish_end) = (later(when, WATCH_LAG), later(when, PUBLISH_LAG));
@@ -46,7 +63,8 @@ pub(super) fn attribute(look: &LookBack<'_>, ip: IpAddr, when: Timestamp, late: 
         .filter(|(owner, pod)| had_at(owner, when) || existed(look, pod, when))
         .map(|(owner, _)| owner)
         .collect();
-    let told: Vec<Timestamp> = possible.iter().filter_map(|owner| owner.since.filter(|since| *since <= when)).collect();
+    // Also those that are long gone: who had it before them is gone all the more.
+    let told: Vec<Timestamp> = pods(look, ip, Timestamp::MIN, when).into_iter().filter_map(|(owner, _)| owner.since).collect();
     // One that is known since the horizon got it then or earlier.
     let since = |owner: &Owner| owner.since.unwrap_or_else(|| look.horizon());
     possible.retain(|owner| !told.iter().any(|next| is_displaced(since(owner), *next)));

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::amend::{Amendment, amendment};
+use super::attribution::attribute;
 use super::changes::{Changes, is_of_interest};
 use super::held::{Held, Waiting};
 use super::judge::{AsOf, Judged};
@@ -75,6 +76,8 @@ pub struct Moments {
     given: VecDeque<Given>,
     /// Number of the first change that was not looked at.
     seen: u64,
+    /// When the kinds were listed that were listed by then: the objects of a first list are no changes.
+    listed_at: Timestamp,
     counts: MomentsStatus,
 }
 
@@ -82,7 +85,12 @@ pub struct Moments {
 struct Given {
     denial: Arc<Denial>,
     until: Timestamp,
+    /// Who had the addresses of its ends, by what was known when it was judged.
+    ends: Vec<(IpAddr, Gist)>,
 }
+
+/// Who had an address, in short.
+type Gist = (Vec<Arc<str>>, bool);
 
 /// A captured piece, decoded.
 enum Piece {
@@ -93,7 +101,7 @@ enum Piece {
 /// What changes since the last time may make a difference to.
 #[derive(Default)]
 struct Touched {
-    /// There were more changes than are kept.
+    /// There were more changes than are kept, or objects of which no change told.
     everything: bool,
     addresses: HashSet<IpAddr>,
     uids: HashSet<Arc<str>>,
@@ -105,6 +113,7 @@ impl Moments {
     pub fn new(timeline: Timeline, options: MomentsOptions) -> Self {
         Moments {
             seen: timeline.next_change(),
+            listed_at: timeline.listed_at(),
             timeline,
             foreign: Arc::default(),
             options,
@@ -195,7 +204,7 @@ impl Moments {
             }
             judged.insert(place, outcome);
         }
-        let mut given = Vec::new();
+        let mut giving = Giving { steps, given: Vec::new() };
         for (place, piece) in pieces.into_iter().enumerate() {
             match (judged.remove(&place), piece) {
                 (Some(Judged::Wait(event, until)), _) => {
@@ -205,17 +214,17 @@ impl Moments {
                 (Some(Judged::Given { denial, until }), _) => {
                     // Where there was no room to wait behind others of its id, those go first.
                     let id = denial.event.id;
-                    release(held, id, &as_of, &mut look, true, &mut steps, &mut given);
-                    give(denial, until, &mut steps, &mut given);
+                    release(held, id, &as_of, &mut look, true, &mut giving);
+                    giving.give(denial, until, &look, as_of.late);
                 }
                 (None, Piece::Other(Ok(Step::Repeat { id, count, last }))) if held.has(id) => held.push_repeat(id, count, last),
-                (None, Piece::Other(other)) => steps.push(other),
+                (None, Piece::Other(other)) => giving.steps.push(other),
                 (None, Piece::Drop(_)) => {}
             }
         }
         drop(look);
-        self.watch(given);
-        steps
+        self.watch(giving.given);
+        giving.steps
     }
 
     /// Gives what has waited long enough, or what there is to say now of drops by what was told since the last time.
@@ -225,7 +234,14 @@ impl Moments {
         self.given.retain(|given| given.until >= now);
         let is_due = self.held.next_due().is_some_and(|due| due <= now);
         if is_due || !touched.is_nothing() {
-            let ready = self.held.ready(now, |event| touched.touches(event));
+            let late = self.options.late;
+            let look = self.timeline.look_back();
+            let is_settled = |ip: &IpAddr, when| attribute(&look, *ip, when, late).is_settled();
+            let ready = self.held.ready(now, |event| {
+                let mut touched_ends = addresses(event).filter(|ip| touched.addresses.contains(ip));
+                touched.everything || touched.touches_pod_of(event) || touched_ends.any(|ip| is_settled(&ip, event.time))
+            });
+            drop(look);
             steps.extend(self.release(&ready, now, false));
         }
         steps
@@ -248,25 +264,39 @@ impl Moments {
         let Moments { timeline, foreign, options, uids, held, .. } = &mut *self;
         let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes: &changes, now };
         let mut look = timeline.look_back();
-        let (mut steps, mut given) = (Vec::new(), Vec::new());
+        let mut giving = Giving::default();
         for id in ids {
-            release(held, *id, &as_of, &mut look, must, &mut steps, &mut given);
+            release(held, *id, &as_of, &mut look, must, &mut giving);
         }
         drop(look);
-        self.watch(given);
+        self.watch(giving.given);
         // None of them is an error: they were decoded when they came.
-        steps.into_iter().filter_map(Result::ok).collect()
+        giving.steps.into_iter().filter_map(Result::ok).collect()
     }
 
     /// Judges again what was given and may be otherwise by now.
     fn amend(&mut self, touched: &Touched, now: Timestamp) -> Vec<Step> {
-        let affected = |given: &Given| touched.touches(&given.denial.event) || touched.policies && is_against_policies(&given.denial);
+        if touched.is_nothing() || self.given.is_empty() {
+            return Vec::new();
+        }
+        // Looking who had an address costs little; judging again means to go back in time.
+        let late = self.options.late;
+        let look = self.timeline.look_back();
+        let is_other = |(ip, gist): &(IpAddr, Gist), when| touched.addresses.contains(ip) && attribute(&look, *ip, when, late).gist() != *gist;
+        let affected = |given: &Given| {
+            let event = &given.denial.event;
+            touched.everything
+                || touched.touches_pod_of(event)
+                || touched.policies && is_against_policies(&given.denial)
+                || given.ends.iter().any(|end| is_other(end, event.time))
+        };
         let mut places: Vec<(Timestamp, usize)> = Vec::new();
         for (place, given) in self.given.iter().enumerate() {
             if affected(given) {
                 places.push((given.denial.event.time, place));
             }
         }
+        drop(look);
         places.sort_unstable();
         let Some((first, last)) = places.first().zip(places.last()) else { return Vec::new() };
         let changes = Changes::around(&self.timeline, first.0, last.0);
@@ -276,7 +306,9 @@ impl Moments {
         let mut steps = Vec::new();
         for (_, place) in places {
             let Some(given) = given.get_mut(place) else { continue };
-            let Judged::Given { denial, .. } = as_of.judge(&mut look, given.denial.event.clone(), true) else { continue };
+            let Judged::Given { denial, until } = as_of.judge(&mut look, given.denial.event.clone(), true) else { continue };
+            given.until = until.unwrap_or(now);
+            given.ends = ends(&look, &denial, options.late);
             if let Some(why) = amendment(&given.denial, &denial) {
                 let before = std::mem::replace(&mut given.denial, Arc::new(*denial));
                 counts.amended += 1;
@@ -322,8 +354,11 @@ impl Moments {
                 }
             }
         }
-        touched.everything = found != next - self.seen;
-        self.seen = next;
+        touched.everything = found != next - self.seen || self.listed_at != self.timeline.listed_at();
+        if touched.everything {
+            self.uids.look_again(&self.timeline);
+        }
+        (self.seen, self.listed_at) = (next, self.timeline.listed_at());
         touched
     }
 }
@@ -350,13 +385,22 @@ impl Touched {
         !self.everything && self.addresses.is_empty() && self.uids.is_empty() && !self.policies
     }
 
-    fn touches(&self, event: &DropEvent) -> bool {
-        let original = event.conntrack.iter().flat_map(|conntrack| [conntrack.original.source, conntrack.original.destination]);
-        let mut addresses = [event.flow.source, event.flow.destination].into_iter().chain(original);
-        self.everything
-            || addresses.any(|ip| self.addresses.contains(&ip.to_canonical()))
-            || uid_of(event).is_some_and(|uid| self.uids.contains(uid))
+    /// Whether the pod behind the interface is another in some way.
+    fn touches_pod_of(&self, event: &DropEvent) -> bool {
+        uid_of(event).is_some_and(|uid| self.uids.contains(uid))
     }
+}
+
+/// The addresses of a drop that may be an end's.
+fn addresses(event: &DropEvent) -> impl Iterator<Item = IpAddr> {
+    let original = event.conntrack.iter().flat_map(|conntrack| [conntrack.original.source, conntrack.original.destination]);
+    [event.flow.source, event.flow.destination].into_iter().chain(original).map(|ip| ip.to_canonical())
+}
+
+/// Who had the addresses of a drop's ends.
+fn ends(look: &LookBack<'_>, denial: &Denial, late: SignedDuration) -> Vec<(IpAddr, Gist)> {
+    let ips = [denial.who.client.ip, denial.who.server.ip];
+    ips.into_iter().map(|ip| (ip, attribute(look, ip, denial.event.time, late).gist())).collect()
 }
 
 fn uid_of(event: &DropEvent) -> Option<&Arc<str>> {
@@ -379,10 +423,21 @@ fn decode(captured: &Captured, names: &dyn KernelNames) -> Piece {
     }
 }
 
-fn give(denial: Box<Denial>, until: Option<Timestamp>, steps: &mut Vec<Result<Step, RecordError>>, given: &mut Vec<Given>) {
-    let denial: Arc<Denial> = Arc::from(denial);
-    given.extend(until.map(|until| Given { denial: Arc::clone(&denial), until }));
-    steps.push(Ok(Step::Denial(denial)));
+/// What is given in the course of something, and what of it may be amended.
+#[derive(Default)]
+struct Giving {
+    steps: Vec<Result<Step, RecordError>>,
+    given: Vec<Given>,
+}
+
+impl Giving {
+    fn give(&mut self, denial: Box<Denial>, until: Option<Timestamp>, look: &LookBack<'_>, late: SignedDuration) {
+        let denial: Arc<Denial> = Arc::from(denial);
+        if let Some(until) = until {
+            self.given.push(Given { denial: Arc::clone(&denial), until, ends: ends(look, &denial, late) });
+        }
+        self.steps.push(Ok(Step::Denial(denial)));
+    }
 }
 
 /// Gives what waits of an id, up to the first that goes on waiting.
@@ -392,15 +447,14 @@ fn release(
     as_of: &AsOf<'_>,
     look: &mut LookBack<'_>,
     must: bool,
-    steps: &mut Vec<Result<Step, RecordError>>,
-    given: &mut Vec<Given>,
+    giving: &mut Giving,
 ) {
     let mut queue = held.take(id);
     while let Some(waiting) = queue.pop_front() {
         match waiting {
-            Waiting::Repeat { count, last } => steps.push(Ok(Step::Repeat { id, count, last })),
+            Waiting::Repeat { count, last } => giving.steps.push(Ok(Step::Repeat { id, count, last })),
             Waiting::Drop { event, .. } => match as_of.judge(look, *event, must) {
-                Judged::Given { denial, until } => give(denial, until, steps, given),
+                Judged::Given { denial, until } => giving.give(denial, until, look, as_of.late),
                 Judged::Wait(event, until) => {
                     queue.push_front(Waiting::Drop { event, until });
                     break;

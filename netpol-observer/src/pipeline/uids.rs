@@ -27,6 +27,11 @@ impl Uids {
             self.pods.clear();
         }
         self.pods.extend(missing.into_iter().map(|uid| (uid.clone(), None)));
+        self.look_again(timeline);
+    }
+
+    /// Looks for all of them once more: there are pods of which no change told, those of a first list.
+    pub(super) fn look_again(&mut self, timeline: &Timeline) {
         for change in timeline.changes_from(0) {
             [&change.before, &change.after].into_iter().flatten().for_each(|object| self.note(object));
         }

@@ -96,6 +96,7 @@ mod tests {
             .map(|item| match item {
                 Item::Denial { key, .. } => (key.id.0, 0),
                 Item::Repeats(summary) => (summary.key.id.0, summary.count),
+                Item::Amendment { .. } => unreachable!("none was pushed"),
             })
             .collect();
         assert_eq!(shown, [(2, 0), (3, 0), (2, 4)]);

@@ -2,6 +2,7 @@
 
 mod clusters;
 mod lints;
+mod moments;
 mod timeline;
 
 use std::net::IpAddr;

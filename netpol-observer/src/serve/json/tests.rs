@@ -7,13 +7,16 @@ use serde_json::Value;
 
 use super::*;
 use crate::capture::KernelLedger;
-use crate::cluster::{Operator, Origin, Requirement, Tier};
+use crate::cluster::{Kind, ObjectKey, Operator, Origin, Requirement, Tier};
+use crate::diagnose::{Attributed, How, Moment, PastKnown, RecentChange, Unevaluated};
 use crate::flow::Socket;
 use crate::identify::Identity;
+use crate::pipeline::Amendment;
 use crate::policy::{
     Admission, Condition, IsolatingPolicy, NearMiss, PatchOperation, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef, TierOutcome,
     TierStep,
 };
+use crate::timeline::{ChangeKind, Holder, Owner};
 use crate::question::{Answer, Link, NotReady, Path, ServiceLink, Step};
 use crate::serve::testing::{
     api, api_service, at, example, fix, in_tunnel, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web,
@@ -112,13 +115,59 @@ fn full() -> Denial {
     denial.event.peer.as_mut().expect("the example has one").pod_uid = Some("0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e".into());
     denial.who.behind = denial.who.client.identity.pod().cloned();
     in_tunnel(&mut denial);
+    denial.moment = Some(full_moment());
     denial
 }
 
+/// A moment with everything there can be to say of one.
+fn full_moment() -> Moment {
+    let (web, api) = (web(), api());
+    let owner = Owner { who: Holder::Pod(web.clone()), since: Some(at(-9)), until: Some(at(-1)) };
+    let span = jiff::SignedDuration::from_millis(400);
+    let hows = [
+        How::Interface { pod: web.clone(), published: vec![api.clone()] },
+        How::PublishedLater { pod: web.clone(), after: span },
+        How::Gone { pod: web, before: span },
+        How::Several(vec![owner.clone(), Owner { who: Holder::Pod(api), since: None, until: None }]),
+        How::NotKnown,
+    ];
+    let change = |kind, verdict_before, verdict_after| RecentChange {
+        key: ObjectKey { kind: Kind::NetworkPolicy, namespace: "shop".into(), name: "api".into() },
+        kind,
+        when: at(-3),
+        before_drop: jiff::SignedDuration::from_secs(3),
+        verdict_before,
+        verdict_after,
+    };
+    Moment {
+        past: PastKnown::Syncing { missing: vec![Kind::Pod] },
+        owners: hows.into_iter().map(|how| Attributed { ip: ip("10.244.1.5"), how }).collect(),
+        changes: vec![
+            change(ChangeKind::Added, Verdict::Allow, Verdict::Deny),
+            change(ChangeKind::Changed, Verdict::Deny, Verdict::Undecided),
+            change(ChangeKind::Removed, Verdict::Undecided, Verdict::Allow),
+        ],
+        unevaluated: vec![Unevaluated { group: "cilium.io".into(), kind: "CiliumNetworkPolicy".into(), count: Some(3) }],
+    }
+}
+
+fn amendment() -> Value {
+    let amendment = Amendment { before: Arc::new(example()), denial: Arc::new(full()), why: "10.244.1.5 was shop/web's".into() };
+    let item = Item::Amendment { key: key(1), amendment, is_first: false };
+    let mut value: Value = serde_json::from_str(&text(&Line::of(&item, Some("node-2")))).unwrap();
+    let mut expected = denial(full());
+    expected.as_object_mut().unwrap().remove("type");
+    assert_eq!(value["denial"], expected);
+    // It is described where a denial is.
+    value["denial"] = Value::Bool(true);
+    value
+}
+
 fn samples() -> Vec<Value> {
-    let mut samples = vec![denial(full())];
+    let mut samples = vec![denial(full()), amendment()];
     for class in [
         Class::DroppedReply,
+        Class::PolicyChanged,
         Class::HostFirewall,
         Class::NoListener,
         Class::ServiceWithoutEndpoints,
@@ -137,6 +186,8 @@ fn samples() -> Vec<Value> {
     undecided.who.client.identity = Identity::AmbiguousPods(vec![web(), api()]);
     undecided.who.server.identity = Identity::Service(api_service());
     samples.push(denial(undecided));
+    let why = "NetworkPolicy shop/api changed 3 s before the drop".to_owned();
+    samples.push(denial(innocent(Class::PolicyChanged, Agreement::PolicyChanged { why }, "")));
     for identity in [Identity::UnownedPodAddress, Identity::Special, Identity::External, node("node-2", "192.0.2.2").identity] {
         let mut other = innocent(Class::HostFirewall, Agreement::PoliciesAllow, "");
         other.who.client.identity = identity;
@@ -287,11 +338,13 @@ fn the_values_of_enumerations_are_documented() {
                     match (name.as_str(), member) {
                         (
                             "class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
-                            | "action" | "op",
+                            | "action" | "op" | "how",
                             Value::String(text),
                         ) => {
                             found.insert(text);
                         }
+                        // Of a fix it is words.
+                        ("change", Value::String(text)) if !text.contains(' ') => _ = found.insert(text),
                         ("kind", Value::String(text)) if text.starts_with(char::is_lowercase) => _ = found.insert(text),
                         ("workload" | "manifest", _) => {}
                         _ => strings(member, found),

@@ -1,3 +1,4 @@
+mod moment;
 mod tiers;
 
 use insta::assert_snapshot;
