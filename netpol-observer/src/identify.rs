@@ -59,6 +59,36 @@ pub struct ServiceCall {
     pub backends: Vec<(IpAddr, u16)>,
 }
 
+/// By which of its addresses a Service was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceAddress {
+    /// `spec.clusterIPs`
+    Cluster,
+    /// `spec.externalIPs`
+    External,
+    /// `status.loadBalancer.ingress[].ip`
+    LoadBalancer,
+    /// An address of a node, by a node port.
+    NodePort,
+}
+
+impl ServiceCall {
+    /// By which of its addresses it was called.
+    pub fn by(&self) -> ServiceAddress {
+        let has = |ips: &[IpAddr]| ips.iter().any(|own| own.to_canonical() == self.ip);
+        let service = &self.service;
+        if has(&service.cluster_ips) {
+            ServiceAddress::Cluster
+        } else if has(&service.load_balancer_ips) {
+            ServiceAddress::LoadBalancer
+        } else if has(&service.external_ips) {
+            ServiceAddress::External
+        } else {
+            ServiceAddress::NodePort
+        }
+    }
+}
+
 /// Both ends of a drop.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -68,8 +98,12 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
-    /// Where the server is a node: the pods in its network that declare the port called. One of them may have been meant.
+    /// Where the server is a node: the pods in its network that declare the port called. One of them may have been meant. Just one if
+    /// the socket tells.
     pub host_network: Vec<Arc<Pod>>,
+    /// Where the client is a node: the pods in its network that may have called. Just one if the socket tells; otherwise, judged as of a
+    /// moment, all.
+    pub callers: Vec<Arc<Pod>>,
     /// The ends of the tunnel that the packet was dropped in.
     pub tunnel: Option<TunnelEnds>,
     /// The pod whose network namespace is at the other end of the device the packet was on, whatever its addresses say.
@@ -118,6 +152,11 @@ pub trait Known {
     /// Who has an address.
     fn party(&self, ip: IpAddr) -> Party {
         party(ip, self.index())
+    }
+
+    /// Whether all pods in a node's network are named when the node calls and nothing tells which of them it was.
+    fn names_callers(&self) -> bool {
+        false
     }
 
     /// The pod with a uid.
@@ -180,8 +219,30 @@ pub fn identify(event: &DropEvent, known: &impl Known) -> Who {
     let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], known));
     let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
     let port = if event.is_reply() { flow.source_port } else { flow.destination_port };
-    let host_network = host_network(&server, port, flow.protocol, index);
-    Who { client, server, service, host_network, tunnel, behind }
+    let [caller, called] = pods_of_socket(event, known);
+    let host_network = match called {
+        Some(pod) if is_in_network_of(&pod, &server) => vec![pod],
+        _ => host_network(&server, port, flow.protocol, index),
+    };
+    let callers = match (caller, &client.identity) {
+        (Some(pod), _) if is_in_network_of(&pod, &client) => vec![pod],
+        (_, Identity::Node(_)) if known.names_callers() => index.host_network_pods_at(client.ip).to_vec(),
+        _ => Vec::new(),
+    };
+    Who { client, server, service, host_network, callers, tunnel, behind }
+}
+
+/// The pod whose socket sent or would have received the packet, as the client's or the server's.
+fn pods_of_socket(event: &DropEvent, known: &impl Known) -> [Option<Arc<Pod>>; 2] {
+    let uid = event.socket.as_ref().and_then(|socket| socket.pod_uid.as_deref());
+    let Some(pod) = uid.and_then(|uid| known.pod(uid)) else { return [None, None] };
+    let sent = event.outgoing || event.hook == Some(Hook::Output);
+    if sent != event.is_reply() { [Some(pod), None] } else { [None, Some(pod)] }
+}
+
+/// Whether a pod is in the network of the node that an end is.
+fn is_in_network_of(pod: &Pod, end: &Party) -> bool {
+    pod.host_network && matches!(&end.identity, Identity::Node(node) if pod.node.as_ref() == Some(&node.name))
 }
 
 /// As [`party`], with what the hook tells besides: what a machine receives for itself, or sends itself, has an address of that machine.

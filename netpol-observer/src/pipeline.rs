@@ -13,6 +13,7 @@ mod known;
 mod moments;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod uids;
 
 use std::sync::Arc;

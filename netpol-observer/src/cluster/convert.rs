@@ -176,7 +176,7 @@ pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
     let external = spec.external_ips.unwrap_or_default().into_iter().enumerate().map(|(i, ip)| (format!("spec.externalIPs[{i}]"), ip));
     let balancer = service.status.unwrap_or_default().load_balancer.unwrap_or_default().ingress.unwrap_or_default();
     let balancer = balancer.into_iter().enumerate().filter_map(|(i, at)| Some((format!("status.loadBalancer.ingress[{i}].ip"), at.ip?)));
-    let external_ips = addresses(external.chain(balancer), errors);
+    let (external_ips, load_balancer_ips) = (addresses(external, errors), addresses(balancer, errors));
 
     let mut ports = Vec::new();
     for (i, port) in spec.ports.unwrap_or_default().into_iter().enumerate() {
@@ -208,6 +208,7 @@ pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
         name: text(service.metadata.name),
         cluster_ips,
         external_ips,
+        load_balancer_ips,
         ports,
         selector: spec.selector.map(|selector| labels(Some(selector))),
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),

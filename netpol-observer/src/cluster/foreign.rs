@@ -40,7 +40,12 @@ pub struct ForeignNames {
 
 impl Foreign {
     /// A kind with all its policies, as namespace (empty where there is none) and name, each once.
-    pub fn counted<'a>(group: &str, kind: &str, namespaced: bool, policies: impl IntoIterator<Item = (&'a Arc<str>, &'a Arc<str>)>) -> Self {
+    pub fn counted<'a>(
+        group: &str,
+        kind: &str,
+        namespaced: bool,
+        policies: impl IntoIterator<Item = (&'a Arc<str>, &'a Arc<str>)>,
+    ) -> Self {
         let mut foreign = Foreign { counted: true, ..Foreign::uncounted(group, kind, namespaced) };
         for (namespace, name) in policies {
             foreign.count += 1;
@@ -125,7 +130,8 @@ mod tests {
     #[test]
     fn a_kind_of_the_cluster_concerns_every_namespace() {
         let list = names(&[("", "a"), ("", "b")]);
-        let wide = Foreign::counted("cilium.io", "CiliumClusterwideNetworkPolicy", false, list.iter().map(|(namespace, name)| (namespace, name)));
+        let wide =
+            Foreign::counted("cilium.io", "CiliumClusterwideNetworkPolicy", false, list.iter().map(|(namespace, name)| (namespace, name)));
         assert_eq!((wide.count, wide.concerning("shop"), wide.concerning("")), (2, 2, 2));
         assert_eq!(wide.namespaces[""].count, 2);
     }

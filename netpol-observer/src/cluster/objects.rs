@@ -120,8 +120,10 @@ pub struct Service {
     pub name: Arc<str>,
     /// `spec.clusterIPs` without `None`.
     pub cluster_ips: Vec<IpAddr>,
-    /// `spec.externalIPs` and `status.loadBalancer.ingress[].ip`.
+    /// `spec.externalIPs`
     pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`
+    pub load_balancer_ips: Vec<IpAddr>,
     /// `spec.ports`
     pub ports: Vec<ServicePort>,
     /// `spec.selector`; without one somebody else writes the EndpointSlices.

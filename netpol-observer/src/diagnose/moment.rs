@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        let texts = [0, 7, 99, 100, 1_000, 3_049, 9_960, 10_400, 59_999, 125_000].map(|ms| Span(SignedDuration::from_millis(ms)).to_string());
+        let texts =
+            [0, 7, 99, 100, 1_000, 3_049, 9_960, 10_400, 59_999, 125_000].map(|ms| Span(SignedDuration::from_millis(ms)).to_string());
         assert_eq!(texts, ["0 s", "7 ms", "99 ms", "0.1 s", "1 s", "3 s", "9.9 s", "10 s", "59 s", "2 m 5 s"]);
     }
 

@@ -224,7 +224,9 @@ fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
     let denied = (facts.explanation.verdict == Verdict::Deny).then(|| {
         let change = facts.moment.and_then(|moment| moment.changes.iter().find(|change| change.verdict_after == Verdict::Deny));
         let change = change.map(|change| format!(" ({change})")).unwrap_or_default();
-        format!("The policies deny this connection, but the packet got through nevertheless: they are not enforced here, or not yet{change}.")
+        format!(
+            "The policies deny this connection, but the packet got through nevertheless: they are not enforced here, or not yet{change}."
+        )
     });
     Some(Diagnosis { class: Class::NoListener, agreement: Agreement::NotEnforcement, summary: sentences([Some(what), service, denied]) })
 }

@@ -52,6 +52,7 @@ fn service(backends: &[(&str, u16)]) -> ServiceCall {
             name: "api".into(),
             cluster_ips: vec![ip(VIP)],
             external_ips: vec![],
+            load_balancer_ips: vec![],
             ports: vec![port],
             selector: Some(Labels::new()),
             publish_not_ready: false,
@@ -72,6 +73,7 @@ fn who() -> Who {
         behind: None,
         tunnel: None,
         host_network: Vec::new(),
+        callers: Vec::new(),
     }
 }
 

@@ -12,8 +12,10 @@ use crate::policy::Verdict;
 /// What was told after a drop had been given, and makes it another in the light of that.
 #[derive(Clone, Debug)]
 pub struct Amendment {
-    /// The drop as it was given.
+    /// The drop as it was given, or as it was amended last.
     pub before: Arc<Denial>,
+    /// What it was before that, if it was amended already: as it was given first, and so on.
+    pub earlier: Vec<Arc<Denial>>,
     /// The same drop as it is judged by now.
     pub denial: Arc<Denial>,
     /// Why it is amended, in words.

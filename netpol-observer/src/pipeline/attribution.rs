@@ -29,9 +29,12 @@ pub(super) struct Attribution {
     pub(super) final_at: Timestamp,
 }
 
+/// Who had an address, in short: the uids, and whether that is certain.
+pub(super) type Gist = (Vec<Arc<str>>, bool);
+
 impl Attribution {
     /// What makes a difference to a drop: who, and how certain that is.
-    pub(super) fn gist(&self) -> (Vec<Arc<str>>, bool) {
+    pub(super) fn gist(&self) -> Gist {
         let uid = |owner: &Owner| match &owner.who {
             Holder::Pod(pod) if pod.uid.is_empty() => Some(format!("{}/{}", pod.namespace, pod.name).into()),
             Holder::Pod(pod) => Some(pod.uid.clone()),

@@ -1,5 +1,6 @@
 //! Changes of policies and labels around a drop, and what the policies said before and after each.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,15 +9,15 @@ use super::attribution::{earlier, later};
 use crate::cluster::{Kind, Object, ObjectKey, Pod};
 use crate::diagnose::{CHANGE_WINDOW, RecentChange};
 use crate::identify::{Identity, Party};
-use crate::policy::{Connection, Explanation, Verdict};
-use crate::timeline::{Change, LookBack, Timeline, WATCH_LAG};
+use crate::policy::{Connection, Engine, Explanation, Verdict};
+use crate::timeline::{Change, LookBack, WATCH_LAG};
 
 /// Changes that are looked at for one drop, before it and after it: the nearest.
 const MAX_LOOKED_AT: usize = 8;
 
-/// The changes around some drops that can make policies say otherwise.
+/// The changes that can make policies say otherwise, oldest first: a few of all that there are.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Vec<Change>);
+pub(super) struct Changes(VecDeque<Change>);
 
 /// What the changes around a drop mean for its connection.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ pub(super) struct Meaning {
 }
 
 /// Whether a change can make policies say otherwise of some connection: of a policy, or of labels.
-pub(super) fn is_of_interest(change: &Change) -> bool {
+fn is_of_interest(change: &Change) -> bool {
     if change.is_of_policy() {
         return !change.is_of_metadata_only();
     }
@@ -40,20 +41,26 @@ pub(super) fn is_of_interest(change: &Change) -> bool {
 }
 
 impl Changes {
-    /// Those around the time from `first` to `last`.
-    pub(super) fn around(timeline: &Timeline, first: Timestamp, last: Timestamp) -> Self {
-        let mut found: Vec<Change> =
-            timeline.changes(earlier(first, CHANGE_WINDOW), later(last, WATCH_LAG), is_of_interest).cloned().collect();
-        found.reverse();
-        Changes(found)
+    /// Takes a change that is no older than the last one, and says whether it is one of those.
+    pub(super) fn note(&mut self, change: &Change) -> bool {
+        let is_one = is_of_interest(change);
+        self.0.extend(is_one.then(|| change.clone()));
+        is_one
+    }
+
+    /// Forgets what the timeline does not keep either.
+    pub(super) fn expire(&mut self, horizon: Timestamp) {
+        while self.0.front().is_some_and(|oldest| oldest.when < horizon) {
+            self.0.pop_front();
+        }
     }
 
     /// What those around `when` mean for a connection of which the policies say `verdict` then. `look` is at that time.
     pub(super) fn mean(&self, look: &mut LookBack<'_>, connection: &Connection, when: Timestamp, verdict: Verdict) -> Meaning {
-        let around = |change: &&Change| {
-            change.when >= earlier(when, CHANGE_WINDOW) && change.when <= later(when, WATCH_LAG) && concerns(change, connection)
-        };
-        let (before, after): (Vec<&Change>, Vec<&Change>) = self.0.iter().filter(around).partition(|change| change.when <= when);
+        let (since, until) = (earlier(when, CHANGE_WINDOW), later(when, WATCH_LAG));
+        let around = self.0.partition_point(|change| change.when < since)..self.0.partition_point(|change| change.when <= until);
+        let concerned = self.0.range(around).filter(|change| concerns(change, connection));
+        let (before, after): (Vec<&Change>, Vec<&Change>) = concerned.partition(|change| change.when <= when);
         if before.is_empty() && after.is_empty() {
             return Meaning::default();
         }
@@ -114,12 +121,14 @@ fn pods(party: &Party) -> &[Arc<Pod>] {
 /// A connection in a cluster in which some objects are others.
 struct Supposed {
     connection: Connection,
-    objects: Vec<(ObjectKey, Option<Object>)>,
+    policies: Vec<(ObjectKey, Option<Object>)>,
+    /// Of these the engine has to be told; they change seldom.
+    namespaces: Vec<(ObjectKey, Option<Object>)>,
 }
 
 impl Supposed {
     fn new(connection: &Connection) -> Self {
-        Supposed { connection: connection.clone(), objects: Vec::new() }
+        Supposed { connection: connection.clone(), policies: Vec::new(), namespaces: Vec::new() }
     }
 
     fn put(&mut self, key: &ObjectKey, object: Option<&Object>) {
@@ -129,16 +138,21 @@ impl Supposed {
             relabel(&mut self.connection.destination, pod);
             return;
         }
-        self.objects.retain(|(known, _)| known != key);
-        self.objects.push((key.clone(), object.cloned()));
+        let objects = if key.kind == Kind::Namespace { &mut self.namespaces } else { &mut self.policies };
+        objects.retain(|(known, _)| known != key);
+        objects.push((key.clone(), object.cloned()));
     }
 
     fn verdict(&self, look: &mut LookBack<'_>) -> Verdict {
-        look.supposing(&self.objects, |engine| engine.verdict(&self.connection))
+        self.ask(look, |engine| engine.verdict_if(&self.connection, &self.policies))
     }
 
     fn explain(&self, look: &mut LookBack<'_>) -> Explanation {
-        look.supposing(&self.objects, |engine| engine.explain(&self.connection))
+        self.ask(look, |engine| engine.explain_if(&self.connection, &self.policies))
+    }
+
+    fn ask<R>(&self, look: &mut LookBack<'_>, ask: impl FnOnce(&Engine) -> R) -> R {
+        if self.namespaces.is_empty() { ask(look.engine()) } else { look.supposing(&self.namespaces, ask) }
     }
 }
 

@@ -1,10 +1,11 @@
 //! A drop and an engine → its [`Denial`]; by one engine for all times, or as of the time of the drop.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::attribution::{PUBLISH_LAG, later};
+use super::attribution::{Gist, PUBLISH_LAG, later};
 use super::changes::Changes;
 use super::known::AtMoment;
 use super::uids::Uids;
@@ -60,7 +61,7 @@ pub(super) struct AsOf<'a> {
     pub(super) required: &'a [Kind],
     /// How much later than a publication takes an owner may still turn up.
     pub(super) late: SignedDuration,
-    /// Changes around the drops that are judged.
+    /// Changes of policies and labels.
     pub(super) changes: &'a Changes,
     pub(super) now: Timestamp,
 }
@@ -72,9 +73,16 @@ pub(super) enum Judged {
     /// It is judged.
     Given {
         denial: Box<Denial>,
-        /// What is told until then may change it.
-        until: Option<Timestamp>,
+        /// Where something that is told may change it.
+        watch: Option<Watch>,
     },
+}
+
+/// What may change a drop that was given, and until when.
+pub(super) struct Watch {
+    pub(super) until: Timestamp,
+    /// Who had the addresses of its ends, by what was known when it was judged.
+    pub(super) ends: Vec<(IpAddr, Gist)>,
 }
 
 impl AsOf<'_> {
@@ -110,8 +118,9 @@ impl AsOf<'_> {
         // The policy that forbids it may be told yet.
         let is_against = enforces && !matches!(diagnosis.agreement, Agreement::Agrees);
         let lag_end = is_against.then(|| later(when, WATCH_LAG));
-        let until = open.final_at.max(lag_end).filter(|until| *until > self.now);
-        Judged::Given { denial: Box::new(Denial { event, who, explanation, diagnosis, moment: Some(moment) }), until }
+        let until = open.final_at.max(lag_end).filter(|until| *until >= self.now);
+        let watch = until.map(|until| Watch { until, ends: open.ends });
+        Judged::Given { denial: Box::new(Denial { event, who, explanation, diagnosis, moment: Some(moment) }), watch }
     }
 
     fn past(&self, look: &LookBack<'_>, when: Timestamp) -> PastKnown {
@@ -132,11 +141,8 @@ impl AsOf<'_> {
         namespaces.sort_unstable();
         namespaces.dedup();
         let kinds = self.foreign.kinds().filter_map(|foreign| {
-            let count = if foreign.namespaced {
-                namespaces.iter().map(|namespace| foreign.concerning(namespace)).sum()
-            } else {
-                foreign.count
-            };
+            let count =
+                if foreign.namespaced { namespaces.iter().map(|namespace| foreign.concerning(namespace)).sum() } else { foreign.count };
             let may_concern = if foreign.counted { count > 0 } else { !foreign.namespaced || !namespaces.is_empty() };
             may_concern.then(|| Unevaluated {
                 group: foreign.group.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::attribution::{Attribution, attribute};
+use super::attribution::{Attribution, Gist, attribute};
 use super::uids::Uids;
 use crate::cluster::{Index, Pod};
 use crate::diagnose::{Attributed, How};
@@ -32,6 +32,8 @@ pub(super) struct Open {
     pub(super) wait_until: Option<Timestamp>,
     /// Until then something may be told that changes who the ends are.
     pub(super) final_at: Option<Timestamp>,
+    /// Who had the addresses of the ends, in short.
+    pub(super) ends: Vec<(IpAddr, Gist)>,
 }
 
 impl<'a, 'b> AtMoment<'a, 'b> {
@@ -101,12 +103,13 @@ impl<'a, 'b> AtMoment<'a, 'b> {
 
     /// What there is to say of the ends, and what is open about them.
     pub(super) fn conclude(&self, event: &DropEvent, who: &Who) -> (Vec<Attributed>, Open) {
-        let (mut owners, mut open) = (Vec::new(), Open::default());
+        let (mut owners, mut open) = (Vec::<Attributed>::new(), Open::default());
         for end in [&who.client, &who.server] {
-            if owners.iter().any(|known: &Attributed| known.ip == end.ip) {
+            if open.ends.iter().any(|(known, _)| *known == end.ip) {
                 continue;
             }
             let attribution = self.attribution(end.ip);
+            open.ends.push((end.ip, attribution.gist()));
             let (how, is_open) = match &end.identity {
                 Identity::Pod(pod) if self.behind.as_ref().is_some_and(|(ip, _)| *ip == end.ip) => {
                     owners.extend(by_interface(end.ip, pod, &attribution));
@@ -198,6 +201,10 @@ impl Known for AtMoment<'_, '_> {
             _ => Identity::AmbiguousPods(pods),
         };
         Party { ip, identity }
+    }
+
+    fn names_callers(&self) -> bool {
+        true
     }
 
     fn pod(&self, uid: &str) -> Option<Arc<Pod>> {

@@ -12,17 +12,21 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::amend::{Amendment, amendment};
-use super::attribution::attribute;
-use super::changes::{Changes, is_of_interest};
+use super::attribution::{Gist, attribute};
+use super::changes::Changes;
 use super::held::{Held, Waiting};
-use super::judge::{AsOf, Judged};
+use super::judge::{AsOf, Judged, Watch};
+use super::touched::{Touched, addresses, uid_of};
 use super::uids::Uids;
 use super::{Step, repeat_of};
 use crate::capture::Captured;
-use crate::cluster::{ForeignPolicies, Kind, Object};
+use crate::cluster::{ForeignPolicies, Kind};
 use crate::diagnose::{Agreement, Denial};
 use crate::flow::{DropEvent, FoldId, KernelNames, RecordError, decode_record};
 use crate::timeline::{LookBack, Timeline};
+
+/// How often a drop is amended at most.
+const MAX_AMENDMENTS: usize = 8;
 
 /// Bounds of what waits and of what is watched, and what is needed to know the past.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +76,7 @@ pub struct Moments {
     foreign: Arc<ForeignPolicies>,
     options: MomentsOptions,
     uids: Uids,
+    changes: Changes,
     held: Held,
     given: VecDeque<Given>,
     /// Number of the first change that was not looked at.
@@ -84,13 +89,10 @@ pub struct Moments {
 /// A drop that was given, and that may be amended.
 struct Given {
     denial: Arc<Denial>,
-    until: Timestamp,
-    /// Who had the addresses of its ends, by what was known when it was judged.
-    ends: Vec<(IpAddr, Gist)>,
+    /// What it was before it was amended.
+    earlier: Vec<Arc<Denial>>,
+    watch: Watch,
 }
-
-/// Who had an address, in short.
-type Gist = (Vec<Arc<str>>, bool);
 
 /// A captured piece, decoded.
 enum Piece {
@@ -98,19 +100,13 @@ enum Piece {
     Other(Result<Step, RecordError>),
 }
 
-/// What changes since the last time may make a difference to.
-#[derive(Default)]
-struct Touched {
-    /// There were more changes than are kept, or objects of which no change told.
-    everything: bool,
-    addresses: HashSet<IpAddr>,
-    uids: HashSet<Arc<str>>,
-    policies: bool,
-}
-
 impl Moments {
     /// Judges by a timeline.
     pub fn new(timeline: Timeline, options: MomentsOptions) -> Self {
+        let mut changes = Changes::default();
+        for change in timeline.changes_from(0) {
+            changes.note(change);
+        }
         Moments {
             seen: timeline.next_change(),
             listed_at: timeline.listed_at(),
@@ -118,6 +114,7 @@ impl Moments {
             foreign: Arc::default(),
             options,
             uids: Uids::default(),
+            changes,
             held: Held::default(),
             given: VecDeque::new(),
             counts: MomentsStatus::default(),
@@ -157,7 +154,7 @@ impl Moments {
     /// Takes a batch of captured pieces, and gives what is to be given now: each id's drops and repeats in their order. `names` are those of
     /// the kernel that they come from. Records that cannot be decoded are given as errors.
     pub fn take(&mut self, batch: &[Captured], names: &dyn KernelNames, now: Timestamp) -> Vec<Result<Step, RecordError>> {
-        let mut steps: Vec<_> = self.tick(now).into_iter().map(Ok).collect();
+        let steps: Vec<_> = self.tick(now).into_iter().map(Ok).collect();
         let mut pieces: Vec<Piece> = batch.iter().map(|captured| decode(captured, names)).collect();
         let mut order: Vec<(Timestamp, usize)> = Vec::new();
         for (place, piece) in pieces.iter().enumerate() {
@@ -167,14 +164,11 @@ impl Moments {
         }
         order.sort_unstable();
         let events = pieces.iter().filter_map(Piece::event);
-        self.uids.find(events.filter_map(uid_of), &self.timeline);
-        let Some((first, last)) = order.first().zip(order.last()) else {
-            steps.extend(pieces.into_iter().filter_map(|piece| self.other(piece)));
-            return steps;
-        };
-        let changes = Changes::around(&self.timeline, first.0, last.0);
-        let Moments { timeline, foreign, options, uids, held, counts, .. } = &mut *self;
-        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes: &changes, now };
+        let of_socket = |event: &'_ DropEvent| event.socket.as_ref().and_then(|socket| socket.pod_uid.clone());
+        let uids: Vec<Arc<str>> = events.flat_map(|event| [uid_of(event).cloned(), of_socket(event)]).flatten().collect();
+        self.uids.find(uids.iter(), &self.timeline);
+        let Moments { timeline, foreign, options, uids, changes, held, counts, .. } = &mut *self;
+        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, now };
         let mut look = timeline.look_back();
         let mut room = options.max_held.saturating_sub(held.len());
         // In the order of their times, so that the engine goes through the changes between them once.
@@ -211,11 +205,11 @@ impl Moments {
                     counts.held_in_all += 1;
                     held.push(event.id, event, until);
                 }
-                (Some(Judged::Given { denial, until }), _) => {
+                (Some(Judged::Given { denial, watch }), _) => {
                     // Where there was no room to wait behind others of its id, those go first.
                     let id = denial.event.id;
                     release(held, id, &as_of, &mut look, true, &mut giving);
-                    giving.give(denial, until, &look, as_of.late);
+                    giving.give(denial, watch);
                 }
                 (None, Piece::Other(Ok(Step::Repeat { id, count, last }))) if held.has(id) => held.push_repeat(id, count, last),
                 (None, Piece::Other(other)) => giving.steps.push(other),
@@ -231,7 +225,7 @@ impl Moments {
     pub fn tick(&mut self, now: Timestamp) -> Vec<Step> {
         let touched = self.touched();
         let mut steps = self.amend(&touched, now);
-        self.given.retain(|given| given.until >= now);
+        self.given.retain(|given| given.watch.until >= now);
         let is_due = self.held.next_due().is_some_and(|due| due <= now);
         if is_due || !touched.is_nothing() {
             let late = self.options.late;
@@ -257,12 +251,11 @@ impl Moments {
 
     /// Judges what waits of some ids.
     fn release(&mut self, ids: &[FoldId], now: Timestamp, must: bool) -> Vec<Step> {
-        let Some((first, last)) = self.held.times().min().zip(self.held.times().max()).filter(|_| !ids.is_empty()) else {
+        if ids.is_empty() {
             return Vec::new();
-        };
-        let changes = Changes::around(&self.timeline, first, last);
-        let Moments { timeline, foreign, options, uids, held, .. } = &mut *self;
-        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes: &changes, now };
+        }
+        let Moments { timeline, foreign, options, uids, changes, held, .. } = &mut *self;
+        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, now };
         let mut look = timeline.look_back();
         let mut giving = Giving::default();
         for id in ids {
@@ -282,13 +275,14 @@ impl Moments {
         // Looking who had an address costs little; judging again means to go back in time.
         let late = self.options.late;
         let look = self.timeline.look_back();
-        let is_other = |(ip, gist): &(IpAddr, Gist), when| touched.addresses.contains(ip) && attribute(&look, *ip, when, late).gist() != *gist;
+        let is_other =
+            |(ip, gist): &(IpAddr, Gist), when| touched.addresses.contains(ip) && attribute(&look, *ip, when, late).gist() != *gist;
         let affected = |given: &Given| {
             let event = &given.denial.event;
             touched.everything
                 || touched.touches_pod_of(event)
                 || touched.policies && is_against_policies(&given.denial)
-                || given.ends.iter().any(|end| is_other(end, event.time))
+                || given.watch.ends.iter().any(|end| is_other(end, event.time))
         };
         let mut places: Vec<(Timestamp, usize)> = Vec::new();
         for (place, given) in self.given.iter().enumerate() {
@@ -298,21 +292,27 @@ impl Moments {
         }
         drop(look);
         places.sort_unstable();
-        let Some((first, last)) = places.first().zip(places.last()) else { return Vec::new() };
-        let changes = Changes::around(&self.timeline, first.0, last.0);
-        let Moments { timeline, foreign, options, uids, given, counts, .. } = &mut *self;
-        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes: &changes, now };
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let Moments { timeline, foreign, options, uids, changes, given, counts, .. } = &mut *self;
+        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, now };
         let mut look = timeline.look_back();
         let mut steps = Vec::new();
         for (_, place) in places {
             let Some(given) = given.get_mut(place) else { continue };
-            let Judged::Given { denial, until } = as_of.judge(&mut look, given.denial.event.clone(), true) else { continue };
-            given.until = until.unwrap_or(now);
-            given.ends = ends(&look, &denial, options.late);
+            let Judged::Given { denial, watch } = as_of.judge(&mut look, given.denial.event.clone(), true) else { continue };
+            // Nothing more can come of it, or what it is now may change later than what it was.
+            given.watch = watch.unwrap_or(Watch { until: Timestamp::MIN, ends: Vec::new() });
             if let Some(why) = amendment(&given.denial, &denial) {
                 let before = std::mem::replace(&mut given.denial, Arc::new(*denial));
                 counts.amended += 1;
-                steps.push(Step::Amendment(Amendment { before, denial: Arc::clone(&given.denial), why }));
+                let earlier = given.earlier.clone();
+                given.earlier.push(Arc::clone(&before));
+                if given.earlier.len() >= MAX_AMENDMENTS {
+                    given.watch.until = Timestamp::MIN;
+                }
+                steps.push(Step::Amendment(Amendment { before, earlier, denial: Arc::clone(&given.denial), why }));
             }
         }
         steps
@@ -326,18 +326,6 @@ impl Moments {
         }
     }
 
-    /// A piece that is no drop: repeats of what is held wait with it.
-    fn other(&mut self, piece: Piece) -> Option<Result<Step, RecordError>> {
-        match piece {
-            Piece::Other(Ok(Step::Repeat { id, count, last })) if self.held.has(id) => {
-                self.held.push_repeat(id, count, last);
-                None
-            }
-            Piece::Other(step) => Some(step),
-            Piece::Drop(_) => None,
-        }
-    }
-
     /// What the changes since the last time may make a difference to.
     fn touched(&mut self) -> Touched {
         let next = self.timeline.next_change();
@@ -345,19 +333,15 @@ impl Moments {
         let mut found: u64 = 0;
         for change in self.timeline.changes_from(self.seen) {
             found += 1;
-            touched.addresses.extend(change.addresses());
-            touched.policies |= is_of_interest(change);
-            for object in [&change.before, &change.after].into_iter().flatten() {
-                self.uids.note(object);
-                if let Object::Pod(pod) = object {
-                    touched.uids.insert(pod.uid.clone());
-                }
-            }
+            touched.note(change);
+            touched.policies |= self.changes.note(change);
+            [&change.before, &change.after].into_iter().flatten().for_each(|object| self.uids.note(object));
         }
         touched.everything = found != next - self.seen || self.listed_at != self.timeline.listed_at();
         if touched.everything {
             self.uids.look_again(&self.timeline);
         }
+        self.changes.expire(self.timeline.horizon());
         (self.seen, self.listed_at) = (next, self.timeline.listed_at());
         touched
     }
@@ -378,33 +362,6 @@ impl Piece {
             Piece::Other(_) => None,
         }
     }
-}
-
-impl Touched {
-    fn is_nothing(&self) -> bool {
-        !self.everything && self.addresses.is_empty() && self.uids.is_empty() && !self.policies
-    }
-
-    /// Whether the pod behind the interface is another in some way.
-    fn touches_pod_of(&self, event: &DropEvent) -> bool {
-        uid_of(event).is_some_and(|uid| self.uids.contains(uid))
-    }
-}
-
-/// The addresses of a drop that may be an end's.
-fn addresses(event: &DropEvent) -> impl Iterator<Item = IpAddr> {
-    let original = event.conntrack.iter().flat_map(|conntrack| [conntrack.original.source, conntrack.original.destination]);
-    [event.flow.source, event.flow.destination].into_iter().chain(original).map(|ip| ip.to_canonical())
-}
-
-/// Who had the addresses of a drop's ends.
-fn ends(look: &LookBack<'_>, denial: &Denial, late: SignedDuration) -> Vec<(IpAddr, Gist)> {
-    let ips = [denial.who.client.ip, denial.who.server.ip];
-    ips.into_iter().map(|ip| (ip, attribute(look, ip, denial.event.time, late).gist())).collect()
-}
-
-fn uid_of(event: &DropEvent) -> Option<&Arc<str>> {
-    event.peer.as_ref()?.pod_uid.as_ref()
 }
 
 /// Whether a change of policies may put a drop into another light: the kernel did not do what they said.
@@ -431,30 +388,21 @@ struct Giving {
 }
 
 impl Giving {
-    fn give(&mut self, denial: Box<Denial>, until: Option<Timestamp>, look: &LookBack<'_>, late: SignedDuration) {
+    fn give(&mut self, denial: Box<Denial>, watch: Option<Watch>) {
         let denial: Arc<Denial> = Arc::from(denial);
-        if let Some(until) = until {
-            self.given.push(Given { denial: Arc::clone(&denial), until, ends: ends(look, &denial, late) });
-        }
+        self.given.extend(watch.map(|watch| Given { denial: Arc::clone(&denial), earlier: Vec::new(), watch }));
         self.steps.push(Ok(Step::Denial(denial)));
     }
 }
 
 /// Gives what waits of an id, up to the first that goes on waiting.
-fn release(
-    held: &mut Held,
-    id: FoldId,
-    as_of: &AsOf<'_>,
-    look: &mut LookBack<'_>,
-    must: bool,
-    giving: &mut Giving,
-) {
+fn release(held: &mut Held, id: FoldId, as_of: &AsOf<'_>, look: &mut LookBack<'_>, must: bool, giving: &mut Giving) {
     let mut queue = held.take(id);
     while let Some(waiting) = queue.pop_front() {
         match waiting {
             Waiting::Repeat { count, last } => giving.steps.push(Ok(Step::Repeat { id, count, last })),
             Waiting::Drop { event, .. } => match as_of.judge(look, *event, must) {
-                Judged::Given { denial, until } => giving.give(denial, until, look, as_of.late),
+                Judged::Given { denial, watch } => giving.give(denial, watch),
                 Judged::Wait(event, until) => {
                     queue.push_front(Waiting::Drop { event, until });
                     break;

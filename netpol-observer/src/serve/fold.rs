@@ -209,6 +209,11 @@ impl Fold {
         Seen { first: false, fate: Some(entry.fate), revived, flushed: None }
     }
 
+    /// Whether there was a drop of this key that is not forgotten.
+    pub fn knows(&self, key: Key) -> bool {
+        self.entries.contains_key(&key)
+    }
+
     /// What was taken for `before` is `after` by what is known now: what its repeats are shown under from now on. Returns whether `before` is
     /// remembered: otherwise another drop of the same key was amended already.
     pub fn rename(&mut self, before: Key, after: Key, denial: &Arc<Denial>) -> bool {
@@ -238,6 +243,7 @@ impl Fold {
                 }
                 self.by_recency.insert(entry.recency, after);
                 entry.route = Arc::new(Route::of(denial));
+                entry.held = entry.held.map(|_| Arc::clone(denial));
                 self.entries.insert(after, entry);
             }
         }

@@ -131,17 +131,25 @@ impl Stream {
     }
 
     /// Takes what is to be said otherwise of a drop that was taken before. The drop is no other for that: it is counted once, where it belongs
-    /// by now.
+    /// by now. Nothing becomes of it where the drop was never taken (before this stream began) or is forgotten.
     pub fn amendment(&mut self, amendment: Amendment, now: Timestamp) -> Vec<Item> {
-        let [before, after] = [&amendment.before, &amendment.denial].map(|denial| {
-            let fate = self.fate(denial);
-            (fate, key_of(denial, fate))
-        });
-        let (fate, key) = after;
+        let Amendment { before, earlier, denial, .. } = &amendment;
+        let fate = self.fate(denial);
+        let key = key_of(denial, fate);
+        // Where it is counted: as it was first, or as shown since it was shown.
+        let counted = earlier.iter().chain([before]).map(|version| self.fate(version)).collect::<Vec<_>>();
+        let was_shown = counted.contains(&Fate::Shown);
+        let counted = counted.first().copied().unwrap_or(fate);
+        let key_before = key_of(before, self.fate(before));
         let mut items = Vec::new();
-        if before.0 != Fate::Shown && fate == Fate::Shown {
+        if !self.fold.knows(key_before) {
+            return items;
+        }
+        if !was_shown && fate == Fate::Shown {
             // It was left out, and should not have been.
-            *self.account(Some(before.0)) -= 1;
+            let account = self.account(Some(counted));
+            let Some(others) = account.checked_sub(1) else { return items };
+            *account = others;
             let seen = self.fold.record(key, fate, &amendment.denial, now);
             items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
             if seen.first {
@@ -151,8 +159,8 @@ impl Stream {
                 self.ledger.pending += 1;
             }
         } else {
-            let is_news = self.fold.rename(before.1, key, &amendment.denial);
-            if is_news && before.0 == Fate::Shown {
+            let is_news = self.fold.rename(key_before, key, &amendment.denial);
+            if is_news && was_shown {
                 items.push(Item::Amendment { key, amendment, is_first: false });
             }
         }

@@ -78,6 +78,7 @@ pub(crate) fn api_service() -> Arc<Service> {
         name: "api".into(),
         cluster_ips: vec![ip("10.96.0.10")],
         external_ips: vec![],
+        load_balancer_ips: vec![],
         ports: vec![ServicePort {
             name: Some("http".into()),
             port: 80,
@@ -205,6 +206,7 @@ pub(crate) fn example() -> Denial {
             behind: None,
             tunnel: None,
             host_network: Vec::new(),
+            callers: Vec::new(),
             client: party(&web),
             server: party(&api),
             service: Some(ServiceCall {

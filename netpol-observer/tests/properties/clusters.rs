@@ -106,6 +106,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Index> {
             name: "blue".into(),
             cluster_ips: vec![SERVICE.parse().unwrap()],
             external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
             ports: vec![port],
             selector: Some(Labels::from([("app".into(), "blue".into())])),
             publish_not_ready: false,

@@ -44,6 +44,7 @@ fn service(name: &str, cluster_ips: &[&str], port: ServicePort) -> Service {
         name: name.into(),
         cluster_ips: ips(cluster_ips),
         external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
         ports: vec![port],
         selector: Some(labels(&[("app", "api")])),
         publish_not_ready: false,

@@ -257,3 +257,15 @@ fn what_is_older_than_the_memory_is_not_certain() {
     assert_eq!(moment(&denial).past, crate::diagnose::PastKnown::BeforeHorizon { horizon: at(-20_000) });
     assert_eq!(denial.diagnosis.class, crate::diagnose::Class::Undecided, "no host firewall is blamed by what is not known");
 }
+
+#[test]
+fn all_that_may_have_called_from_a_node_are_named() {
+    let mut world = world();
+    for name in ["exporter", "proxy"] {
+        world.apply(-5_000, Pod { host_network: true, ..pod(name, Some("192.168.0.1")) });
+    }
+    world.drop(1, &syn(0, "192.168.0.1", API));
+    let denial = world.denial();
+    assert_eq!(denial.who.callers.iter().map(|pod| &*pod.name).collect::<Vec<_>>(), ["exporter", "proxy"]);
+    assert!(moment(&denial).is_plain());
+}

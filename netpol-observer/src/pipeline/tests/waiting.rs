@@ -9,15 +9,21 @@ fn the_drops_and_repeats_of_an_id_keep_their_order() {
     let mut world = world();
     world.apply(-100, pod("web", None));
     let (held, other) = (syn(0, A, API), syn(20, API, API));
-    world.take(30, &[
-        Captured::Record(held.bytes()),
-        repeat(&held, 3, 10),
-        Captured::Record(other.bytes()),
-        repeat(&other, 2, 25),
-        Captured::Ledger(KernelLedger::default()),
-    ]);
+    world.take(
+        30,
+        &[
+            Captured::Record(held.bytes()),
+            repeat(&held, 3, 10),
+            Captured::Record(other.bytes()),
+            repeat(&other, 2, 25),
+            Captured::Ledger(KernelLedger::default()),
+        ],
+    );
     assert_eq!(world.given(), ["20 api → api", "+2 until 25", "ledger"]);
-    world.take(1_100, &[Captured::Record(held.clone().time_ns(nanoseconds(1_000)).bytes()), repeat(&held, 5, 1_090), repeat(&held, 1, 1_050)]);
+    world.take(
+        1_100,
+        &[Captured::Record(held.clone().time_ns(nanoseconds(1_000)).bytes()), repeat(&held, 5, 1_090), repeat(&held, 1, 1_050)],
+    );
     assert!(world.given().is_empty());
     assert_eq!(world.moments.status().held, 2);
     world.apply(1_200, pod("web", Some(A)));
@@ -87,7 +93,9 @@ fn stream(world: &mut World, stream: &mut Stream, now: i64) -> Vec<String> {
         .map(|item| match item {
             Item::Denial { denial, .. } => told(&Step::Denial(denial.clone())),
             Item::Repeats(summary) => format!("+{} {}", summary.count, party(&summary.route.client)),
-            Item::Amendment { amendment, is_first, .. } => format!("{}{}", told(&Step::Amendment(amendment.clone())), if *is_first { " first" } else { "" }),
+            Item::Amendment { amendment, is_first, .. } => {
+                format!("{}{}", told(&Step::Amendment(amendment.clone())), if *is_first { " first" } else { "" })
+            }
         })
         .collect()
 }
@@ -109,7 +117,10 @@ fn an_amended_drop_is_counted_once_and_its_repeats_have_its_new_name() {
     world.take(6_500, &[repeat(&held, 4, 6_400)]);
     assert_eq!(stream(&mut world, &mut shown, 6_500), [""; 0]);
     let summaries = shown.finish();
-    assert!(matches!(&summaries[..], [Item::Repeats(summary)] if summary.count == 6 && party(&summary.route.client) == "web"), "{summaries:?}");
+    assert!(
+        matches!(&summaries[..], [Item::Repeats(summary)] if summary.count == 6 && party(&summary.route.client) == "web"),
+        "{summaries:?}"
+    );
     let ledger = *shown.ledger();
     ledger.balance_final().expect("balanced");
     assert_eq!((ledger.records, ledger.counted, ledger.shown, ledger.repeats), (2, 5, 1, 6));
@@ -135,4 +146,18 @@ fn a_drop_that_a_filter_left_out_is_shown_when_it_turns_out_to_be_wanted() {
     let ledger = *shown.ledger();
     ledger.balance_final().expect("balanced");
     assert_eq!((ledger.filtered_out, ledger.shown, ledger.repeats), (2, 1, 5));
+}
+
+#[test]
+fn who_began_to_look_later_is_told_nothing_of_what_is_amended() {
+    let mut world = world();
+    world.apply(-100, pod("web", None));
+    world.drop(1, &syn(0, A, API));
+    world.tick(3_000);
+    world.steps.clear();
+    let mut shown = Stream::new(StreamOptions::default());
+    world.apply(4_000, pod("web", Some(A)));
+    assert_eq!(world.steps.len(), 1);
+    assert_eq!(stream(&mut world, &mut shown, 4_000), [""; 0]);
+    shown.ledger().balance_final().expect("balanced");
 }

@@ -103,9 +103,7 @@ impl<'a> MomentObject<'a> {
 fn owner(attributed: &Attributed) -> OwnerObject {
     let alone = |pod: &crate::cluster::Pod| TenureObject { pod: format!("{}/{}", pod.namespace, pod.name), since: None, until: None };
     let (how, seconds, pods) = match &attributed.how {
-        How::Interface { pod, published } => {
-            ("interface", None, std::iter::once(pod).chain(published).map(|pod| alone(pod)).collect())
-        }
+        How::Interface { pod, published } => ("interface", None, std::iter::once(pod).chain(published).map(|pod| alone(pod)).collect()),
         How::PublishedLater { pod, after } => ("publishedLater", Some(after.as_secs_f64()), vec![alone(pod)]),
         How::Gone { pod, before } => ("gone", Some(before.as_secs_f64()), vec![alone(pod)]),
         How::Several(owners) => ("several", None, owners.iter().map(tenure).collect()),

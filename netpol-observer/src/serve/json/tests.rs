@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::capture::KernelLedger;
-use crate::cluster::{Kind, ObjectKey, Operator, Origin, Requirement, Tier};
+use crate::cluster::{Kind, ObjectKey, Operator, Origin, Requirement, Service, Tier};
 use crate::diagnose::{Attributed, How, Moment, PastKnown, RecentChange, Unevaluated};
 use crate::flow::Socket;
 use crate::identify::Identity;
@@ -16,11 +16,11 @@ use crate::policy::{
     Admission, Condition, IsolatingPolicy, NearMiss, PatchOperation, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef, TierOutcome,
     TierStep,
 };
-use crate::timeline::{ChangeKind, Holder, Owner};
 use crate::question::{Answer, Link, NotReady, Path, ServiceLink, Step};
 use crate::serve::testing::{
     api, api_service, at, example, fix, in_tunnel, innocent, ip, key, node, policy, repeats, wants, wants_frontend, web,
 };
+use crate::timeline::{ChangeKind, Holder, Owner};
 
 fn text(line: &Line<'_>) -> String {
     let mut out = Vec::new();
@@ -111,7 +111,7 @@ fn full() -> Denial {
     }
     denial.event.flow.icmp = Some(IcmpKind { kind: 8, code: 0 });
     denial.event.flow.fragment = Some(Fragment { offset: 0, more: true });
-    denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9) });
+    denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9), pod_uid: Some("uid".into()) });
     denial.event.peer.as_mut().expect("the example has one").pod_uid = Some("0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e".into());
     denial.who.behind = denial.who.client.identity.pod().cloned();
     in_tunnel(&mut denial);
@@ -152,7 +152,8 @@ fn full_moment() -> Moment {
 }
 
 fn amendment() -> Value {
-    let amendment = Amendment { before: Arc::new(example()), denial: Arc::new(full()), why: "10.244.1.5 was shop/web's".into() };
+    let amendment =
+        Amendment { before: Arc::new(example()), earlier: Vec::new(), denial: Arc::new(full()), why: "10.244.1.5 was shop/web's".into() };
     let item = Item::Amendment { key: key(1), amendment, is_first: false };
     let mut value: Value = serde_json::from_str(&text(&Line::of(&item, Some("node-2")))).unwrap();
     let mut expected = denial(full());
@@ -178,6 +179,10 @@ fn samples() -> Vec<Value> {
     ] {
         samples.push(denial(innocent(class, Agreement::NotEnforcement, "")));
     }
+    let mut balanced = example();
+    let call = balanced.who.service.as_mut().unwrap();
+    call.service = Arc::new(Service { load_balancer_ips: vec![call.ip], cluster_ips: Vec::new(), ..(*call.service).clone() });
+    samples.push(denial(balanced));
     let mut undecided = innocent(Class::Undecided, Agreement::CannotDecide { why: "?".into() }, "");
     undecided.explanation.verdict = Verdict::Undecided;
     undecided.explanation.egress.admission = Admission::Undecided { why: "?".into() };

@@ -73,6 +73,11 @@ impl Renderer {
                 text.newline();
             }
         }
+        if !denial.who.callers.is_empty() {
+            text.label("host");
+            text.put(&names::callers(&denial.who.callers, &denial.who.client));
+            text.newline();
+        }
         if !denial.who.host_network.is_empty() {
             text.label("host");
             text.put(&names::host_network(&denial.who.host_network, &denial.who.server));

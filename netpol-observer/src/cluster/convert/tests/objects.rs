@@ -141,7 +141,8 @@ fn services() {
         "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"hostname": "lb.example.org"}]}}});
     let service = service(from(written), &mut errors);
     assert_eq!(service.cluster_ips.len(), 2);
-    assert_eq!(service.external_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.1", "198.51.100.1"]);
+    let lists = [&service.external_ips, &service.load_balancer_ips].map(|ips| ips.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(lists, [["203.0.113.1"], ["198.51.100.1"]]);
     let ports: Vec<_> = service.ports.iter().map(|p| (p.port, p.target_port.clone(), p.node_port, p.protocol)).collect();
     assert_eq!(
         ports,

@@ -87,8 +87,8 @@ fn a_cause_is_not_told_twice() {
 fn an_amendment_says_what_was_said_before() {
     let mut before = innocent(Class::Undecided, Agreement::CannotDecide { why: "?".into() }, "?");
     before.who.client.identity = Identity::UnownedPodAddress;
-    let amendment =
-        Amendment { before: Arc::new(before), denial: Arc::new(example()), why: "10.244.1.5 was published as shop/web-7d9f's 5 s after the drop".into() };
+    let why = "10.244.1.5 was published as shop/web-7d9f's 5 s after the drop".into();
+    let amendment = Amendment { before: Arc::new(before), earlier: Vec::new(), denial: Arc::new(example()), why };
     let item = Item::Amendment { key: crate::serve::testing::key(1), amendment, is_first: false };
     let oneline = Renderer { oneline: true, ..renderer() };
     assert_snapshot!(oneline.item(&item), @"
