@@ -201,7 +201,7 @@ impl Timeline {
 
     /// The changes from a number on that are still kept, oldest first.
     pub fn changes_from(&self, number: u64) -> impl Iterator<Item = &Change> {
-        self.log.from_number(number)
+        self.log.since_number(number)
     }
 
     /// Whether there was a list of a kind: before, it is not known which objects of it there are.

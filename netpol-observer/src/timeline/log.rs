@@ -136,7 +136,7 @@ impl Log {
     }
 
     /// The changes from a number on, oldest first.
-    pub(super) fn from_number(&self, number: u64) -> impl Iterator<Item = &Change> {
+    pub(super) fn since_number(&self, number: u64) -> impl Iterator<Item = &Change> {
         let start = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.changes.len());
         self.changes.range(start..)
     }

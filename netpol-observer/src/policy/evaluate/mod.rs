@@ -108,8 +108,24 @@ impl<'a> View<'a> {
 
     /// Whether any policy speaks of this direction.
     pub(in crate::policy) fn speaks_of(&self, direction: Direction) -> bool {
-        self.index.policies().any(|policy| policy.rules(direction).is_some())
-            || self.index.cluster_policies().any(|policy| !policy.rules(direction).is_empty())
+        let is_as_it_was = |kind: Kind, namespace: &str, name: &str| {
+            let is_it = |changed: &Changed| match changed {
+                Changed::NetworkPolicy(policy) => (Kind::NetworkPolicy, &*policy.namespace, &*policy.name) == (kind, namespace, name),
+                Changed::ClusterPolicy(policy) => (Kind::of(policy.kind), "", &*policy.name) == (kind, namespace, name),
+            };
+            !self.is_gone(kind, namespace, name) && !self.changed.iter().any(is_it)
+        };
+        let speaks = |changed: &Changed| match changed {
+            Changed::NetworkPolicy(policy) => policy.rules(direction).is_some(),
+            Changed::ClusterPolicy(policy) => !policy.rules(direction).is_empty(),
+        };
+        let network = |policy: &NetworkPolicy| {
+            policy.rules(direction).is_some() && is_as_it_was(Kind::NetworkPolicy, &policy.namespace, &policy.name)
+        };
+        let cluster = |policy: &ClusterPolicy| !policy.rules(direction).is_empty() && is_as_it_was(Kind::of(policy.kind), "", &policy.name);
+        self.changed.iter().any(speaks)
+            || self.index.policies().any(|policy| network(policy))
+            || self.index.cluster_policies().any(|policy| cluster(policy))
     }
 }
 
