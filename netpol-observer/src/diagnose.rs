@@ -4,11 +4,14 @@
 //! engine did not name.
 #![forbid(unsafe_code)]
 
+mod moment;
 mod rules;
 mod tunnel;
 mod words;
 
 use serde::Serialize;
+
+pub use moment::{Attributed, CHANGE_WINDOW, How, Moment, PastKnown, RecentChange, Span, Unevaluated};
 
 use crate::cluster::Direction;
 use crate::flow::DropEvent;
@@ -17,9 +20,15 @@ use crate::policy::Explanation;
 
 /// The cause of a drop, from the kernel's evidence and from what the policies say of the connection.
 ///
-/// `explanation` is of the connection as `who` names its ends: for a reply, of the opening it answers.
-pub fn diagnose(event: &DropEvent, who: &Who, explanation: &Explanation) -> Diagnosis {
-    rules::decide(&rules::Facts::new(event, who, explanation))
+/// `explanation` is of the connection as `who` names its ends: for a reply, of the opening it answers. `moment` is what is known of the
+/// time of the drop, where that is known apart from the objects.
+pub fn diagnose(event: &DropEvent, who: &Who, explanation: &Explanation, moment: Option<&Moment>) -> Diagnosis {
+    rules::decide(&rules::Facts::new(event, who, explanation, moment))
+}
+
+/// Whether an enforcer dropped it, a firewall or a dataplane, of the policies or not.
+pub fn is_enforced(event: &DropEvent) -> bool {
+    rules::is_enforced(event)
 }
 
 /// A drop with its cause: the end of the pipeline, what every view shows.
@@ -34,6 +43,9 @@ pub struct Denial {
     pub explanation: Explanation,
     /// The cause.
     pub diagnosis: Diagnosis,
+    /// What is known of the moment, where the drop was judged by the objects of its moment. Absent where there is one set of objects for all
+    /// times: manifests.
+    pub moment: Option<Moment>,
 }
 
 /// The cause of a drop.
@@ -56,6 +68,8 @@ pub enum Class {
     PolicyDenied(Vec<Direction>),
     /// An answer to a connection was dropped.
     DroppedReply,
+    /// The policies admit it since a change that was not enforced yet: what they said before is what was enforced.
+    PolicyChanged,
     /// A firewall rule dropped it although the policies allow it or do not speak of it.
     HostFirewall,
     /// Nobody listens on the port.
@@ -82,6 +96,12 @@ pub enum Agreement {
     Agrees,
     /// The policies admit it: no policy is to blame.
     PoliciesAllow,
+    /// The kernel's act is not what the policies of the moment say; it is what they said before a change around that time, or after one that
+    /// was told late.
+    PolicyChanged {
+        /// Which change.
+        why: String,
+    },
     /// The drop is none that an enforcer of policies makes, whatever the policies say.
     NotEnforcement,
     /// Cannot decide.

@@ -61,6 +61,36 @@ pub struct ServiceCall {
     pub backends: Vec<(IpAddr, u16)>,
 }
 
+/// By which of its addresses a Service was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceAddress {
+    /// `spec.clusterIPs`
+    Cluster,
+    /// `spec.externalIPs`
+    External,
+    /// `status.loadBalancer.ingress[].ip`
+    LoadBalancer,
+    /// An address of a node, by a node port.
+    NodePort,
+}
+
+impl ServiceCall {
+    /// By which of its addresses it was called.
+    pub fn by(&self) -> ServiceAddress {
+        let has = |ips: &[IpAddr]| ips.iter().any(|own| own.to_canonical() == self.ip);
+        let service = &self.service;
+        if has(&service.cluster_ips) {
+            ServiceAddress::Cluster
+        } else if has(&service.load_balancer_ips) {
+            ServiceAddress::LoadBalancer
+        } else if has(&service.external_ips) {
+            ServiceAddress::External
+        } else {
+            ServiceAddress::NodePort
+        }
+    }
+}
+
 /// Both ends of a drop.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -70,8 +100,12 @@ pub struct Who {
     pub server: Party,
     /// The Service the client called, when it called one.
     pub service: Option<ServiceCall>,
-    /// Where the server is a node: the pods in its network that declare the port called. One of them may have been meant.
+    /// Where the server is a node: the pods in its network that declare the port called. One of them may have been meant. Just one if
+    /// the socket tells.
     pub host_network: Vec<Arc<Pod>>,
+    /// Where the client is a node: the pods in its network that may have called. Just one if the socket tells; otherwise, judged as of a
+    /// moment, all.
+    pub callers: Vec<Arc<Pod>>,
     /// The ends of the tunnel that the packet was dropped in.
     pub tunnel: Option<TunnelEnds>,
     /// The pod whose network namespace is at the other end of the device the packet was on, whatever its addresses say.
@@ -111,6 +145,34 @@ impl fmt::Display for Party {
     }
 }
 
+/// Who has an address, and which pod has a uid, as far as it is known: what [`identify`] asks. An [`Index`] answers by its objects; of a
+/// moment there is more to know.
+pub trait Known {
+    /// The objects.
+    fn index(&self) -> &Index;
+
+    /// Who has an address.
+    fn party(&self, ip: IpAddr) -> Party {
+        party(ip, self.index())
+    }
+
+    /// Whether all pods in a node's network are named when the node calls and nothing tells which of them it was.
+    fn names_callers(&self) -> bool {
+        false
+    }
+
+    /// The pod with a uid.
+    fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.index().pods().find(|pod| *pod.uid == *uid).cloned()
+    }
+}
+
+impl Known for Index {
+    fn index(&self) -> &Index {
+        self
+    }
+}
+
 /// Who has an address. What an object claims goes before what the address looks like; an IPv4-mapped address is taken as IPv4.
 pub fn party(ip: IpAddr, index: &Index) -> Party {
     let ip = ip.to_canonical();
@@ -135,8 +197,8 @@ pub fn party(ip: IpAddr, index: &Index) -> Party {
 /// own address (the packet may already carry the one it is masqueraded as) and what the client dialled (the packet may already carry
 /// the backend's). A packet still addressed to a Service was dropped before translation: its server is the backend if there is one
 /// only, and otherwise the Service.
-pub fn identify(event: &DropEvent, index: &Index) -> Who {
-    let flow = &event.flow;
+pub fn identify(event: &DropEvent, known: &impl Known) -> Who {
+    let (flow, index) = (&event.flow, known.index());
     let (source, destination) = ((flow.source.to_canonical(), flow.source_port), (flow.destination.to_canonical(), flow.destination_port));
     let (client, server) = if event.is_reply() { (destination, source) } else { (source, destination) };
     // An ICMP error carries the entry of the connection it is about, whose addresses are not its own.
@@ -146,7 +208,7 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         Some(tuple) => (tuple.source.to_canonical(), (tuple.destination.to_canonical(), tuple.destination_port)),
         None => (client.0, server),
     };
-    let party = |ip| local_party(ip, event, index);
+    let party = |ip| local_party(ip, event, known);
     let service = service_call(dialled, flow.protocol, index);
     let server = match &service {
         Some(call) if call.ip == server.0 => match call.backends.as_slice() {
@@ -156,27 +218,49 @@ pub fn identify(event: &DropEvent, index: &Index) -> Who {
         _ => party(server.0),
     };
     let client = party(client_ip);
-    let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], index));
+    let behind = event.peer.as_ref().and_then(|peer| pod_with(peer.pod_uid.as_deref()?, [&client, &server], known));
     let tunnel = event.tunnel.as_ref().map(|tunnel| tunnel_ends(tunnel, index));
     let port = if event.is_reply() { flow.source_port } else { flow.destination_port };
-    let host_network = host_network(&server, port, flow.protocol, index);
-    Who { client, server, service, host_network, tunnel, behind }
+    let [caller, called] = pods_of_socket(event, known);
+    let host_network = match called {
+        Some(pod) if is_in_network_of(&pod, &server) => vec![pod],
+        _ => host_network(&server, port, flow.protocol, index),
+    };
+    let callers = match (caller, &client.identity) {
+        (Some(pod), _) if is_in_network_of(&pod, &client) => vec![pod],
+        (_, Identity::Node(_)) if known.names_callers() => index.host_network_pods_at(client.ip).to_vec(),
+        _ => Vec::new(),
+    };
+    Who { client, server, service, host_network, callers, tunnel, behind }
+}
+
+/// The pod whose socket sent or would have received the packet, as the client's or the server's.
+fn pods_of_socket(event: &DropEvent, known: &impl Known) -> [Option<Arc<Pod>>; 2] {
+    let uid = event.socket.as_ref().and_then(|socket| socket.pod_uid.as_deref());
+    let Some(pod) = uid.and_then(|uid| known.pod(uid)) else { return [None, None] };
+    let sent = event.outgoing || event.hook == Some(Hook::Output);
+    if sent != event.is_reply() { [Some(pod), None] } else { [None, Some(pod)] }
+}
+
+/// Whether a pod is in the network of the node that an end is.
+fn is_in_network_of(pod: &Pod, end: &Party) -> bool {
+    pod.host_network && matches!(&end.identity, Identity::Node(node) if pod.node.as_ref() == Some(&node.name))
 }
 
 /// As [`party`], with what the hook tells besides: what a machine receives for itself, or sends itself, has an address of that machine.
 ///
 /// The bridge of a node (`bridge` plugin, flannel) has the first address of the node's pod range, and the node calls its pods from there, the
 /// kubelet's probes included. No object says so; but where no pod has that address, and the packet was the machine's own, it is the node.
-fn local_party(ip: IpAddr, event: &DropEvent, index: &Index) -> Party {
+fn local_party(ip: IpAddr, event: &DropEvent, known: &impl Known) -> Party {
     let local = match event.hook {
         Some(Hook::Input) => Some(event.flow.destination),
         Some(Hook::Output) => Some(event.flow.source),
         _ => None,
     };
-    let mut party = party(ip, index);
+    let mut party = known.party(ip);
     if matches!(party.identity, Identity::UnownedPodAddress)
         && local.map(|local| local.to_canonical()) == Some(party.ip)
-        && let Some(node) = index.nodes().find(|node| node.pod_cidrs.iter().any(|range| is_first(party.ip, range)))
+        && let Some(node) = known.index().nodes().find(|node| node.pod_cidrs.iter().any(|range| is_first(party.ip, range)))
     {
         party.identity = Identity::Node(node.clone());
     }
@@ -217,9 +301,9 @@ fn tunnel_ends(tunnel: &Tunnel, index: &Index) -> TunnelEnds {
 }
 
 /// The pod with this uid; as a rule one of the two ends.
-fn pod_with(uid: &str, ends: [&Party; 2], index: &Index) -> Option<Arc<Pod>> {
+fn pod_with(uid: &str, ends: [&Party; 2], known: &impl Known) -> Option<Arc<Pod>> {
     let is_it = |pod: &&Arc<Pod>| *pod.uid == *uid;
-    ends.into_iter().filter_map(|end| end.identity.pod()).find(is_it).or_else(|| index.pods().find(is_it)).cloned()
+    ends.into_iter().filter_map(|end| end.identity.pod()).find(is_it).cloned().or_else(|| known.pod(uid))
 }
 
 /// The Service that has this address and port, or whose node port it is.

@@ -1,20 +1,37 @@
 //! One captured record → one [`Denial`]: decode, identify, explain, diagnose.
 //!
-//! Live capture, replay and tests go through here; it is synchronous, does no I/O and reads no clock.
+//! Live capture, replay and tests go through here; it is synchronous, does no I/O and reads no clock. A [`Pipeline`] judges by one set of
+//! objects, [`Moments`] by the objects of the moment of each drop.
 #![forbid(unsafe_code)]
+
+mod amend;
+mod attribution;
+mod changes;
+mod held;
+mod judge;
+mod known;
+mod moments;
+#[cfg(test)]
+mod tests;
+mod touched;
+mod uids;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use netpol_observer_common::DropRecord;
+use netpol_observer_common::{DropRecord, FoldKey, FoldValue};
 use zerocopy::FromBytes as _;
 
 use crate::capture::{Captured, KernelLedger};
 use crate::cluster::Index;
-use crate::diagnose::{Denial, diagnose};
-use crate::flow::{DropEvent, FoldId, KernelNames, RecordError, decode_record};
-use crate::identify::{Who, identify, settle_tunnel};
-use crate::policy::{Connection, Engine};
+use crate::diagnose::Denial;
+use crate::flow::{FoldId, KernelNames, RecordError, decode_record};
+use crate::policy::Engine;
+
+pub use amend::Amendment;
+pub use attribution::PUBLISH_LAG;
+pub use judge::{judge, server_port};
+pub use moments::{Moments, MomentsOptions, MomentsStatus};
 
 /// The stages with what they need.
 pub struct Pipeline {
@@ -25,7 +42,7 @@ pub struct Pipeline {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A drop with its cause.
-    Denial(Box<Denial>),
+    Denial(Arc<Denial>),
     /// The same drop again, `count` times, the last time at `last`.
     Repeat {
         /// What it is the same as.
@@ -35,6 +52,8 @@ pub enum Step {
         /// When last.
         last: Timestamp,
     },
+    /// What is to be said otherwise of a drop that was given. It is no drop of its own.
+    Amendment(Amendment),
     /// The kernel's counters.
     Ledger(KernelLedger),
 }
@@ -56,45 +75,15 @@ impl Pipeline {
     /// The bytes of a record could not be decoded. The next piece may well be.
     pub fn step(&self, captured: &Captured, names: &dyn KernelNames) -> Result<Step, RecordError> {
         match captured {
-            Captured::Record(bytes) => Ok(Step::Denial(Box::new(self.judge(decode_record(bytes, names)?)))),
-            Captured::Repeat { key, value } => {
-                Ok(Step::Repeat { id: FoldId::of(key), count: value.count, last: wall_clock(value.last_ns, names) })
-            }
+            Captured::Record(bytes) => Ok(Step::Denial(Arc::new(judge(decode_record(bytes, names)?, &self.engine)))),
+            Captured::Repeat { key, value } => Ok(repeat_of(key, value, names)),
             Captured::Ledger(ledger) => Ok(Step::Ledger(*ledger)),
         }
     }
-
-    fn judge(&self, event: DropEvent) -> Denial {
-        let event = settle_tunnel(event, self.index());
-        let who = identify(&event, self.index());
-        let connection = Connection {
-            source: who.client.clone(),
-            destination: who.server.clone(),
-            protocol: event.flow.protocol,
-            port: server_port(&event, &who),
-            service: who.service.clone(),
-        };
-        let explanation = self.engine.explain(&connection);
-        let diagnosis = diagnose(&event, &who, &explanation);
-        Denial { event, who, explanation, diagnosis }
-    }
 }
 
-/// The port of the server's own address: that of the packet, or, when the packet still carries a Service's address, the port
-/// of the backend that `who.server` names.
-pub fn server_port(event: &DropEvent, who: &Who) -> Option<u16> {
-    let flow = &event.flow;
-    if event.is_reply() {
-        return flow.source_port;
-    }
-    if let Some(call) = &who.service
-        && call.ip == flow.destination.to_canonical()
-        && who.server.ip != call.ip
-        && let Some((_, port)) = call.backends.iter().find(|(ip, _)| *ip == who.server.ip)
-    {
-        return Some(*port);
-    }
-    flow.destination_port
+fn repeat_of(key: &FoldKey, value: &FoldValue, names: &dyn KernelNames) -> Step {
+    Step::Repeat { id: FoldId::of(key), count: value.count, last: wall_clock(value.last_ns, names) }
 }
 
 /// When it was captured, without decoding the rest: what a replay takes for its clock. Absent for the kernel's counters and

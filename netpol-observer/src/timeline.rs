@@ -184,6 +184,22 @@ impl Timeline {
         self.log.between(since, until).rev().filter(move |change| filter(change))
     }
 
+    /// Number of the next change. Changes are numbered in their order, without gaps, so that a reader can ask for what is
+    /// [new](Timeline::changes_from) to it.
+    pub fn next_change(&self) -> u64 {
+        self.log.next_number()
+    }
+
+    /// The changes from a number on that are still kept, oldest first.
+    pub fn changes_from(&self, number: u64) -> impl Iterator<Item = &Change> {
+        self.log.since_number(number)
+    }
+
+    /// When a kind was listed for the first time, last. What is asked about an earlier time is not known, whatever is kept.
+    pub fn listed_at(&self) -> Timestamp {
+        self.listed_at
+    }
+
     /// An object came, changed or went, as with [`apply`](Timeline::apply) and [`delete`](Timeline::delete); `make` makes it in the engine,
     /// and is not called when it is not different from before. Returns what that returns, with the time of the change.
     pub(crate) fn change_by<R>(

@@ -19,9 +19,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("effect", &["cluster", "policy", "timeline"]),
     ("question", &["flow", "cluster", "identify", "policy"]),
     ("lint", &["flow", "cluster", "identify", "policy"]),
-    ("diagnose", &["flow", "cluster", "identify", "policy"]),
-    ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "diagnose"]),
-    ("serve", &["flow", "capture", "cluster", "identify", "policy", "effect", "question", "diagnose", "pipeline"]),
+    ("diagnose", &["flow", "cluster", "identify", "policy", "timeline"]),
+    ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "timeline", "diagnose"]),
+    ("serve", &["flow", "capture", "cluster", "identify", "policy", "timeline", "effect", "question", "diagnose", "pipeline"]),
     ("agent", &["flow", "capture", "cluster", "identify", "policy", "timeline", "question", "diagnose", "pipeline", "serve"]),
     ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint", "agent"]),
 ];

@@ -134,8 +134,8 @@ const OPTIONS: &[FilterOption] = &[
         short: None,
         value: "CLASS",
         parse: |s| s.parse().map(Filter::Class),
-        help: "Only this kind of cause: policy-denied, dropped-reply, host-firewall, no-listener, service-without-endpoints, no-route, \
-               reverse-path-filter, connection-state, noise or undecided",
+        help: "Only this kind of cause: policy-denied, policy-changed, dropped-reply, host-firewall, no-listener, service-without-endpoints, \
+               no-route, reverse-path-filter, connection-state, noise or undecided",
     },
 ];
 

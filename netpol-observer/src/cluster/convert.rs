@@ -118,7 +118,8 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
     let core::Pod { metadata, spec, status } = pod;
     let spec = spec.unwrap_or_default();
     let status = status.unwrap_or_default();
-    let ready = metadata.deletion_timestamp.is_none() && is_ready(&status);
+    let deleting = metadata.deletion_timestamp.is_some();
+    let ready = !deleting && is_ready(&status);
     let workload = workload(&metadata);
 
     let written: Vec<(String, String)> = match status.pod_ips {
@@ -150,6 +151,7 @@ pub fn pod(pod: core::Pod, errors: &mut FieldErrors) -> Pod {
             _ => PodPhase::Active,
         },
         ready,
+        deleting,
         ports,
         workload,
         origin: None,
@@ -174,7 +176,7 @@ pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
     let external = spec.external_ips.unwrap_or_default().into_iter().enumerate().map(|(i, ip)| (format!("spec.externalIPs[{i}]"), ip));
     let balancer = service.status.unwrap_or_default().load_balancer.unwrap_or_default().ingress.unwrap_or_default();
     let balancer = balancer.into_iter().enumerate().filter_map(|(i, at)| Some((format!("status.loadBalancer.ingress[{i}].ip"), at.ip?)));
-    let external_ips = addresses(external.chain(balancer), errors);
+    let (external_ips, load_balancer_ips) = (addresses(external, errors), addresses(balancer, errors));
 
     let mut ports = Vec::new();
     for (i, port) in spec.ports.unwrap_or_default().into_iter().enumerate() {
@@ -206,6 +208,7 @@ pub fn service(service: core::Service, errors: &mut FieldErrors) -> Service {
         name: text(service.metadata.name),
         cluster_ips,
         external_ips,
+        load_balancer_ips,
         ports,
         selector: spec.selector.map(|selector| labels(Some(selector))),
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),

@@ -349,6 +349,7 @@ impl Index {
         }
         self.service_addresses.insert(&service, &service.cluster_ips);
         self.service_addresses.insert(&service, &service.external_ips);
+        self.service_addresses.insert(&service, &service.load_balancer_ips);
         for (index, port) in service.ports.iter().enumerate() {
             if let Some(node_port) = port.node_port {
                 let holders = Arc::make_mut(&mut self.node_ports).entry((node_port, port.protocol)).or_default();
@@ -361,6 +362,7 @@ impl Index {
     fn forget_service(&mut self, service: &Arc<Service>) {
         self.service_addresses.remove(service, &service.cluster_ips);
         self.service_addresses.remove(service, &service.external_ips);
+        self.service_addresses.remove(service, &service.load_balancer_ips);
         for port in &service.ports {
             let Some(key) = port.node_port.map(|node_port| (node_port, port.protocol)) else {
                 continue;

@@ -59,6 +59,8 @@ pub struct Pod {
     pub phase: PodPhase,
     /// Condition `Ready`, and not being deleted; true where no conditions are given, as in manifests.
     pub ready: bool,
+    /// `metadata.deletionTimestamp` is set: the pod ends, and its address may be another's before the object is gone.
+    pub deleting: bool,
     /// `spec.containers[].ports[]` and those of restartable init containers (sidecars).
     pub ports: Vec<ContainerPort>,
     /// The workload that made it, from `metadata.ownerReferences`; a ReplicaSet is named as its Deployment.
@@ -118,8 +120,10 @@ pub struct Service {
     pub name: Arc<str>,
     /// `spec.clusterIPs` without `None`.
     pub cluster_ips: Vec<IpAddr>,
-    /// `spec.externalIPs` and `status.loadBalancer.ingress[].ip`.
+    /// `spec.externalIPs`
     pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`
+    pub load_balancer_ips: Vec<IpAddr>,
     /// `spec.ports`
     pub ports: Vec<ServicePort>,
     /// `spec.selector`; without one somebody else writes the EndpointSlices.

@@ -8,7 +8,7 @@ use crate::identify::Who;
 use crate::policy::{Admission, Explanation, Verdict};
 
 use super::words::{Words, sentences};
-use super::{Agreement, Class, Diagnosis};
+use super::{Agreement, Class, Diagnosis, Moment};
 
 /// Reasons (without `SKB_DROP_REASON_`) by which firewalls and dataplanes drop. SOCKET_FILTER is a program at the receiver's control group
 /// as well as a filter that the receiver has put on its own socket: one check, sk_filter_trim_cap().
@@ -29,11 +29,32 @@ const ROUTING: &[(&[&str], Class)] = &[
     (&["IP_INNOROUTES", "IP_INADDRERRORS", "IP_OUTNOROUTES"], Class::NoRoute),
 ];
 
+/// Whether an enforcer dropped it.
+pub(super) fn is_enforced(event: &DropEvent) -> bool {
+    is_one_of(event, place_of(event), ENFORCERS)
+}
+
+/// Where the reason says nothing: what a free at that place means.
+fn place_of(event: &DropEvent) -> Option<&'static Place> {
+    let unspecific = is_unspecific(event.reason.number, &event.reason.name);
+    let function = event.location.symbol.as_ref().map(|symbol| symbol.base_name());
+    function.filter(|_| unspecific).and_then(place)
+}
+
+fn is_one_of(event: &DropEvent, place: Option<&Place>, reasons: &[&str]) -> bool {
+    match place {
+        Some(place) => !place.shared && place.reasons.iter().all(|reason| reasons.contains(reason)),
+        None => reasons.contains(&&*event.reason.name),
+    }
+}
+
 /// What the rules are asked about.
 pub(super) struct Facts<'a> {
     pub(super) event: &'a DropEvent,
     pub(super) who: &'a Who,
     pub(super) explanation: &'a Explanation,
+    /// What is known of the moment.
+    moment: Option<&'a Moment>,
     /// Where the reason says nothing: what a free at that place means.
     place: Option<&'static Place>,
     /// An enforcer dropped it: a firewall or a dataplane, of the policies or not.
@@ -42,20 +63,13 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn new(event: &'a DropEvent, who: &'a Who, explanation: &'a Explanation) -> Self {
-        let unspecific = is_unspecific(event.reason.number, &event.reason.name);
-        let function = event.location.symbol.as_ref().map(|symbol| symbol.base_name());
-        let place = function.filter(|_| unspecific).and_then(place);
-        let facts = Facts { event, who, explanation, place, enforced: false, words: Words { event, who } };
-        Facts { enforced: facts.is_one_of(ENFORCERS), ..facts }
+    pub(super) fn new(event: &'a DropEvent, who: &'a Who, explanation: &'a Explanation, moment: Option<&'a Moment>) -> Self {
+        Facts { event, who, explanation, moment, place: place_of(event), enforced: is_enforced(event), words: Words { event, who } }
     }
 
     /// Whether the reason is one of these: named, or meant by the place for certain.
     pub(super) fn is_one_of(&self, reasons: &[&str]) -> bool {
-        match self.place {
-            Some(place) => !place.shared && place.reasons.iter().all(|reason| reasons.contains(reason)),
-            None => reasons.contains(&&*self.event.reason.name),
-        }
+        is_one_of(self.event, self.place, reasons)
     }
 
     /// Whether the reason can be this one, for all that the place tells.
@@ -67,9 +81,17 @@ impl<'a> Facts<'a> {
     fn agreement(&self) -> Agreement {
         match self.explanation.verdict {
             _ if !self.enforced || self.event.tunnel.is_some() => Agreement::NotEnforcement,
-            Verdict::Deny => Agreement::Agrees,
+            Verdict::Deny => self.agrees(),
             Verdict::Allow => Agreement::PoliciesAllow,
             Verdict::Undecided => Agreement::CannotDecide { why: self.why_undecided() },
+        }
+    }
+
+    /// The policies deny it, and an enforcer dropped it.
+    fn agrees(&self) -> Agreement {
+        match self.moment.and_then(Moment::enforced_already) {
+            Some(change) => Agreement::PolicyChanged { why: format!("{change}; it was enforced already") },
+            None => Agreement::Agrees,
         }
     }
 
@@ -125,6 +147,8 @@ const RULES: &[fn(&Facts<'_>) -> Option<Diagnosis>] = &[
     connection_state,
     undecided,
     policy_denied,
+    policy_changed,
+    not_known,
 ];
 
 pub(super) fn decide(facts: &Facts<'_>) -> Diagnosis {
@@ -198,7 +222,11 @@ fn no_listener(facts: &Facts<'_>) -> Option<Diagnosis> {
         format!("Check that the target port of Service {}/{} is the port the program listens on.", service.namespace, service.name)
     });
     let denied = (facts.explanation.verdict == Verdict::Deny).then(|| {
-        "The policies deny this connection, but the packet got through nevertheless: they are not enforced here, or not yet.".to_owned()
+        let change = facts.moment.and_then(|moment| moment.changes.iter().find(|change| change.verdict_after == Verdict::Deny));
+        let change = change.map(|change| format!(" ({change})")).unwrap_or_default();
+        format!(
+            "The policies deny this connection, but the packet got through nevertheless: they are not enforced here, or not yet{change}."
+        )
     });
     Some(Diagnosis { class: Class::NoListener, agreement: Agreement::NotEnforcement, summary: sentences([Some(what), service, denied]) })
 }
@@ -354,7 +382,35 @@ fn policy_denied(facts: &Facts<'_>) -> Option<Diagnosis> {
     });
     let icmp = matches!(facts.event.flow.protocol, Protocol::Icmp | Protocol::Icmpv6)
         .then(|| "What policies mean for ICMP is left to each implementation.".to_owned());
-    Some(Diagnosis { class: Class::PolicyDenied(directions), agreement: Agreement::Agrees, summary: sentences([Some(what), before, icmp]) })
+    let late = facts.moment.and_then(Moment::enforced_already).map(|change| format!("That is so since a change: {change}."));
+    let summary = sentences([Some(what), late, before, icmp]);
+    Some(Diagnosis { class: Class::PolicyDenied(directions), agreement: facts.agrees(), summary })
+}
+
+/// The policies admit it, but did not a moment before, and what was dropped is what they forbade then: whoever enforces them was behind.
+fn policy_changed(facts: &Facts<'_>) -> Option<Diagnosis> {
+    let change = facts.moment.and_then(Moment::not_yet_enforced)?;
+    let summary = format!(
+        "The packet was {}. The policies admit it by now, but they denied it before: {change}, and that was not enforced here yet.",
+        facts.words.evidence()
+    );
+    let why = format!("{change}; before, they denied it");
+    Some(Diagnosis { class: Class::PolicyChanged, agreement: Agreement::PolicyChanged { why }, summary })
+}
+
+/// The policies that are known admit it, and they may not be all there were.
+fn not_known(facts: &Facts<'_>) -> Option<Diagnosis> {
+    let moment = facts.moment?;
+    let whys: Vec<String> = [moment.not_evaluated(), moment.why_inexact()].into_iter().flatten().collect();
+    if whys.is_empty() {
+        return None;
+    }
+    let why = whys.join("; ");
+    let summary = format!(
+        "The packet was {}. The policies that are known allow it, but whether others deny it cannot be decided: {why}.",
+        facts.words.evidence()
+    );
+    Some(Diagnosis { class: Class::Undecided, agreement: Agreement::CannotDecide { why }, summary })
 }
 
 /// What is left: an enforcer dropped what the policies allow.

@@ -33,6 +33,7 @@ fn pod(name: &str) -> Identity {
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
+        deleting: false,
         ports: vec![],
         workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,
@@ -51,6 +52,7 @@ fn service(backends: &[(&str, u16)]) -> ServiceCall {
             name: "api".into(),
             cluster_ips: vec![ip(VIP)],
             external_ips: vec![],
+            load_balancer_ips: vec![],
             ports: vec![port],
             selector: Some(Labels::new()),
             publish_not_ready: false,
@@ -71,6 +73,7 @@ fn who() -> Who {
         behind: None,
         tunnel: None,
         host_network: Vec::new(),
+        callers: Vec::new(),
     }
 }
 
@@ -159,7 +162,7 @@ impl DropEvent {
 
 #[track_caller]
 fn check(event: &DropEvent, who: &Who, explanation: &Explanation, class: Class, agreement: Agreement) -> String {
-    let diagnosis = diagnose(event, who, explanation);
+    let diagnosis = diagnose(event, who, explanation, None);
     assert_eq!((&diagnosis.class, &diagnosis.agreement), (&class, &agreement), "{}", diagnosis.summary);
     assert!(diagnosis.summary.ends_with('.') && !diagnosis.summary.contains("  "), "{}", diagnosis.summary);
     assert!(!diagnosis.summary.contains("NetworkPolicy ") || diagnosis.summary.contains("no NetworkPolicy "), "names no policy");
@@ -224,7 +227,7 @@ fn what_a_place_can_mean_is_not_guessed() {
     };
     for function in ["__netif_receive_skb_core.constprop.0", "__dev_queue_xmit", "ip_finish_output", "tcp_v4_rcv"] {
         let event = old(SYN, function);
-        let diagnosis = diagnose(&event, &who(), &deny());
+        let diagnosis = diagnose(&event, &who(), &deny(), None);
         assert_eq!(diagnosis.class, Class::Undecided, "{function}");
         assert!(matches!(&diagnosis.agreement, Agreement::CannotDecide { why } if why.contains("does not say why")), "{diagnosis:?}");
         assert!(diagnosis.summary.contains("denied it") && !diagnosis.summary.contains("reason-0"), "{}", diagnosis.summary);
@@ -427,7 +430,7 @@ fn every_reported_reason_has_a_cause() {
     for reason in crate::capture::candidates::REPORTED {
         let mut event = event(SYN);
         event.reason.name = (*reason).into();
-        let diagnosis = diagnose(&event, &who(), &allow());
+        let diagnosis = diagnose(&event, &who(), &allow(), None);
         assert_ne!(diagnosis.class, Class::Undecided, "{reason}");
     }
 }
@@ -439,7 +442,7 @@ fn every_place_has_a_cause() {
         for function in place.functions {
             let mut event = event(SYN).reason("NOT_SPECIFIED").at(function);
             event.hook = None;
-            let diagnosis = diagnose(&event, &who(), &allow());
+            let diagnosis = diagnose(&event, &who(), &allow(), None);
             assert_eq!(diagnosis.class == Class::Undecided, place.shared, "{function}: {}", diagnosis.summary);
             assert!(!diagnosis.summary.contains("for a reason of its own"), "{function}: {}", diagnosis.summary);
         }

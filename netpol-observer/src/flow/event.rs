@@ -200,6 +200,9 @@ pub struct Socket {
     /// Kernfs id of its cgroup v2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<u64>,
+    /// `metadata.uid` of the pod whose cgroup it is, where the observer may look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<Arc<str>>,
 }
 
 /// What gives kernel numbers their names: the running kernel's BTF and symbol table, or those kept in a recording.
@@ -214,6 +217,10 @@ pub trait KernelNames {
     /// from, 0 for none.
     fn hook_functions(&self, _at: HookPoint, _ifindex: u32) -> Arc<[HookFunction]> {
         Arc::from([])
+    }
+    /// `metadata.uid` of the pod that a cgroup v2 belongs to, by its kernfs id.
+    fn pod_of_cgroup(&self, _cgroup: u64) -> Option<Arc<str>> {
+        None
     }
     /// The other end of a device.
     fn peer(&self, _netns: u32, _ifindex: u32) -> Option<Peer> {

@@ -77,6 +77,7 @@ pub fn decode_record(bytes: &[u8], names: &dyn KernelNames) -> Result<DropEvent,
         socket: has(RecordFlags::SOCKET).then(|| Socket {
             cookie: (record.socket_cookie != 0).then_some(record.socket_cookie),
             cgroup: (record.cgroup_id != 0).then_some(record.cgroup_id),
+            pod_uid: if record.cgroup_id == 0 { None } else { names.pod_of_cgroup(record.cgroup_id) },
         }),
         filters,
         peer,

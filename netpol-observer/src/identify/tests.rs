@@ -24,6 +24,7 @@ fn pod(name: &str, ips: &[&str]) -> Pod {
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
+        deleting: false,
         ports: Vec::new(),
         workload: Workload { kind: "Pod".into(), name: name.into() },
         origin: None,
@@ -36,6 +37,7 @@ fn service(name: &str, cluster_ips: &[&str], selects: &str) -> Service {
         name: name.into(),
         cluster_ips: cluster_ips.iter().map(|text| ip(text)).collect(),
         external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
         ports: vec![ServicePort {
             name: Some("http".into()),
             port: 80,
@@ -387,4 +389,50 @@ fn pods_in_the_network_of_the_node_called_are_told_by_their_ports() {
     assert_eq!(named(&to(NODE, 9100), &index), [""; 0]);
     index.apply(Pod { ports: declares(10256), ..pod("proxy", &["10.1.0.9"]) });
     assert_eq!(named(&to(NODE, 10256), &index), [""; 0]);
+}
+
+#[test]
+fn the_socket_tells_pods_in_the_network_of_a_node_apart() {
+    let mut index = cluster();
+    let of_node = |name: &str| Pod { host_network: true, uid: format!("{name}#").into(), ..pod(name, &[NODE]) };
+    index.apply(of_node("exporter"));
+    index.apply(of_node("proxy"));
+    let names = |pods: &[Arc<Pod>]| pods.iter().map(|pod| pod.name.to_string()).collect::<Vec<_>>();
+    let with = |event: DropEvent, uid: Option<&str>, hook| DropEvent {
+        socket: Some(crate::flow::Socket { cookie: None, cgroup: Some(7), pod_uid: uid.map(Arc::from) }),
+        hook: Some(hook),
+        ..event
+    };
+    let calls = || packet((NODE, 40000), (API, 8080));
+    let who = identify(&with(calls(), Some("proxy#"), Hook::Output), &index);
+    assert_eq!((names(&who.callers), names(&who.host_network)), (vec!["proxy".to_owned()], vec![]));
+    // Without the socket nobody is named by manifests; a pod with a network of its own is none of the node's.
+    assert_eq!(names(&identify(&with(calls(), None, Hook::Output), &index).callers), [""; 0]);
+    index.apply(Pod { uid: "web#".into(), ..pod("web", &[WEB]) });
+    assert_eq!(names(&identify(&with(calls(), Some("web#"), Hook::Output), &index).callers), [""; 0]);
+    // What it receives it is called on, whatever ports it declares.
+    let who = identify(&with(packet((WEB, 40000), (NODE, 22)), Some("exporter#"), Hook::Input), &index);
+    assert_eq!((names(&who.callers), names(&who.host_network)), (vec![], vec!["exporter".to_owned()]));
+    // An answer that it sends is the server's.
+    let answer = tracked(packet((NODE, 22), (WEB, 40000)), (WEB, 40000), (NODE, 22), true);
+    let who = identify(&with(answer, Some("exporter#"), Hook::Output), &index);
+    assert_eq!((names(&who.callers), names(&who.host_network)), (vec![], vec!["exporter".to_owned()]));
+}
+
+#[test]
+fn it_is_known_by_which_address_a_service_was_called() {
+    let mut index = cluster();
+    let api =
+        Service { external_ips: vec![ip("203.0.113.1")], load_balancer_ips: vec![ip("203.0.113.2")], ..service("api", &[SERVICE], "api") };
+    index.apply(api.clone());
+    let by = |address: &str, port, index: &Index| {
+        identify(&packet(("198.51.100.1", 40000), (address, port)), index).service.map(|call| call.by())
+    };
+    assert_eq!(by(SERVICE, 80, &index), Some(ServiceAddress::Cluster));
+    assert_eq!(by("203.0.113.1", 80, &index), Some(ServiceAddress::External));
+    assert_eq!(by("203.0.113.2", 80, &index), Some(ServiceAddress::LoadBalancer));
+    assert_eq!(by(NODE, 30080, &index), Some(ServiceAddress::NodePort));
+    // It is known as long as the Service has it.
+    index.apply(Service { load_balancer_ips: Vec::new(), ..api });
+    assert_eq!(by("203.0.113.2", 80, &index), None);
 }

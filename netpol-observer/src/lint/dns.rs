@@ -192,6 +192,7 @@ impl Server {
             host_network: false,
             phase: PodPhase::Active,
             ready: true,
+            deleting: false,
             ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
             workload: Workload { kind: "Deployment".into(), name: "dns".into() },
             origin: None,

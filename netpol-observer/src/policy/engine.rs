@@ -9,7 +9,7 @@ use crate::identify::{Identity, Party, party};
 
 use super::compiled::{At, Change, Compiled, Reachability, Turn, Work};
 use super::connection::{Connection, Profile};
-use super::evaluate::View;
+use super::evaluate::{Changed, View};
 use super::explain;
 use super::explanation::{Explanation, Verdict};
 use super::fix::Kept;
@@ -151,6 +151,28 @@ impl Engine {
         explain::explain(&self.view(), &self.kept, connection)
     }
 
+    /// Whether a new connection would be admitted if some policies were what is given here, or not there. Nothing is worked out for that but
+    /// what this connection needs, so that it costs no more than [`explain`](Engine::explain). Objects that are no policies are passed over.
+    pub fn verdict_if(&self, connection: &Connection, policies: &[(ObjectKey, Option<Object>)]) -> Verdict {
+        self.supposing(policies, |view| explain::verdict(view, connection))
+    }
+
+    /// As [`verdict_if`](Engine::verdict_if), and why.
+    pub fn explain_if(&self, connection: &Connection, policies: &[(ObjectKey, Option<Object>)]) -> Explanation {
+        self.supposing(policies, |view| explain::explain(view, &self.kept, connection))
+    }
+
+    fn supposing<R>(&self, policies: &[(ObjectKey, Option<Object>)], ask: impl FnOnce(&View<'_>) -> R) -> R {
+        let changed = policies.iter().filter_map(|(_, object)| match object {
+            Some(Object::NetworkPolicy(policy)) => Some(Changed::NetworkPolicy(policy.clone())),
+            Some(Object::ClusterPolicy(policy)) => Some(Changed::ClusterPolicy(policy.clone())),
+            _ => None,
+        });
+        let changed: Vec<Changed> = changed.collect();
+        let gone: Vec<ObjectKey> = policies.iter().filter(|(_, object)| object.is_none()).map(|(key, _)| key.clone()).collect();
+        ask(&View { changed: &changed, gone: &gone, ..self.view() })
+    }
+
     /// Who can reach whom on which ports, over the whole cluster.
     pub fn reachability(&self) -> Reachability {
         self.compiled.reachability(&self.index, &self.profile)
@@ -176,7 +198,7 @@ impl Engine {
     }
 
     fn view(&self) -> View<'_> {
-        View { index: &self.index, profile: &self.profile, compiled: &self.compiled, changed: &[] }
+        View { index: &self.index, profile: &self.profile, compiled: &self.compiled, changed: &[], gone: &[] }
     }
 }
 

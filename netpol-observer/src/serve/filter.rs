@@ -247,8 +247,9 @@ impl FromStr for NamePattern {
 pub struct ClassName(&'static str);
 
 /// All classes; the directions of a denial do not matter here.
-static CLASSES: [Class; 10] = [
+static CLASSES: [Class; 11] = [
     Class::PolicyDenied(Vec::new()),
+    Class::PolicyChanged,
     Class::DroppedReply,
     Class::HostFirewall,
     Class::NoListener,

@@ -209,6 +209,47 @@ impl Fold {
         Seen { first: false, fate: Some(entry.fate), revived, flushed: None }
     }
 
+    /// Whether there was a drop of this key that is not forgotten.
+    pub fn knows(&self, key: Key) -> bool {
+        self.entries.contains_key(&key)
+    }
+
+    /// What was taken for `before` is `after` by what is known now: what its repeats are shown under from now on. Returns whether `before` is
+    /// remembered: otherwise another drop of the same key was amended already.
+    pub fn rename(&mut self, before: Key, after: Key, denial: &Arc<Denial>) -> bool {
+        if before == after {
+            return self.entries.contains_key(&after);
+        }
+        let Some(mut entry) = self.entries.remove(&before) else { return false };
+        self.due.remove(&(due_at(entry.printed, self.options.interval), before));
+        self.by_recency.remove(&entry.recency);
+        if self.latest.get(&before.id) == Some(&before) {
+            self.latest.insert(before.id, after);
+        }
+        match self.entries.get_mut(&after) {
+            // What waits for a summary is shown in any case.
+            Some(known) => {
+                known.fate = if entry.pending > 0 { Fate::Shown } else { known.fate };
+                known.pending += entry.pending;
+                known.total += entry.total;
+                known.last = known.last.max(entry.last);
+                if known.pending > 0 {
+                    self.due.insert((due_at(known.printed, self.options.interval), after));
+                }
+            }
+            None => {
+                if entry.pending > 0 {
+                    self.due.insert((due_at(entry.printed, self.options.interval), after));
+                }
+                self.by_recency.insert(entry.recency, after);
+                entry.route = Arc::new(Route::of(denial));
+                entry.held = entry.held.map(|_| Arc::clone(denial));
+                self.entries.insert(after, entry);
+            }
+        }
+        true
+    }
+
     /// The summaries that are due at `now`, in the order of their last drop.
     pub fn due(&mut self, now: Timestamp) -> Vec<Summary> {
         let mut summaries = Vec::new();

@@ -5,6 +5,7 @@
 
 mod answer;
 mod change;
+mod moment;
 mod parts;
 
 use std::io;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use self::answer::{AnswerObject, LinkObject, chain};
 pub use self::change::PolicyChangeObject;
+use self::moment::{AmendmentObject, MomentObject};
 use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, TunnelObject, conntrack, kernel, service, tunnel};
 use super::fold::Summary;
 use super::render::is_unprintable;
@@ -31,6 +33,8 @@ pub enum Line<'a> {
     Denial(Box<DenialObject<'a>>),
     /// Repeats of one.
     Repeat(Box<RepeatObject<'a>>),
+    /// What is to be said otherwise of one.
+    Amendment(Box<AmendmentObject<'a>>),
     /// The account of the run.
     Ledger(Box<LedgerObject>),
     /// Something to know about the run.
@@ -71,6 +75,8 @@ pub struct DenialObject<'a> {
     conntrack: Option<ConntrackObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tunnel: Option<TunnelObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moment: Option<MomentObject<'a>>,
 }
 
 /// `type: repeat`
@@ -148,6 +154,7 @@ impl<'a> Line<'a> {
             Item::Denial { denial, .. } => Line::Denial(Box::new(DenialObject::of(denial, node))),
             Item::Repeats(summary) => Line::Repeat(Box::new(RepeatObject::of(summary))),
             Item::PolicyChange(effect) => Line::PolicyChange(Box::new(PolicyChangeObject::of(effect))),
+            Item::Amendment { amendment, .. } => Line::Amendment(Box::new(AmendmentObject::of(amendment, node))),
         }
     }
 
@@ -177,7 +184,7 @@ pub fn write_value(value: &(impl Serialize + ?Sized), writer: impl io::Write) ->
 
 impl<'a> DenialObject<'a> {
     fn of(denial: &'a Denial, node: Option<&'a str>) -> Self {
-        let Denial { event, who, explanation, diagnosis } = denial;
+        let Denial { event, who, explanation, diagnosis, moment } = denial;
         let route = Route::of(denial);
         let client_port = if event.is_reply() { event.flow.destination_port } else { event.flow.source_port };
         DenialObject {
@@ -191,7 +198,7 @@ impl<'a> DenialObject<'a> {
             verdict: explanation.verdict,
             agreement: &diagnosis.agreement,
             summary: &diagnosis.summary,
-            client: PartyObject::of(&who.client, client_port),
+            client: PartyObject::of(&who.client, client_port).running(&who.callers),
             server: PartyObject::of(&who.server, route.port).running(&who.host_network),
             service: service(who),
             protocol: event.flow.protocol,
@@ -203,6 +210,7 @@ impl<'a> DenialObject<'a> {
             kernel: kernel(denial, node),
             conntrack: event.conntrack.as_ref().map(conntrack),
             tunnel: tunnel(denial),
+            moment: moment.as_ref().map(MomentObject::of),
         }
     }
 }
@@ -227,6 +235,7 @@ impl<'a> RepeatObject<'a> {
                 name: &dialled.service.name,
                 ip: None,
                 port: dialled.port,
+                by: None,
                 port_name: None,
                 backends: None,
             }),

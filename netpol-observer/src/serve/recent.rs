@@ -41,6 +41,13 @@ impl Recent {
                     self.left_out_repeats += oldest.repeats.map_or(0, |summary| summary.count);
                 }
             }
+            Item::Amendment { key, amendment, is_first: true } => self.push(Item::Denial { key, denial: amendment.denial }),
+            // It goes into the denial that it amends, or went out with it.
+            Item::Amendment { key, amendment, is_first: false } => {
+                if let Some(kept) = self.kept.iter_mut().rev().find(|kept| Arc::ptr_eq(&kept.denial, &amendment.before)) {
+                    (kept.key, kept.denial) = (key, amendment.denial);
+                }
+            }
             Item::Repeats(summary) => match self.kept.iter_mut().rev().find(|kept| kept.key == summary.key) {
                 Some(kept) => match &mut kept.repeats {
                     Some(before) => {
@@ -103,6 +110,7 @@ mod tests {
                 Item::Denial { key, .. } => (key.id.0, 0),
                 Item::Repeats(summary) => (summary.key.id.0, summary.count),
                 Item::PolicyChange(_) => unreachable!("none was pushed"),
+                Item::Amendment { .. } => unreachable!("none was pushed"),
             })
             .collect();
         assert_eq!(shown, [(2, 0), (3, 0), (2, 4)]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cluster::Service;
 use crate::diagnose::{Class, Denial};
 use crate::flow::{IcmpKind, Protocol};
-use crate::identify::Party;
+use crate::identify::{Party, ServiceAddress};
 use crate::pipeline::server_port;
 
 /// The ends of a dropped connection and the kind of its cause: what a summary of repeats still has to say.
@@ -36,6 +36,8 @@ pub struct Dialled {
     pub service: Arc<Service>,
     /// The port dialled.
     pub port: Option<u16>,
+    /// By an address of a load balancer.
+    pub by_load_balancer: bool,
 }
 
 impl Route {
@@ -45,7 +47,11 @@ impl Route {
         Route {
             client: denial.who.client.clone(),
             server: denial.who.server.clone(),
-            service: denial.who.service.as_ref().map(|call| Dialled { service: Arc::clone(&call.service), port: call.port }),
+            service: denial.who.service.as_ref().map(|call| Dialled {
+                service: Arc::clone(&call.service),
+                port: call.port,
+                by_load_balancer: call.by() == ServiceAddress::LoadBalancer,
+            }),
             protocol: flow.protocol,
             port: server_port(&denial.event, &denial.who),
             icmp: flow.icmp,
@@ -60,6 +66,7 @@ pub fn class_name(class: &Class) -> &'static str {
     match class {
         Class::PolicyDenied(_) => "policyDenied",
         Class::DroppedReply => "droppedReply",
+        Class::PolicyChanged => "policyChanged",
         Class::HostFirewall => "hostFirewall",
         Class::NoListener => "noListener",
         Class::ServiceWithoutEndpoints => "serviceWithoutEndpoints",

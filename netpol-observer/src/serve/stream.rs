@@ -11,9 +11,9 @@ use super::{Ledger, class_name};
 use crate::capture::{Captured, KernelLedger};
 use crate::diagnose::{Class, Denial};
 use crate::effect::Effect;
-use crate::flow::{FoldId, KernelNames};
+use crate::flow::{FoldId, KernelNames, RecordError};
 use crate::identify::{Identity, Party, Who};
-use crate::pipeline::{Pipeline, Step};
+use crate::pipeline::{Amendment, Pipeline, Step};
 use crate::policy::Admission;
 
 /// Something to show.
@@ -30,6 +30,15 @@ pub enum Item {
     Repeats(Summary),
     /// A policy changed.
     PolicyChange(Arc<Effect>),
+    /// What is to be said otherwise of one shown before, or of one that was left out and would not have been.
+    Amendment {
+        /// What its repeats go under.
+        key: Key,
+        /// What is amended, and why.
+        amendment: Amendment,
+        /// It was left out before.
+        is_first: bool,
+    },
 }
 
 /// What to show and how often.
@@ -73,8 +82,14 @@ impl Stream {
     /// Takes one captured piece. `now` is the caller's clock: the wall clock of a live capture, the time of the recording in
     /// a replay. `names` are those of the kernel captured. Records that cannot be decoded are counted.
     pub fn handle(&mut self, captured: &Captured, pipeline: &Pipeline, names: &dyn KernelNames, now: Timestamp) -> Vec<Item> {
-        match pipeline.step(captured, names) {
-            Ok(Step::Denial(denial)) => self.denial(Arc::new(*denial), now),
+        self.step(pipeline.step(captured, names), now)
+    }
+
+    /// Takes what became of one captured piece.
+    pub fn step(&mut self, step: Result<Step, RecordError>, now: Timestamp) -> Vec<Item> {
+        match step {
+            Ok(Step::Denial(denial)) => self.denial(denial, now),
+            Ok(Step::Amendment(amendment)) => self.amendment(amendment, now),
             Ok(Step::Repeat { id, count, last }) => self.repeat(id, count, last, now),
             Ok(Step::Ledger(kernel)) => {
                 self.kernel(kernel);
@@ -137,6 +152,43 @@ impl Stream {
     pub fn policy_change(&self, effect: Arc<Effect>) -> Option<Item> {
         let is_earlier = self.options.since.is_some_and(|since| effect.when < since);
         (!is_earlier && self.options.filters.admit_change(&effect)).then_some(Item::PolicyChange(effect))
+    }
+
+    /// Takes what is to be said otherwise of a drop that was taken before. The drop is no other for that: it is counted once, where it belongs
+    /// by now. Nothing becomes of it where the drop was never taken (before this stream began) or is forgotten.
+    pub fn amendment(&mut self, amendment: Amendment, now: Timestamp) -> Vec<Item> {
+        let Amendment { before, earlier, denial, .. } = &amendment;
+        let fate = self.fate(denial);
+        let key = key_of(denial, fate);
+        // Where it is counted: as it was first, or as shown since it was shown.
+        let counted = earlier.iter().chain([before]).map(|version| self.fate(version)).collect::<Vec<_>>();
+        let was_shown = counted.contains(&Fate::Shown);
+        let counted = counted.first().copied().unwrap_or(fate);
+        let key_before = key_of(before, self.fate(before));
+        let mut items = Vec::new();
+        if !self.fold.knows(key_before) {
+            return items;
+        }
+        if !was_shown && fate == Fate::Shown {
+            // It was left out, and should not have been.
+            let account = self.account(Some(counted));
+            let Some(others) = account.checked_sub(1) else { return items };
+            *account = others;
+            let seen = self.fold.record(key, fate, &amendment.denial, now);
+            items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
+            if seen.first {
+                self.ledger.shown += 1;
+                items.push(Item::Amendment { key, amendment, is_first: true });
+            } else {
+                self.ledger.pending += 1;
+            }
+        } else {
+            let is_news = self.fold.rename(key_before, key, &amendment.denial);
+            if is_news && was_shown {
+                items.push(Item::Amendment { key, amendment, is_first: false });
+            }
+        }
+        items
     }
 
     /// The summaries that are due.

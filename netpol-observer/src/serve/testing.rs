@@ -46,6 +46,7 @@ pub(crate) fn pod(namespace: &str, name: &str, address: &str, pairs: &[(&str, &s
         host_network: false,
         phase: PodPhase::Active,
         ready: true,
+        deleting: false,
         ports: vec![ContainerPort { name: Some("metrics".into()), port: 9090, protocol: Protocol::Tcp }],
         workload: Workload { kind: "Deployment".into(), name: name.split('-').next().unwrap().into() },
         origin: None,
@@ -79,6 +80,7 @@ pub(crate) fn api_service() -> Arc<Service> {
         name: "api".into(),
         cluster_ips: vec![ip("10.96.0.10")],
         external_ips: vec![],
+        load_balancer_ips: vec![],
         ports: vec![ServicePort {
             name: Some("http".into()),
             port: 80,
@@ -206,6 +208,7 @@ pub(crate) fn example() -> Denial {
             behind: None,
             tunnel: None,
             host_network: Vec::new(),
+            callers: Vec::new(),
             client: party(&web),
             server: party(&api),
             service: Some(ServiceCall {
@@ -234,6 +237,7 @@ pub(crate) fn example() -> Denial {
             agreement: Agreement::Agrees,
             summary: "Policies deny ingress to shop/api-5c4b.".into(),
         },
+        moment: None,
     }
 }
 

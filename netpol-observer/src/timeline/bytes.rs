@@ -93,7 +93,11 @@ fn service(service: &Service) -> usize {
         ServiceDns::Name(name) => text(name),
         ServiceDns::ClusterIp | ServiceDns::Headless => 0,
     };
-    let lists = list(&service.cluster_ips) + list(&service.external_ips) + list(&service.ports) + port_names.sum::<usize>();
+    let lists = list(&service.cluster_ips)
+        + list(&service.external_ips)
+        + list(&service.load_balancer_ips)
+        + list(&service.ports)
+        + port_names.sum::<usize>();
     text(&service.namespace) + text(&service.name) + lists + service.selector.as_ref().map_or(0, labels) + dns
 }
 

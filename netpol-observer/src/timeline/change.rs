@@ -79,7 +79,7 @@ impl Change {
     }
 
     /// The addresses that the object has or had, each once, IPv4-mapped ones as IPv4.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+    pub fn addresses(&self) -> Vec<IpAddr> {
         let of_both = [&self.before, &self.after].into_iter().flatten().flat_map(addresses);
         let mut ips: Vec<IpAddr> = of_both.collect();
         ips.sort_unstable();

@@ -59,7 +59,7 @@ impl Log {
 
     /// Adds a change that is no older than the last one.
     pub(super) fn push(&mut self, change: Change) {
-        let number = self.first + self.changes.len() as u64;
+        let number = self.next_number();
         for ip in change.addresses() {
             self.by_address.entry(ip).or_default().push_back(number);
         }
@@ -128,6 +128,17 @@ impl Log {
     pub(super) fn at_address(&self, ip: IpAddr) -> impl Iterator<Item = &Change> {
         let numbers = self.by_address.get(&ip).into_iter().flatten();
         numbers.filter_map(|number| self.changes.get(usize::try_from(number.checked_sub(self.first)?).ok()?))
+    }
+
+    /// Number of the next change.
+    pub(super) fn next_number(&self) -> u64 {
+        self.first + self.changes.len() as u64
+    }
+
+    /// The changes from a number on, oldest first.
+    pub(super) fn since_number(&self, number: u64) -> impl Iterator<Item = &Change> {
+        let start = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.changes.len());
+        self.changes.range(start..)
     }
 
     /// Place of the first change after a time.

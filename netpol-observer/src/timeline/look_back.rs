@@ -1,6 +1,7 @@
 //! The engine at several times in a row.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use super::change::Change;
 use super::owners::{self, Owner, Tenure};
 use super::{Past, Timeline};
-use crate::cluster::{Index, Object, ObjectKey};
+use crate::cluster::{Index, Kind, Object, ObjectKey};
 use crate::policy::Engine;
 
 /// Changed objects from which on an engine is built anew, as a part of all objects that are there: one in four.
@@ -72,7 +73,42 @@ impl<'a> LookBack<'a> {
         if target != self.place {
             self.go(target);
         }
-        Past { value: self.own.as_ref().unwrap_or(&self.timeline.engine), exact }
+        Past { value: self.engine(), exact }
+    }
+
+    /// The engine as it was at the time that was asked about last; at first, that of now.
+    pub fn engine(&self) -> &Engine {
+        self.own.as_ref().unwrap_or(&self.timeline.engine)
+    }
+
+    /// Asks about a cluster that never was: that of the time that was asked about last, but with these objects otherwise. Afterwards it is
+    /// as before.
+    pub fn supposing<R>(&mut self, objects: &[(ObjectKey, Option<Object>)], read: impl FnOnce(&Engine) -> R) -> R {
+        let mut were: Vec<(ObjectKey, Option<Object>)> = Vec::with_capacity(objects.len());
+        let mut noted: Vec<ObjectKey> = Vec::new();
+        for (key, object) in objects {
+            let is = self.engine().index().object(key);
+            were.push((key.clone(), is.clone()));
+            match &mut self.own {
+                Some(own) => put(own, key, object.clone()),
+                None => {
+                    // Noted before it is done, as in `go`: a panic of `read` leaves it to be put right.
+                    if let Entry::Vacant(place) = self.displaced.entry(key.clone()) {
+                        place.insert(is);
+                        noted.push(key.clone());
+                    }
+                    put(&mut self.timeline.engine, key, object.clone());
+                }
+            }
+        }
+        let answer = read(self.engine());
+        for (key, object) in were.into_iter().rev() {
+            put(self.own.as_mut().unwrap_or(&mut self.timeline.engine), &key, object);
+        }
+        for key in noted {
+            self.displaced.remove(&key);
+        }
+        answer
     }
 
     /// Like [`Timeline::owners`]: whichever time was asked about last makes no difference.
@@ -89,6 +125,21 @@ impl<'a> LookBack<'a> {
             }
         }
         owners::owners(log, now, ip, from, to)
+    }
+
+    /// Like [`Timeline::horizon`].
+    pub fn horizon(&self) -> Timestamp {
+        self.timeline.horizon()
+    }
+
+    /// Like [`Timeline::listed_at`].
+    pub fn listed_at(&self) -> Timestamp {
+        self.timeline.listed_at()
+    }
+
+    /// Like [`Timeline::is_listed`].
+    pub fn is_listed(&self, kind: Kind) -> bool {
+        self.timeline.is_listed(kind)
     }
 
     /// Like [`Timeline::changes`].

@@ -77,11 +77,11 @@ impl Holder {
 
 /// The addresses that an object has, IPv4-mapped ones as IPv4; those of a pod that has terminated may be another's already.
 pub(super) fn addresses(object: &Object) -> impl Iterator<Item = IpAddr> {
-    let lists: [&[IpAddr]; 2] = match object {
-        Object::Pod(pod) if pod.phase == PodPhase::Active => [&pod.ips, &[]],
-        Object::Node(node) => [&node.addresses, &[]],
-        Object::Service(service) => [&service.cluster_ips, &service.external_ips],
-        _ => [&[], &[]],
+    let lists: [&[IpAddr]; 3] = match object {
+        Object::Pod(pod) if pod.phase == PodPhase::Active => [&pod.ips, &[], &[]],
+        Object::Node(node) => [&node.addresses, &[], &[]],
+        Object::Service(service) => [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips],
+        _ => [&[], &[], &[]],
     };
     lists.into_iter().flatten().map(IpAddr::to_canonical)
 }

@@ -351,3 +351,39 @@ fn many_changes_are_taken_back_at_once() {
     assert_eq!((timeline.engine().index().counts().pods, from_first(timeline.engine())), (402, Verdict::Allow));
     assert_eq!(timeline.engine().index().pods_at(ip(WEB)), []);
 }
+
+#[test]
+fn a_panic_while_supposing_leaves_the_engine_of_now() {
+    let mut timeline = shop(Limits::default());
+    timeline.apply(s(10), policy("frontend"));
+    let supposed = [(key(policy("web")), Some(policy("web").into())), (key(pod("api", API, "api")), None)];
+    let mut ask = |must_be: Verdict| {
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut look = timeline.look_back();
+            look.at(s(20));
+            look.supposing(&supposed, |engine| assert_eq!(engine.index().counts().pods, 1));
+            look.supposing(&supposed[..1], |engine| assert_eq!(call(engine), must_be));
+            assert_eq!(look.owners(ip(API), s(0), s(20)).len(), 1);
+        }))
+    };
+    assert!(ask(Verdict::Allow).is_ok());
+    assert!(ask(Verdict::Deny).is_err());
+    assert_eq!(call(timeline.engine()), Verdict::Deny);
+    assert_eq!(timeline.engine().index().counts().pods, 2);
+}
+
+#[test]
+fn what_is_new_to_a_reader_has_numbers() {
+    let mut timeline = shop(Limits { max_changes: 2, ..Limits::default() });
+    let start = timeline.next_change();
+    assert_eq!(timeline.changes_from(start).count(), 0);
+    for (second, app) in [(1, "a"), (2, "b"), (3, "c")] {
+        timeline.apply(s(second), policy(app));
+    }
+    assert_eq!(timeline.next_change(), start + 3);
+    // Of three there are two left.
+    let seconds = |from| timeline.changes_from(from).map(|change| change.when.as_second() - s(0).as_second()).collect::<Vec<_>>();
+    assert_eq!((seconds(start), seconds(start + 2), seconds(start + 3)), (vec![2, 3], vec![3], vec![]));
+    assert!(timeline.is_listed(Kind::Pod) && !timeline.is_listed(Kind::Node));
+    assert_eq!(timeline.listed_at(), s(0));
+}

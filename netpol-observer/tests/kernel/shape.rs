@@ -201,9 +201,9 @@ impl Taken {
         }
         // Packets that are no flow (ARP, say) are nobody's denial.
         match pipeline.step(&captured, names) {
-            Ok(Step::Denial(denial)) => self.denials.push(*denial),
+            Ok(Step::Denial(denial)) => self.denials.push((*denial).clone()),
             Ok(Step::Repeat { id, count, .. }) => self.repeats.push((id, count)),
-            Ok(Step::Ledger(_)) | Err(_) => {}
+            Ok(Step::Amendment(_) | Step::Ledger(_)) | Err(_) => {}
         }
         self.captured.push(captured);
     }

@@ -3,6 +3,7 @@
 mod clusters;
 mod difference;
 mod lints;
+mod moments;
 mod timeline;
 
 use std::net::IpAddr;

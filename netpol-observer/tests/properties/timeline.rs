@@ -6,7 +6,7 @@ mod naive;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
-use netpol_observer::cluster::{Index, Kind, Object};
+use netpol_observer::cluster::{Index, Kind, Object, ObjectKey};
 use netpol_observer::policy::{Engine, Explanation, Profile, Verdict};
 use netpol_observer::timeline::{ChangeKind, Limits, Timeline};
 use proptest::collection::vec;
@@ -107,6 +107,63 @@ fn address() -> impl Strategy<Value = IpAddr> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// What is only supposed is answered as if it were so, and leaves no trace.
+    #[test]
+    fn what_is_supposed_is_as_if_it_were_so(
+        start in cluster(),
+        steps in steps(),
+        supposed in vec(step(), 1..6),
+        call in connection(),
+        back in 0..60_i64,
+    ) {
+        let (mut timeline, histories) = lived(&start, &steps, Limits::default());
+        let when = second(back);
+        let state = histories.at(when).clone();
+        let mut wanted = state.clone();
+        let mut objects: Vec<(ObjectKey, Option<Object>)> = Vec::new();
+        for step in supposed {
+            let (key, object) = match step {
+                Step::Apply(object) => (object.key(), Some(*object)),
+                Step::Delete(which) => match histories.pick(&which) {
+                    Some(key) => (key, None),
+                    None => continue,
+                },
+                Step::List(..) => continue,
+            };
+            objects.retain(|(known, _)| *known != key);
+            match &object {
+                Some(object) => drop(wanted.insert(key.clone(), object.clone())),
+                None => drop(wanted.remove(&key)),
+            }
+            objects.push((key, object));
+        }
+        let before = answers(timeline.engine(), &call);
+        let mut look = timeline.look_back();
+        look.at(when);
+        let then = answers(look.engine(), &call);
+        let connection = call.of(look.engine().index());
+        let expected = answers(&engine(&wanted), &call);
+        prop_assert_eq!(look.supposing(&objects, |engine| answers(engine, &call)), expected);
+        prop_assert_eq!(&answers(look.engine(), &call), &then);
+        // Policies alone are supposed without telling the engine.
+        let is_policy = |kind: Kind| kind == Kind::NetworkPolicy || kind.cluster_policy().is_some();
+        objects.retain(|(key, _)| is_policy(key.kind));
+        let mut only_policies = state;
+        for (key, object) in &objects {
+            match object {
+                Some(object) => drop(only_policies.insert(key.clone(), object.clone())),
+                None => drop(only_policies.remove(key)),
+            }
+        }
+        let expected = engine(&only_policies);
+        let now = look.engine();
+        prop_assert_eq!(now.verdict_if(&connection, &objects), expected.verdict(&connection));
+        let told = |explanation: &Explanation| (explanation.verdict, explanation.egress.admission.clone(), explanation.ingress.admission.clone());
+        prop_assert_eq!(told(&now.explain_if(&connection, &objects)), told(&expected.explain(&connection)));
+        drop(look);
+        prop_assert_eq!(answers(timeline.engine(), &call), before);
+    }
 
     /// Asked about any time, in any order, it answers like an engine built from the objects of that time, or of the horizon where that is
     /// later; and is afterwards like one built from all.

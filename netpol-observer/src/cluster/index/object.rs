@@ -89,7 +89,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(kind: ClusterPolicyKind) -> Self {
+    /// That of a policy of the cluster's scope.
+    pub fn of(kind: ClusterPolicyKind) -> Self {
         match kind {
             ClusterPolicyKind::AdminNetworkPolicy => Kind::AdminNetworkPolicy,
             ClusterPolicyKind::BaselineAdminNetworkPolicy => Kind::BaselineAdminNetworkPolicy,

@@ -34,7 +34,7 @@ fn every_field_of_a_record() {
     assert_eq!(event.interface, Some(Interface { index: 7, name: "veth1a2b".into() }));
     assert_eq!((event.outgoing, event.folded, event.netns, event.packet_len), (false, true, Some(4_026_531_840), 40));
     assert_eq!(event.flow.tcp_flags, Some(SYN));
-    assert_eq!(event.socket, Some(Socket { cookie: Some(77), cgroup: Some(4242) }));
+    assert_eq!(event.socket, Some(Socket { cookie: Some(77), cgroup: Some(4242), pod_uid: None }));
     let conntrack = event.conntrack.as_ref().unwrap();
     assert_eq!((conntrack.reply, conntrack.seen_reply), (false, false));
     assert_eq!(conntrack.original.destination, addr("10.96.0.20:80").ip());
@@ -50,7 +50,7 @@ fn what_the_kernel_did_not_know_is_absent() {
     assert_eq!((nothing.location.symbol, nothing.conntrack, nothing.socket), (None, None, None));
     assert_eq!(&*nothing.reason.name, "reason-131075");
     let with_socket = event(&syn().socket(0, 0));
-    assert_eq!(with_socket.socket, Some(Socket { cookie: None, cgroup: None }));
+    assert_eq!(with_socket.socket, Some(Socket { cookie: None, cgroup: None, pod_uid: None }));
 }
 
 #[test]

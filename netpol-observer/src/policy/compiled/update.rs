@@ -41,6 +41,7 @@ impl Compiled {
         for service in index.services() {
             compiled.refresh(&service.cluster_ips, index);
             compiled.refresh(&service.external_ips, index);
+            compiled.refresh(&service.load_balancer_ips, index);
         }
         compiled.finish(0, index, profile);
         compiled.prepare(index, profile);
@@ -147,6 +148,7 @@ impl Compiled {
     fn service_changed(&mut self, service: &Service, index: &Index) {
         self.refresh(&service.cluster_ips, index);
         self.refresh(&service.external_ips, index);
+        self.refresh(&service.load_balancer_ips, index);
     }
 
     /// Labels of a namespace decide which of its pods peers and subjects mean.

@@ -9,7 +9,7 @@ pub(super) use cluster::known_names;
 
 use std::sync::Arc;
 
-use crate::cluster::{ClusterPolicy, Direction, Index, Labels, NetworkPolicy, Pod, Subject, Tier};
+use crate::cluster::{ClusterPolicy, Direction, Index, Kind, Labels, NetworkPolicy, ObjectKey, Pod, Subject, Tier};
 
 use super::compiled::Compiled;
 use super::connection::Profile;
@@ -22,6 +22,8 @@ pub(in crate::policy) struct View<'a> {
     pub(in crate::policy) compiled: &'a Compiled,
     /// Policies that stand in the place of those of their name, or beside the others. Of several with one name the last counts.
     pub(in crate::policy) changed: &'a [Changed],
+    /// Policies that are taken for not there.
+    pub(in crate::policy) gone: &'a [ObjectKey],
 }
 
 /// A policy as a fix leaves it.
@@ -41,6 +43,7 @@ impl<'a> View<'a> {
                 here.filter(|policy| policy.rules(direction).is_some() && policy.pod_selector.matches(&pod.labels)).collect()
             }
         };
+        found.retain(|policy| !self.is_gone(Kind::NetworkPolicy, &policy.namespace, &policy.name));
         for changed in self.changed {
             if let Changed::NetworkPolicy(policy) = changed
                 && policy.namespace == pod.namespace
@@ -57,7 +60,7 @@ impl<'a> View<'a> {
     /// Whether any policy isolates a pod in a direction.
     pub(in crate::policy) fn is_isolated(&self, pod: &Pod, direction: Direction) -> bool {
         match self.compiled.isolating(pod, direction, self.index) {
-            Some(mut isolating) if self.changed.is_empty() => isolating.next().is_some(),
+            Some(mut isolating) if self.changed.is_empty() && self.gone.is_empty() => isolating.next().is_some(),
             _ => !self.isolating(pod, direction).is_empty(),
         }
     }
@@ -74,6 +77,7 @@ impl<'a> View<'a> {
                 found
             }
         };
+        found.retain(|policy| !self.is_gone(Kind::of(policy.kind), "", &policy.name));
         if !self.changes_cluster_policies() {
             // They are kept in their order.
             return found;
@@ -90,6 +94,10 @@ impl<'a> View<'a> {
         found
     }
 
+    fn is_gone(&self, kind: Kind, namespace: &str, name: &str) -> bool {
+        self.gone.iter().any(|key| (key.kind, &*key.namespace, &*key.name) == (kind, namespace, name))
+    }
+
     pub(in crate::policy) fn changes_cluster_policies(&self) -> bool {
         self.changed.iter().any(|changed| matches!(changed, Changed::ClusterPolicy(_)))
     }
@@ -100,8 +108,24 @@ impl<'a> View<'a> {
 
     /// Whether any policy speaks of this direction.
     pub(in crate::policy) fn speaks_of(&self, direction: Direction) -> bool {
-        self.index.policies().any(|policy| policy.rules(direction).is_some())
-            || self.index.cluster_policies().any(|policy| !policy.rules(direction).is_empty())
+        let is_as_it_was = |kind: Kind, namespace: &str, name: &str| {
+            let is_it = |changed: &Changed| match changed {
+                Changed::NetworkPolicy(policy) => (Kind::NetworkPolicy, &*policy.namespace, &*policy.name) == (kind, namespace, name),
+                Changed::ClusterPolicy(policy) => (Kind::of(policy.kind), "", &*policy.name) == (kind, namespace, name),
+            };
+            !self.is_gone(kind, namespace, name) && !self.changed.iter().any(is_it)
+        };
+        let speaks = |changed: &Changed| match changed {
+            Changed::NetworkPolicy(policy) => policy.rules(direction).is_some(),
+            Changed::ClusterPolicy(policy) => !policy.rules(direction).is_empty(),
+        };
+        let network = |policy: &NetworkPolicy| {
+            policy.rules(direction).is_some() && is_as_it_was(Kind::NetworkPolicy, &policy.namespace, &policy.name)
+        };
+        let cluster = |policy: &ClusterPolicy| !policy.rules(direction).is_empty() && is_as_it_was(Kind::of(policy.kind), "", &policy.name);
+        self.changed.iter().any(speaks)
+            || self.index.policies().any(|policy| network(policy))
+            || self.index.cluster_policies().any(|policy| cluster(policy))
     }
 }
 

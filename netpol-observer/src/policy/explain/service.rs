@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Direction, Service};
 use crate::flow::Protocol;
-use crate::identify::{Party, ServiceCall, party};
+use crate::identify::{Party, ServiceAddress, ServiceCall, party};
 
 use super::{agreed, to_party, undecided};
 use crate::policy::connection::{Case, Connection};
@@ -41,11 +41,15 @@ pub(in crate::policy) fn complete(view: &View<'_>, connection: &Connection, call
             explanation.remaining.push(Remaining::ServiceWithoutEndpoints { service });
         }
     }
-    if call.service.external_ips.contains(&call.ip) {
-        explanation.notes.push(format!(
-            "called by the external address {}: source possibly rewritten on the way, and then policies see a node's address",
-            call.ip
-        ));
+    let by = match call.by() {
+        ServiceAddress::External => Some("external address"),
+        ServiceAddress::LoadBalancer => Some("load balancer's address"),
+        ServiceAddress::Cluster | ServiceAddress::NodePort => None,
+    };
+    if let Some(by) = by {
+        explanation
+            .notes
+            .push(format!("called by the {by} {}: source possibly rewritten on the way, and then policies see a node's address", call.ip));
     }
     explanation.remaining.extend(dns_denied(view, connection));
 }

@@ -102,7 +102,7 @@ fn class_names_are_those_of_json() {
         assert_eq!(name.to_string().parse(), Ok(name));
         assert_eq!(name.0.parse(), Ok(name));
     }
-    assert!("denied".parse::<ClassName>().unwrap_err().contains("policy-denied, dropped-reply"));
+    assert!("denied".parse::<ClassName>().unwrap_err().contains("policy-denied, policy-changed"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cluster::{Labels, Pod, Workload};
 use crate::diagnose::Denial;
 use crate::flow::{Conntrack, Hook, HookFunction, Interface, Protocol, Reason, Socket, TunnelKind, Tuple};
-use crate::identify::{Identity, Party, Who};
+use crate::identify::{Identity, Party, ServiceAddress, Who};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,6 +38,8 @@ pub(super) struct ServiceObject<'a> {
     pub(super) ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) port_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,6 +161,11 @@ pub(super) fn service(who: &Who) -> Option<ServiceObject<'_>> {
         name: &call.service.name,
         ip: Some(call.ip),
         port: call.port,
+        by: match call.by() {
+            ServiceAddress::LoadBalancer => Some("loadBalancer"),
+            // As it always was: by the address alone.
+            ServiceAddress::Cluster | ServiceAddress::External | ServiceAddress::NodePort => None,
+        },
         port_name: call.port_name.as_deref(),
         backends: Some(call.backends.iter().map(|(ip, port)| BackendObject { ip: *ip, port: *port }).collect()),
     })

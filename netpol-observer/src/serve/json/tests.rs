@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::*;
 use crate::capture::KernelLedger;
-use crate::cluster::{Operator, Origin, Requirement, Tier};
-use crate::effect::{ChangeKind, Effect};
+use crate::cluster::{Kind, ObjectKey, Operator, Origin, Requirement, Service, Tier};
+use crate::diagnose::{Attributed, How, Moment, PastKnown, RecentChange, Unevaluated};
+use crate::effect::Effect;
 use crate::flow::Socket;
 use crate::identify::Identity;
+use crate::pipeline::Amendment;
 use crate::policy::{
     Admission, Cause, Condition, Difference, IsolatingPolicy, NearMiss, NotCounted, PairEnd, Pairs, PatchOperation, PeerMiss, PortMiss,
     Remaining, RuleMiss, RuleRef, Ruling, TierOutcome, TierStep,
@@ -19,6 +21,7 @@ use crate::question::{Answer, Link, NotReady, Path, ServiceLink, Step};
 use crate::serve::testing::{
     api, api_service, at, example, fix, in_tunnel, innocent, ip, key, node, policy, policy_change, repeats, wants, wants_frontend, web,
 };
+use crate::timeline::{ChangeKind, Holder, Owner};
 
 fn text(line: &Line<'_>) -> String {
     let mut out = Vec::new();
@@ -109,17 +112,64 @@ fn full() -> Denial {
     }
     denial.event.flow.icmp = Some(IcmpKind { kind: 8, code: 0 });
     denial.event.flow.fragment = Some(Fragment { offset: 0, more: true });
-    denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9) });
+    denial.event.socket = Some(Socket { cookie: Some(7), cgroup: Some(9), pod_uid: Some("uid".into()) });
     denial.event.peer.as_mut().expect("the example has one").pod_uid = Some("0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e".into());
     denial.who.behind = denial.who.client.identity.pod().cloned();
     in_tunnel(&mut denial);
+    denial.moment = Some(full_moment());
     denial
 }
 
+/// A moment with everything there can be to say of one.
+fn full_moment() -> Moment {
+    let (web, api) = (web(), api());
+    let owner = Owner { who: Holder::Pod(web.clone()), since: Some(at(-9)), until: Some(at(-1)) };
+    let span = jiff::SignedDuration::from_millis(400);
+    let hows = [
+        How::Interface { pod: web.clone(), published: vec![api.clone()] },
+        How::PublishedLater { pod: web.clone(), after: span },
+        How::Gone { pod: web, before: span },
+        How::Several(vec![owner.clone(), Owner { who: Holder::Pod(api), since: None, until: None }]),
+        How::NotKnown,
+    ];
+    let change = |kind, verdict_before, verdict_after| RecentChange {
+        key: ObjectKey { kind: Kind::NetworkPolicy, namespace: "shop".into(), name: "api".into() },
+        kind,
+        when: at(-3),
+        before_drop: jiff::SignedDuration::from_secs(3),
+        verdict_before,
+        verdict_after,
+    };
+    Moment {
+        past: PastKnown::Syncing { missing: vec![Kind::Pod] },
+        owners: hows.into_iter().map(|how| Attributed { ip: ip("10.244.1.5"), how }).collect(),
+        changes: vec![
+            change(ChangeKind::Added, Verdict::Allow, Verdict::Deny),
+            change(ChangeKind::Changed, Verdict::Deny, Verdict::Undecided),
+            change(ChangeKind::Removed, Verdict::Undecided, Verdict::Allow),
+        ],
+        unevaluated: vec![Unevaluated { group: "cilium.io".into(), kind: "CiliumNetworkPolicy".into(), count: Some(3) }],
+    }
+}
+
+fn amendment() -> Value {
+    let amendment =
+        Amendment { before: Arc::new(example()), earlier: Vec::new(), denial: Arc::new(full()), why: "10.244.1.5 was shop/web's".into() };
+    let item = Item::Amendment { key: key(1), amendment, is_first: false };
+    let mut value: Value = serde_json::from_str(&text(&Line::of(&item, Some("node-2")))).unwrap();
+    let mut expected = denial(full());
+    expected.as_object_mut().unwrap().remove("type");
+    assert_eq!(value["denial"], expected);
+    // It is described where a denial is.
+    value["denial"] = Value::Bool(true);
+    value
+}
+
 fn samples() -> Vec<Value> {
-    let mut samples = vec![denial(full())];
+    let mut samples = vec![denial(full()), amendment()];
     for class in [
         Class::DroppedReply,
+        Class::PolicyChanged,
         Class::HostFirewall,
         Class::NoListener,
         Class::ServiceWithoutEndpoints,
@@ -130,6 +180,10 @@ fn samples() -> Vec<Value> {
     ] {
         samples.push(denial(innocent(class, Agreement::NotEnforcement, "")));
     }
+    let mut balanced = example();
+    let call = balanced.who.service.as_mut().unwrap();
+    call.service = Arc::new(Service { load_balancer_ips: vec![call.ip], cluster_ips: Vec::new(), ..(*call.service).clone() });
+    samples.push(denial(balanced));
     let mut undecided = innocent(Class::Undecided, Agreement::CannotDecide { why: "?".into() }, "");
     undecided.explanation.verdict = Verdict::Undecided;
     undecided.explanation.egress.admission = Admission::Undecided { why: "?".into() };
@@ -138,6 +192,8 @@ fn samples() -> Vec<Value> {
     undecided.who.client.identity = Identity::AmbiguousPods(vec![web(), api()]);
     undecided.who.server.identity = Identity::Service(api_service());
     samples.push(denial(undecided));
+    let why = "NetworkPolicy shop/api changed 3 s before the drop".to_owned();
+    samples.push(denial(innocent(Class::PolicyChanged, Agreement::PolicyChanged { why }, "")));
     for identity in [Identity::UnownedPodAddress, Identity::Special, Identity::External, node("node-2", "192.0.2.2").identity] {
         let mut other = innocent(Class::HostFirewall, Agreement::PoliciesAllow, "");
         other.who.client.identity = identity;
@@ -314,11 +370,13 @@ fn the_values_of_enumerations_are_documented() {
                     match (name.as_str(), member) {
                         (
                             "class" | "verdict" | "outcome" | "condition" | "hook" | "direction" | "level" | "link" | "says" | "tier"
-                            | "action" | "op",
+                            | "action" | "op" | "how",
                             Value::String(text),
                         ) => {
                             found.insert(text);
                         }
+                        // Of a fix it is words.
+                        ("change", Value::String(text)) if !text.contains(' ') => _ = found.insert(text),
                         ("kind", Value::String(text)) if text.starts_with(char::is_lowercase) => _ = found.insert(text),
                         ("workload" | "manifest", _) => {}
                         _ => strings(member, found),

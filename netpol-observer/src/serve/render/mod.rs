@@ -7,6 +7,7 @@ mod change;
 mod command;
 mod condition;
 mod explanation;
+mod moment;
 mod names;
 mod rule;
 mod text;
@@ -31,6 +32,7 @@ use super::{Item, Route};
 use crate::diagnose::{Agreement, Class, Denial};
 use crate::effect::Effect;
 use crate::flow::HookFunction;
+use crate::pipeline::Amendment;
 
 /// Turns items into text.
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ impl Renderer {
             Item::Denial { denial, .. } => self.block(denial),
             Item::Repeats(summary) => self.repeats(summary),
             Item::PolicyChange(effect) => self.policy_change(effect),
+            Item::Amendment { amendment, .. } => self.amendment(amendment),
         }
     }
 
@@ -73,6 +76,11 @@ impl Renderer {
                 text.newline();
             }
         }
+        if !denial.who.callers.is_empty() {
+            text.label("host");
+            text.put(&names::callers(&denial.who.callers, &denial.who.client));
+            text.newline();
+        }
         if !denial.who.host_network.is_empty() {
             text.label("host");
             text.put(&names::host_network(&denial.who.host_network, &denial.who.server));
@@ -81,6 +89,11 @@ impl Renderer {
         if let (Some(tunnel), Some(ends)) = (&denial.event.tunnel, &denial.who.tunnel) {
             text.label("tunnel");
             text.put(&names::tunnel(tunnel, ends));
+            text.newline();
+        }
+        for sentence in denial.moment.iter().flat_map(|moment| moment::sentences(moment, &denial.diagnosis.class)) {
+            text.label("moment");
+            text.put(&sentence);
             text.newline();
         }
         text.label("kernel");
@@ -99,6 +112,17 @@ impl Renderer {
         text.put(&explanation::in_short(denial));
         text.newline();
         text.finish()
+    }
+
+    /// What is to be said otherwise of a drop that was shown: which one and why, and the drop as it is judged by now.
+    pub fn amendment(&self, amendment: &Amendment) -> String {
+        let mut text = Text::new(self.palette);
+        self.time(&mut text, amendment.time());
+        text.styled(self.palette.dim, "amended");
+        text.put(&format!(" {}   was {}: {}", amendment.id(), route(&Route::of(&amendment.before)), amendment.why));
+        text.newline();
+        let denial = if self.oneline { self.oneline(&amendment.denial) } else { self.block(&amendment.denial) };
+        text.finish() + &denial
     }
 
     /// Repeats, on one line.
@@ -186,6 +210,7 @@ fn agreement(agreement: &Agreement) -> String {
     match agreement {
         Agreement::Agrees => "agrees with the policies".to_owned(),
         Agreement::PoliciesAllow => "the policies allow it".to_owned(),
+        Agreement::PolicyChanged { why } => why.clone(),
         Agreement::NotEnforcement => "not a drop that enforces policies".to_owned(),
         Agreement::CannotDecide { why } => format!("cannot decide: {why}"),
     }

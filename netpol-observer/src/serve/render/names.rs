@@ -14,6 +14,7 @@ pub fn heading(class: &Class) -> (&'static str, String) {
     match class {
         Class::PolicyDenied(denying) => ("DENIED", directions(denying)),
         Class::DroppedReply => ("DROPPED", "reply".to_owned()),
+        Class::PolicyChanged => ("DROPPED", "policy changed".to_owned()),
         Class::HostFirewall => ("DROPPED", "host firewall".to_owned()),
         Class::NoListener => ("REFUSED", "no listener".to_owned()),
         Class::ServiceWithoutEndpoints => ("DROPPED", "no endpoints".to_owned()),
@@ -73,9 +74,10 @@ pub(super) fn dialled(route: &Route) -> Option<String> {
         return None;
     }
     let (namespace, name) = (&dialled.service.namespace, &dialled.service.name);
+    let by = if dialled.by_load_balancer { " by its load balancer" } else { "" };
     Some(match dialled.port {
-        Some(port) => format!("Service {namespace}/{name}:{port}"),
-        None => format!("Service {namespace}/{name}"),
+        Some(port) => format!("Service {namespace}/{name}:{port}{by}"),
+        None => format!("Service {namespace}/{name}{by}"),
     })
 }
 
@@ -98,4 +100,18 @@ pub(super) fn host_network(pods: &[Arc<Pod>], node: &Party) -> String {
     let names: Vec<String> = pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
     let declare = if pods.len() == 1 { "declares" } else { "declare" };
     format!("{} {declare} that port in the network of {}", names.join(", "), party(node))
+}
+
+/// Callers from a node's network that are named; of more it is said how many.
+const CALLERS_SHOWN: usize = 5;
+
+/// `kube-system/proxy-x in the network of node node-1 called`
+pub(super) fn callers(pods: &[Arc<Pod>], node: &Party) -> String {
+    let names: Vec<String> = pods.iter().take(CALLERS_SHOWN).map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let more = super::explanation::more(pods.len().saturating_sub(CALLERS_SHOWN));
+    let (names, node) = (names.join(", "), party(node));
+    match pods {
+        [_] => format!("{names} in the network of {node} called"),
+        _ => format!("{node} called, or one of the pods in its network: {names}{more}"),
+    }
 }

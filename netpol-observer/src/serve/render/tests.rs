@@ -1,4 +1,5 @@
 mod changes;
+mod moment;
 mod tiers;
 
 use insta::assert_snapshot;
@@ -48,6 +49,12 @@ fn pods_in_the_network_of_the_node_called_are_named() {
     assert!(block(&denial).contains("\n  host     shop/api-5c4b declares that port in the network of node node-2\n"), "{}", block(&denial));
     denial.who.host_network.push(web());
     assert!(block(&denial).contains("shop/api-5c4b, shop/web-7d9f declare that port"), "{}", block(&denial));
+    denial.who.client = node("node-1", "192.0.2.1");
+    denial.who.callers = vec![api()];
+    assert!(block(&denial).contains("\n  host     shop/api-5c4b in the network of node node-1 called\n"), "{}", block(&denial));
+    denial.who.callers = vec![api(); 7];
+    assert!(block(&denial).contains("node node-1 called, or one of the pods in its network: shop/api-5c4b, "), "{}", block(&denial));
+    assert!(block(&denial).contains(" and 2 more\n"), "{}", block(&denial));
 }
 
 #[test]

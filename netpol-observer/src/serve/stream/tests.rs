@@ -124,7 +124,7 @@ fn a_drop_that_goes_on_past_since_is_shown() {
 proptest! {
     #[test]
     fn the_ledger_balances_after_every_step(
-        steps in prop::collection::vec((0..6u64, 0..4u64, 0..80i64, 0..5u8), 0..120),
+        steps in prop::collection::vec((0..6u64, 0..4u64, 0..80i64, 0..7u8), 0..120),
         capacity in 1..5usize,
         since in prop::option::of(0..2000i64),
     ) {
@@ -134,6 +134,8 @@ proptest! {
         let mut stream = stream(StreamOptions { filters, since: since.map(at), fold, ..StreamOptions::default() });
         let mut now = 0;
         let (mut full, mut summed) = (0, 0);
+        // Each with what it was before.
+        let mut given: Vec<Vec<Arc<Denial>>> = Vec::new();
         for (id, count, pause, what) in steps {
             now += pause;
             let mut items = stream.tick(at(now));
@@ -150,9 +152,28 @@ proptest! {
                     other.event.id = FoldId(id);
                     other.event.time = at(now);
                     other.event.flow.destination_port = Some(1);
-                    stream.denial(Arc::new(other), at(now))
+                    let denial = Arc::new(other);
+                    given.push(vec![denial.clone()]);
+                    stream.denial(denial, at(now))
                 }
-                _ => stream.denial(example_at(id, now), at(now)),
+                5 | 6 if !given.is_empty() => {
+                    let at_hand = (id as usize * 7 + count as usize) % given.len();
+                    let versions = &mut given[at_hand];
+                    let before = versions.last().unwrap().clone();
+                    // Wanted or not, by the port, and by another pod.
+                    let mut other = (*before).clone();
+                    other.event.flow.destination_port = Some(if what == 5 { 8080 } else { 1 });
+                    other.who.client = crate::serve::testing::party(&crate::serve::testing::pod("shop", &format!("web-{count}"), "10.244.1.5", &[]));
+                    let denial = Arc::new(other);
+                    let earlier = versions[..versions.len() - 1].to_vec();
+                    versions.push(denial.clone());
+                    stream.amendment(Amendment { before, earlier, denial, why: "?".into() }, at(now))
+                }
+                _ => {
+                    let denial = example_at(id, now);
+                    given.push(vec![denial.clone()]);
+                    stream.denial(denial, at(now))
+                }
             });
             prop_assert_eq!(stream.ledger().balance(), Ok(()));
             for item in items {
@@ -160,6 +181,7 @@ proptest! {
                     Item::Denial { .. } => full += 1,
                     Item::Repeats(summary) => summed += summary.count,
                     Item::PolicyChange(_) => unreachable!("none came"),
+                    Item::Amendment { is_first, .. } => full += u64::from(is_first),
                 }
             }
         }

@@ -58,8 +58,8 @@ pub(crate) fn replay(recording: &[u8], manifests: &str, expectation: &Expectatio
     let mut denials: Vec<Denial> = Vec::new();
     while let Some(captured) = reader.next().map_err(|error| error.to_string())? {
         match pipeline.step(&captured, &reader).map_err(|error| error.to_string())? {
-            Step::Denial(denial) => denials.push(*denial),
-            Step::Repeat { .. } | Step::Ledger(_) => {}
+            Step::Denial(denial) => denials.push((*denial).clone()),
+            Step::Repeat { .. } | Step::Amendment(_) | Step::Ledger(_) => {}
         }
     }
     expectation.check(release, &denials)

@@ -91,12 +91,14 @@ fn service() -> impl Strategy<Value = Service> {
         target_port: TargetPort::Number(target),
         node_port,
     });
-    let parts = (select(vec!["blue", "green"]), any::<bool>(), option::weighted(0.2, 0..8_u8), vec(port, 1..3), labels());
-    parts.prop_map(|(name, has_address, external, ports, selector)| Service {
+    let other = || option::weighted(0.2, 0..8_u8);
+    let parts = (select(vec!["blue", "green"]), any::<bool>(), other(), other(), vec(port, 1..3), labels());
+    parts.prop_map(|(name, has_address, external, balancer, ports, selector)| Service {
         namespace: "east".into(),
         name: name.into(),
         cluster_ips: has_address.then(|| SERVICE.parse().unwrap()).into_iter().collect(),
         external_ips: external.map(pod_address).into_iter().collect(),
+        load_balancer_ips: balancer.map(pod_address).into_iter().collect(),
         ports,
         selector: (!selector.is_empty()).then_some(selector),
         publish_not_ready: false,

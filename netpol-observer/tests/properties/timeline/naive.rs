@@ -80,7 +80,11 @@ fn holder(object: &Object, ip: IpAddr) -> Option<(String, Holder)> {
         Object::Pod(pod) if pod.host_network => Holder::HostNetworkPod(pod.clone()),
         Object::Pod(pod) => Holder::Pod(pod.clone()),
         Object::Node(node) if has(&node.addresses) => Holder::Node(node.clone()),
-        Object::Service(service) if has(&service.cluster_ips) || has(&service.external_ips) => Holder::Service(service.clone()),
+        Object::Service(service)
+            if [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips].into_iter().any(|ips| has(ips)) =>
+        {
+            Holder::Service(service.clone())
+        }
         _ => return None,
     };
     let uid = match &who {

@@ -31,6 +31,7 @@ fn pods() {
     let ports: Vec<_> = pod.ports.iter().map(|p| format!("{:?} {}/{}", p.name.as_deref(), p.port, p.protocol)).collect();
     assert_eq!(ports, ["Some(\"http\") 8080/TCP", "None 53/UDP", "None 9000/SCTP"]);
     assert_eq!((pod.phase, pod.ready, pod.host_network), (PodPhase::Active, true, false));
+    assert!(!pod.deleting);
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn phases_and_readiness() {
             metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         let (pod, _) = pod_of(json!({"metadata": metadata, "spec": {"containers": []}, "status": status}));
-        assert_eq!((pod.phase, pod.ready), (phase, ready), "{status}");
+        assert_eq!((pod.phase, pod.ready, pod.deleting), (phase, ready, deleted), "{status}");
     }
 }
 
@@ -140,7 +141,8 @@ fn services() {
         "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"hostname": "lb.example.org"}]}}});
     let service = service(from(written), &mut errors);
     assert_eq!(service.cluster_ips.len(), 2);
-    assert_eq!(service.external_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.1", "198.51.100.1"]);
+    let lists = [&service.external_ips, &service.load_balancer_ips].map(|ips| ips.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(lists, [["203.0.113.1"], ["198.51.100.1"]]);
     let ports: Vec<_> = service.ports.iter().map(|p| (p.port, p.target_port.clone(), p.node_port, p.protocol)).collect();
     assert_eq!(
         ports,
