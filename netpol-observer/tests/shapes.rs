@@ -39,7 +39,7 @@ fn replay(recording: &[u8], manifests: &Path) -> (String, Vec<Denial>) {
     let mut denials = Vec::new();
     while let Some(captured) = reader.next().unwrap() {
         if let Step::Denial(denial) = pipeline.step(&captured, &reader).unwrap() {
-            denials.push(*denial);
+            denials.push((*denial).clone());
         }
     }
     (reader.header().kernel_release.clone(), denials)
