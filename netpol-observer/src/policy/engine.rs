@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn objects_share_their_texts_with_what_is_there() {
         let mut engine = Engine::default();
-        ["a", "b"].map(|name| engine.apply(pod(name)));
+        ["a", "b"].into_iter().for_each(|name| engine.apply(pod(name)));
         let [a, b] = ["a", "b"].map(|name| engine.index().pod("shop", name).expect("a pod"));
         assert!(Arc::ptr_eq(&a.namespace, &b.namespace));
         assert!(a.labels.iter().zip(&b.labels).all(|(a, b)| Arc::ptr_eq(a.0, b.0) && Arc::ptr_eq(a.1, b.1)));
