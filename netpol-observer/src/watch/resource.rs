@@ -119,7 +119,8 @@ impl Served {
         let mut found: Vec<Resource> = Vec::new();
         for resource in self.resources.iter().filter(|resource| is_foreign(resource) && !is_read(resource)) {
             let known = found.iter().any(|known| (&known.group, &known.kind) == (&resource.group, &resource.kind));
-            if !known && !(doubled && resource.group == SAME_OBJECTS.1) {
+            let is_there_already = known || (doubled && resource.group == SAME_OBJECTS.1);
+            if !is_there_already {
                 found.push(resource.clone());
             }
         }

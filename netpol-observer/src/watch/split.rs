@@ -154,8 +154,7 @@ impl Items {
                     at += 1;
                     continue;
                 }
-                let Some(special) = bytes[at..].iter().position(|byte| matches!(byte, b'"' | b'\\')) else { return None };
-                at += special;
+                at += bytes[at..].iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
                 if bytes[at] == b'\\' {
                     self.escaped = true;
                 } else {

@@ -204,6 +204,6 @@ fn discovery_that_fails_takes_nothing_away() {
         assert_eq!(policies(&scene), 1);
     }
     scene.with(|known| {
-        assert!(!known.updates.iter().any(|update| matches!(&update.news, News::Served { kind: Kind::AdminNetworkPolicy, served: false })))
+        assert!(!known.updates.iter().any(|update| matches!(&update.news, News::Served { kind: Kind::AdminNetworkPolicy, served: false })));
     });
 }
