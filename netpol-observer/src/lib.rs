@@ -10,6 +10,7 @@
 
 pub mod capture;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod diagnose;
 pub mod flow;

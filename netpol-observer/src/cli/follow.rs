@@ -75,10 +75,7 @@ impl<O: Write, E: Write> Follow<O, E> {
         let mut now = Timestamp::MIN;
         let result = self.until_stopped(&mut source, &mut signals, &mut now).await;
         // From here on a second signal does not wait for anything.
-        tokio::spawn(async move {
-            signals.next().await;
-            std::process::exit(INTERRUPTED);
-        });
+        signals.exit_at_next();
         let failure = match result {
             Ok(()) => None,
             Err(Stop::Failed(error)) => Some(error),
@@ -195,18 +192,26 @@ fn until(due: Option<Timestamp>) -> Duration {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
+    /// The next one ends the process at once.
+    pub(super) fn exit_at_next(mut self) {
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(INTERRUPTED);
+        });
+    }
+
     /// The next of either; never when the process can get none any more.
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         let got = tokio::select! {
             got = self.interrupt.recv() => got,
             got = self.terminate.recv() => got,
