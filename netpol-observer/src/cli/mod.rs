@@ -172,7 +172,12 @@ fn start_log(verbose: u8) {
             Ok(targets) => (targets, None),
             Err(error) => (Targets::new().with_default(level), Some(error)),
         },
-        None => (Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN), None),
+        None => {
+            let targets = Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN);
+            // What goes wrong with the API server is told as a notice.
+            let told = if verbose == 0 { LevelFilter::OFF } else { LevelFilter::WARN };
+            (targets.with_target("kube_runtime", told).with_target("kube_client", told), None)
+        }
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // A second call, as in tests, keeps the first log.

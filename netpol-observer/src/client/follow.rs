@@ -115,6 +115,8 @@ pub struct Follow<'a, S> {
     news: News,
     summary: Summary,
     began: Instant,
+    /// The agents' accounts as they wrote them, for after their drops.
+    accounts: Vec<String>,
     /// The last trouble with the API server, before the agents were listed.
     trouble: Option<String>,
 }
@@ -130,6 +132,7 @@ impl<'a, S: Sink> Follow<'a, S> {
             news: News::default(),
             summary: Summary::default(),
             began: Instant::now(),
+            accounts: Vec::new(),
             trouble: None,
         }
     }
@@ -177,6 +180,12 @@ impl<'a, S: Sink> Follow<'a, S> {
             }
             for given in self.merge.finish() {
                 self.sink.frame(&given.payload.0)?;
+            }
+            for account in std::mem::take(&mut self.accounts) {
+                self.sink.frame(&account)?;
+            }
+            for notice in self.news.rest() {
+                self.sink.notice(&notice)?;
             }
             self.sink.flush()?;
         }
@@ -277,11 +286,18 @@ impl<'a, S: Sink> Follow<'a, S> {
             Told::Watermark(order) => {
                 self.merge.watermark(source, order);
                 self.crew.settled(source);
+                if let Some(agent) = self.crew.heard(source) {
+                    self.news.heard(agent, now);
+                }
             }
             Told::Full => self.merge.hold_back(source),
             Told::Stalled => {
                 self.merge.stall(source);
                 self.crew.settled(source);
+                self.crew.unheard(source);
+                if let Some(agent) = self.crew.agent(source) {
+                    self.news.broken(agent, "it sends nothing", now);
+                }
             }
             Told::Hello { hello, skew, gap } => {
                 if self.crew.is_here(source) {
@@ -289,7 +305,9 @@ impl<'a, S: Sink> Follow<'a, S> {
                 }
                 let came = self.crew.answers(source, hello.time) && self.crew.has_settled();
                 if let Some(agent) = self.crew.agent(source) {
-                    self.news.answers(agent, came, now);
+                    if came {
+                        self.news.came(agent, now);
+                    }
                     self.news.skewed(agent, skew, now);
                     if let Some((from, to)) = gap {
                         self.news.gap(agent, from, to, now);
@@ -311,6 +329,9 @@ impl<'a, S: Sink> Follow<'a, S> {
             Told::Account(account) => {
                 self.summary.accounts += 1;
                 sum(&mut self.summary.counts, &account.counts);
+                if self.options.query.json {
+                    self.accounts.push(account.text);
+                }
             }
             Told::Ended(reason) => {
                 self.merge.leave(source);

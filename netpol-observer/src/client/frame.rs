@@ -123,13 +123,27 @@ struct Wire<'a> {
     retained_since: Option<Timestamp>,
 }
 
+#[derive(Deserialize)]
+struct Kind {
+    frame: String,
+}
+
+const KINDS: &[&str] = &["item", "watermark", "hello", "lost", "end", "ledger"];
+
 impl Frame {
     /// Reads a line. `node` is where the agent's pod is, and is put into JSON lines; `cleaner` makes text fit for a terminal.
     ///
     /// # Errors
     /// The line is no frame.
     pub fn parse(line: &[u8], node: &str, cleaner: &Cleaner) -> Result<Frame, Unreadable> {
-        let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| Unreadable::Json(error.to_string()))?;
+        let wire: Wire<'_> = match serde_json::from_slice(line) {
+            Ok(wire) => wire,
+            // A kind of a later version may use a field otherwise.
+            Err(error) => match serde_json::from_slice::<Kind>(line) {
+                Ok(kind) if !KINDS.contains(&kind.frame.as_str()) => return Ok(Frame::Unknown),
+                _ => return Err(Unreadable::Json(error.to_string())),
+            },
+        };
         match &*wire.frame {
             "item" => {
                 let order = needs("item", "order", wire.order)?;
@@ -206,6 +220,7 @@ mod tests {
         let Ok(Frame::Ledger(account)) = parse(r#"{"frame":"ledger","line":{"type":"ledger","shown":3,"filteredOut":2}}"#) else { panic!() };
         assert_eq!(account.counts, Counts { shown: 3, filtered_out: 2, ..Counts::default() });
         assert_eq!(parse(r#"{"frame":"policyChange","order":"2026-11-23T14:02:11Z"}"#), Ok(Frame::Unknown));
+        assert_eq!(parse(r#"{"frame":"policyChange","order":7}"#), Ok(Frame::Unknown));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An agent that speaks the API by the letter and sees what a test tells it. What the real one refuses, this refuses.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -18,8 +18,6 @@ pub(crate) enum Mode {
     Well,
     /// Connections stay, and nothing more is said on them.
     Mute,
-    /// New requests are not answered.
-    Deaf,
     /// Every request is refused.
     Refusing(u16, String),
     /// What is sent is no HTTP.
@@ -251,10 +249,6 @@ impl Agent {
         let out = &mut stream.get_mut().stream;
         let mode = self.state().mode.clone();
         match mode {
-            Mode::Deaf => {
-                self.wait_while(number, |state| state.mode == Mode::Deaf);
-                return Ok(());
-            }
             Mode::Refusing(status, message) => return refuse(out, status, &message),
             Mode::Noise => return out.write_all(b"SSH-2.0-OpenSSH_9.2\r\n"),
             Mode::Well | Mode::Mute | Mode::First(_) => {}

@@ -37,7 +37,19 @@ fn the_status_of_every_node() {
     let run = scene.run(&["status"]);
     assert_eq!(run.code, Some(1), "{}", run.err);
     let lines: Vec<&str> = run.out.lines().filter(|line| !line.contains("its clock is about")).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    NODE    POD           VERSION  READY        SYNC  LAG  SEEN  REPORTED  RING FULL  CLIENTS
+    node-1  agent-node-1  0.1.0    yes          -     -    -     -         -          -
+    node-2  agent-node-2  0.1.0    yes          1/2   3 s  26    20        1          2
+    node-3  agent-node-3  -        unreachable  -     -    -     -         -          -
+    node-5  agent-node-5  0.1.0    yes          -     -    -     -         -          -
+    node-4  -             -        no agent     -     -    -     -         -          -
+    node-2: kernel: no CAP_SYSLOG: functions have no names\u{1b}[2J
+    node-2: ClusterNetworkPolicies are not watched: the CustomResourceDefinition is not there
+    node-2: 3 CiliumNetworkPolicies are not evaluated
+    node-3: cannot be reached: the agent answers 503: the agent is starting
+    node-4: no agent runs there; drops there are not seen
+    ");
     assert!(run.out.contains("node-5: its clock is about 1 h 1 m behind that of this machine"), "{}", run.out);
     assert_eq!(scene.run(&["status", "--node", "node-1", "--node", "node-2"]).code, Some(0));
     assert_eq!(scene.run(&["status", "--node", "node-1", "--node", "node-9"]).code, Some(1), "a node that was named and has no agent");

@@ -45,6 +45,8 @@ struct Reading {
     task: JoinHandle<()>,
     ending: Arc<AtomicBool>,
     answered: bool,
+    /// It has said something since its connection was made, or since it fell silent.
+    heard: bool,
     forbidden: Option<String>,
     done: bool,
 }
@@ -107,7 +109,7 @@ impl Crew {
             tell: tell.clone(),
         };
         let task = tokio::spawn(reader.run());
-        member.reading = Some(Reading { source, task, ending, answered: false, forbidden: None, done: false });
+        member.reading = Some(Reading { source, task, ending, answered: false, heard: false, forbidden: None, done: false });
         self.sources.insert(source, uid);
         if !self.listed {
             self.unsettled.insert(source);
@@ -182,8 +184,22 @@ impl Crew {
         }
         self.reading(source).is_some_and(|reading| {
             reading.forbidden = None;
+            reading.heard = false;
             !std::mem::replace(&mut reading.answered, true)
         })
+    }
+
+    /// A source speaks. The agent, when it did not before.
+    pub(super) fn heard(&mut self, source: Source) -> Option<&Agent> {
+        let spoke = std::mem::replace(&mut self.reading(source)?.heard, true);
+        if spoke { None } else { self.agent(source) }
+    }
+
+    /// A source has fallen silent.
+    pub(super) fn unheard(&mut self, source: Source) {
+        if let Some(reading) = self.reading(source) {
+            reading.heard = false;
+        }
     }
 
     pub(super) fn breaks(&mut self, source: Source, why: &Unreached) {

@@ -1,6 +1,6 @@
 //! What is said about agents and nodes: not every change at once, and not one line for each of a hundred nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -34,7 +34,7 @@ pub(super) struct News {
     lost: BTreeMap<String, u64>,
     unreadable: BTreeMap<String, (u64, String)>,
     /// Nodes said to be out of reach, by pod.
-    broken: BTreeMap<String, ()>,
+    broken: BTreeSet<String>,
     /// Nodes said to be silent, and those that may be.
     silent: BTreeMap<String, &'static str>,
     silent_since: BTreeMap<String, Duration>,
@@ -80,6 +80,12 @@ impl News {
         if self.collected_due.is_some_and(|due| due <= now) {
             self.say_collected();
         }
+        std::mem::take(&mut self.ready)
+    }
+
+    /// What was not said yet, at the end.
+    pub(super) fn rest(&mut self) -> Vec<Notice> {
+        self.say_collected();
         std::mem::take(&mut self.ready)
     }
 
@@ -178,24 +184,28 @@ impl News {
         }
     }
 
-    /// An agent has answered; `came`: it was not there at the start.
-    pub(super) fn answers(&mut self, agent: &Agent, came: bool, now: Duration) {
-        if self.broken.remove(&agent.uid).is_some() {
-            // What was not said need not be taken back.
-            let mut unsaid = false;
-            self.collected.retain(|(kind, _), nodes| {
-                let before = nodes.len();
-                if *kind == Kind::Broken {
-                    nodes.retain(|node| *node != agent.node);
-                }
-                unsaid |= nodes.len() < before;
-                !nodes.is_empty()
-            });
-            if !unsaid {
-                self.collect(Kind::Again, String::new(), &agent.node, now);
+    /// An agent that was not there at the start has answered.
+    pub(super) fn came(&mut self, agent: &Agent, now: Duration) {
+        self.collect(Kind::Came, String::new(), &agent.node, now);
+    }
+
+    /// An agent speaks that did not.
+    pub(super) fn heard(&mut self, agent: &Agent, now: Duration) {
+        if !self.broken.remove(&agent.uid) {
+            return;
+        }
+        // What was not said need not be taken back.
+        let mut unsaid = false;
+        self.collected.retain(|(kind, _), nodes| {
+            let before = nodes.len();
+            if *kind == Kind::Broken {
+                nodes.retain(|node| *node != agent.node);
             }
-        } else if came {
-            self.collect(Kind::Came, String::new(), &agent.node, now);
+            unsaid |= nodes.len() < before;
+            !nodes.is_empty()
+        });
+        if !unsaid {
+            self.collect(Kind::Again, String::new(), &agent.node, now);
         }
     }
 
@@ -210,7 +220,7 @@ impl News {
 
     pub(super) fn broken(&mut self, agent: &Agent, why: &str, now: Duration) {
         // That it goes on failing is no news.
-        if self.broken.insert(agent.uid.clone(), ()).is_none() {
+        if self.broken.insert(agent.uid.clone()) {
             self.collect(Kind::Broken, why.to_owned(), &agent.node, now);
         }
     }
