@@ -117,7 +117,9 @@ impl ClusterArgs {
         Cluster::configure(self.options()?).await.map_err(|error| {
             let hint = match &error {
                 ClusterError::NoConfiguration => "give --kubeconfig FILE, or set KUBECONFIG",
-                ClusterError::Unusable { .. } => "`kubectl config view` shows the configuration, `kubectl config get-contexts` the contexts",
+                ClusterError::Unusable { .. } => {
+                    "`kubectl config view` shows the configuration, `kubectl config get-contexts` the contexts"
+                }
             };
             CommandError::failure(error).hint(hint)
         })

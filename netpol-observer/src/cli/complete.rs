@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn what_may_come_next() {
         let (commands, directive) = words(&[""]);
-        assert!(["tail", "explain", "status", "check", "completion"].iter().all(|name| commands.contains(&(*name).to_owned())), "{commands:?}");
+        assert!(
+            ["tail", "explain", "status", "check", "completion"].iter().all(|name| commands.contains(&(*name).to_owned())),
+            "{commands:?}"
+        );
         assert!(!commands.iter().any(|name| name.starts_with("__") || name == "man"));
         assert_eq!(directive, NO_FILES);
         assert_eq!(words(&["ta"]).0, ["tail"]);

@@ -171,7 +171,9 @@ impl ExplainArgs {
                 .hint("put one of them in a file"));
         }
         if let (false, Some(option)) = (self.manifests.is_empty(), self.cluster.given()) {
-            return Err(CommandError::usage(format!("{option} is about a cluster, and --manifests are files")).hint("leave one of them out"));
+            return Err(
+                CommandError::usage(format!("{option} is about a cluster, and --manifests are files")).hint("leave one of them out")
+            );
         }
         if self.manifests.is_empty() {
             let files = [(self.queries.is_some(), "--queries"), (self.domain_names.is_some(), "--domain-names")];
@@ -180,8 +182,9 @@ impl ExplainArgs {
                     .hint("leave it out, or give the cluster's objects with --manifests"));
             }
             if let Some((_, option)) = files.iter().find(|(given, _)| *given) {
-                return Err(CommandError::usage(format!("{option} needs the cluster's objects in files"))
-                    .hint("write them with `kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml`, and give the file with --manifests"));
+                return Err(CommandError::usage(format!("{option} needs the cluster's objects in files")).hint(
+                    "write them with `kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml`, and give the file with --manifests",
+                ));
             }
             if !self.cluster.is_configured() {
                 return Err(CommandError::usage("no cluster is configured, and no manifests are given")

@@ -145,7 +145,13 @@ impl Access {
     }
 
     /// Asks, and reads the whole answer.
-    pub(super) async fn ask(&self, agent: &Agent, method: Method, path: &str, body: Option<String>) -> Result<(StatusCode, Bytes), Unreached> {
+    pub(super) async fn ask(
+        &self,
+        agent: &Agent,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<(StatusCode, Bytes), Unreached> {
         self.call(agent, method, path, body).await?.whole().await
     }
 

@@ -96,7 +96,7 @@ pub struct Summary {
     pub agents: usize,
     /// Frames printed, and how they stood to each other.
     pub frames: merge::Counts,
-    /// Observations that agents did not send, because they were read too slowly.
+    /// Drops that agents did not send, because they were read too slowly.
     pub lost: u64,
     /// Frames that could not be read.
     pub unreadable: u64,
@@ -315,7 +315,7 @@ impl<'a, S: Sink> Follow<'a, S> {
                 }
             }
             Told::Lost(count) => {
-                self.summary.lost += count;
+                self.summary.lost = self.summary.lost.saturating_add(count);
                 if let Some(agent) = self.crew.agent(source) {
                     self.news.lost(agent, count, now);
                 }
@@ -358,7 +358,8 @@ impl<'a, S: Sink> Follow<'a, S> {
 }
 
 fn sum(all: &mut Counts, one: &Counts) {
-    let Counts { records, counted, decoded, undecodable, shown, repeats, pending, filtered_out, earlier, elsewhere, noise, unattributed } = one;
+    let Counts { records, counted, decoded, undecodable, shown, repeats, pending, filtered_out, earlier, elsewhere, noise, unattributed } =
+        one;
     for (sum, count) in [
         (&mut all.records, records),
         (&mut all.counted, counted),

@@ -22,7 +22,7 @@ pub enum Frame {
     },
     /// No later frame of the stream has an order before this.
     Watermark(Timestamp),
-    /// So many observations were not sent, because this reader was too slow.
+    /// So many drops were not sent, because this reader was too slow; zero where the agent does not say how many.
     Lost(u64),
     /// The agent ends on purpose.
     End(String),
@@ -211,13 +211,12 @@ mod tests {
         assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11.482Z"), text }));
         let item = r#"{"frame":"item","order":"2026-11-23T14:02:11Z","text":"14:02 DENIED\n  by x\n"}"#;
         assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11Z"), text: "14:02 DENIED\n  by x\n".to_owned() }));
-        assert_eq!(
-            parse(r#"{"frame":"watermark","order":"2026-11-23T14:02:11Z"}"#),
-            Ok(Frame::Watermark(at("2026-11-23T14:02:11Z")))
-        );
+        assert_eq!(parse(r#"{"frame":"watermark","order":"2026-11-23T14:02:11Z"}"#), Ok(Frame::Watermark(at("2026-11-23T14:02:11Z"))));
         assert_eq!(parse(r#"{"frame":"lost","count":7,"since":"2026-11-23T14:02:11Z"}"#), Ok(Frame::Lost(7)));
         assert_eq!(parse(r#"{"frame":"end","reason":"shutting down"}"#), Ok(Frame::End("shutting down".to_owned())));
-        let Ok(Frame::Ledger(account)) = parse(r#"{"frame":"ledger","line":{"type":"ledger","shown":3,"filteredOut":2}}"#) else { panic!() };
+        let Ok(Frame::Ledger(account)) = parse(r#"{"frame":"ledger","line":{"type":"ledger","shown":3,"filteredOut":2}}"#) else {
+            panic!()
+        };
         assert_eq!(account.counts, Counts { shown: 3, filtered_out: 2, ..Counts::default() });
         assert_eq!(parse(r#"{"frame":"policyChange","order":"2026-11-23T14:02:11Z"}"#), Ok(Frame::Unknown));
         assert_eq!(parse(r#"{"frame":"policyChange","order":7}"#), Ok(Frame::Unknown));

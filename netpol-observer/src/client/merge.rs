@@ -26,6 +26,8 @@ pub struct Merge<P> {
     /// Frames that are late, in the order they came.
     late: VecDeque<Given<P>>,
     sources: BTreeMap<Source, Progress>,
+    /// Up to where every source that is waited for has said everything, until one of them says more.
+    floor: Option<Timestamp>,
     /// Time of the last frame given in order. What is before it is late.
     last: Timestamp,
     sequence: u64,
@@ -98,6 +100,7 @@ impl<P> Merge<P> {
             arrivals: VecDeque::new(),
             late: VecDeque::new(),
             sources: BTreeMap::new(),
+            floor: None,
             last: Timestamp::MIN,
             sequence: 0,
             counts: Counts::default(),
@@ -113,17 +116,20 @@ impl<P> Merge<P> {
     pub fn join(&mut self, source: Source) {
         let progress = Progress { watermark: Timestamp::MIN, highest: Timestamp::MIN, full: false, stalled: false };
         self.sources.insert(source, progress);
+        self.floor = None;
     }
 
     /// The source is not waited for any more. Frames of it that wait are given in their turn.
     pub fn leave(&mut self, source: Source) {
         self.sources.remove(&source);
+        self.floor = None;
     }
 
     /// The source has sent nothing for a while: it is not waited for until it sends something.
     pub fn stall(&mut self, source: Source) {
         if let Some(progress) = self.sources.get_mut(&source) {
             progress.stalled = true;
+            self.floor = None;
         }
     }
 
@@ -132,6 +138,7 @@ impl<P> Merge<P> {
     pub fn hold_back(&mut self, source: Source) {
         if let Some(progress) = self.sources.get_mut(&source) {
             progress.full = true;
+            self.floor = None;
         }
     }
 
@@ -139,6 +146,7 @@ impl<P> Merge<P> {
     pub fn watermark(&mut self, source: Source, order: Timestamp) {
         if let Some(progress) = self.sources.get_mut(&source) {
             *progress = Progress { watermark: progress.watermark.max(order), full: false, stalled: false, ..*progress };
+            self.floor = None;
         }
     }
 
@@ -146,6 +154,7 @@ impl<P> Merge<P> {
     pub fn push(&mut self, source: Source, order: Timestamp, payload: P, now: Duration) {
         if let Some(progress) = self.sources.get_mut(&source) {
             *progress = Progress { highest: progress.highest.max(order), full: false, stalled: false, ..*progress };
+            self.floor = None;
         }
         if order < self.last {
             self.late.push_back(Given { source, order, turn: Turn::Late, payload });
@@ -163,7 +172,7 @@ impl<P> Merge<P> {
             self.counts.late += 1;
             return Some(late);
         }
-        let (first, _) = self.waiting.first_key_value()?;
+        let first = *self.waiting.first_key_value()?.0;
         if first.0 <= self.floor() {
             return self.give_first();
         }
@@ -187,6 +196,7 @@ impl<P> Merge<P> {
     /// Everything that waits, in order: for the end.
     pub fn finish(&mut self) -> Vec<Given<P>> {
         self.sources.clear();
+        self.floor = None;
         std::iter::from_fn(|| self.next(Duration::ZERO)).collect()
     }
 
@@ -213,10 +223,12 @@ impl<P> Merge<P> {
         self.counts
     }
 
-    /// Up to where every source that is waited for has said everything.
-    fn floor(&self) -> Timestamp {
-        let live = self.sources.values().filter(|progress| !progress.stalled);
-        live.map(Progress::said).min().unwrap_or(Timestamp::MAX)
+    fn floor(&mut self) -> Timestamp {
+        let sources = &self.sources;
+        *self.floor.get_or_insert_with(|| {
+            let live = sources.values().filter(|progress| !progress.stalled);
+            live.map(Progress::said).min().unwrap_or(Timestamp::MAX)
+        })
     }
 
     /// Whether a frame is far in front of what all sources but its own have come to.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::Method;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -213,12 +213,16 @@ impl Reader {
                     let skew = Skew::measured(hello.time, Timestamp::now(), asked.elapsed());
                     let gap = expected.zip(hello.retained_since).filter(|(expected, kept)| expected < kept);
                     if self.query.follow && self.query.last.is_none() {
-                        resume.begins(hello.time);
+                        // What is dropped from the question on is owed, by the agent's clock.
+                        let took = SignedDuration::try_from(asked.elapsed()).unwrap_or(SignedDuration::ZERO);
+                        resume.begins(hello.time.checked_sub(took).unwrap_or(hello.time));
                     }
                     self.tell(Told::Hello { hello, skew, gap }).await?;
                     continue;
                 }
-                Ok(_) if !greeted => return Ok(Err(Unreached::Failed("what answers there is no agent: its first frame is no hello".to_owned()))),
+                Ok(_) if !greeted => {
+                    return Ok(Err(Unreached::Failed("what answers there is no agent: its first frame is no hello".to_owned())));
+                }
                 Err(error) if !greeted => return Ok(Err(Unreached::Failed(format!("what answers there is no agent: {error}")))),
                 Ok(frame) => frame,
                 Err(error) => {

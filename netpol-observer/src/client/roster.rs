@@ -73,7 +73,9 @@ impl Roster {
             let events = watcher(pods, Config::default().labels(SELECTOR).any_semantic()).default_backoff();
             events.flat_map(move |event| {
                 let sightings = match event {
-                    Ok(event) => known.take(event, |pod| (pod.uid().unwrap_or_default(), Sighting::Agent(agent(&pod))), gone, Sighting::AgentsListed),
+                    Ok(event) => {
+                        known.take(event, |pod| (pod.uid().unwrap_or_default(), Sighting::Agent(agent(&pod))), gone, Sighting::AgentsListed)
+                    }
                     Err(error) => vec![trouble(&error, Sighting::AgentsForbidden)],
                 };
                 futures_util::stream::iter(sightings)

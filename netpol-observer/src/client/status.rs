@@ -97,7 +97,8 @@ impl Cluster {
             if status != 200 {
                 return Err(refusal(status, &body));
             }
-            let value: Value = serde_json::from_slice(&body).map_err(|error| Unreached::Failed(format!("its status is no JSON: {error}")))?;
+            let value: Value =
+                serde_json::from_slice(&body).map_err(|error| Unreached::Failed(format!("its status is no JSON: {error}")))?;
             let time = value["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
             Ok((value, time.map(|time| Skew::measured(time, now, took))))
         };

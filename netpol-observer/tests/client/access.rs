@@ -17,8 +17,18 @@ fn what_is_missing_is_said() {
     for command in [&["tail"][..], &["status"], &["explain", "--from", "a", "--to", "b", "--port", "1"]] {
         let run = scene.run(command);
         assert_eq!(run.code, Some(if command[0] == "explain" { 2 } else { 1 }), "{}", run.err);
-        assert!(run.err.contains("User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"netpol-observer\""), "{}", run.err);
-        assert!(run.err.contains("hint: in namespace netpol-observer it takes get, list and watch on pods, and get and create on pods/portforward"), "{}", run.err);
+        assert!(
+            run.err.contains("User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"netpol-observer\""),
+            "{}",
+            run.err
+        );
+        assert!(
+            run.err.contains(
+                "hint: in namespace netpol-observer it takes get, list and watch on pods, and get and create on pods/portforward"
+            ),
+            "{}",
+            run.err
+        );
     }
     scene.jane(&json!([rule(&["get", "list", "watch"], "pods"), rule(&["get"], "pods/portforward")]));
     let run = scene.run(&["tail"]);

@@ -302,12 +302,20 @@ impl Agent {
                 (Some(since), _) => state.drops.iter().position(|drop| drop.order >= since).unwrap_or(state.drops.len()),
                 (None, Some(last)) => seen.saturating_sub(last),
                 // Without anything that asks for it, only what is dropped from now on is followed; without following, all that is kept.
-                (None, None) => if is("follow") { seen } else { 0 },
+                (None, None) => {
+                    if is("follow") {
+                        seen
+                    } else {
+                        0
+                    }
+                }
             };
             (kept, 0, 0)
         };
         let retained = self.shared.setup.kept_since.unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut first = json!({"frame": "hello", "version": "0.1.0", "node": node, "kernel": "6.18.0", "time": self.now(), "retainedSince": retained}).to_string();
+        let mut first =
+            json!({"frame": "hello", "version": "0.1.0", "node": node, "kernel": "6.18.0", "time": self.now(), "retainedSince": retained})
+                .to_string();
         if let Mode::First(line) = &self.state().mode {
             first.clone_from(line);
         }
@@ -443,7 +451,11 @@ fn refuse(out: &mut impl Write, status: u16, message: &str) -> Answering {
 }
 
 fn answer(out: &mut impl Write, status: u16, body: &str) -> Answering {
-    write!(out, "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())?;
+    write!(
+        out,
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
     out.flush()
 }
 

@@ -15,7 +15,8 @@ fn status(seen: u64) -> Value {
         "ledger": {"kernel": {"seen": seen, "reported": 20, "folded": 5, "ringFull": 1}},
         "sync": {"Pods": watched, "ClusterNetworkPolicies": not},
         "foreign": {"CiliumNetworkPolicies": 3},
-        "clients": {"connected": 2, "lost": 0},
+        "clients": {"readers": 2, "max": 64, "lost": 0, "refused": 0},
+        "missing": ["Pods were not listed yet"],
     })
 }
 
@@ -31,7 +32,9 @@ fn the_status_of_every_node() {
     ");
     drop(well);
     scene.agent(Setup { node: "node-2".to_owned(), status: status(26), ..Setup::default() });
-    scene.agent(Setup { node: "node-3".to_owned(), skew: SignedDuration::from_secs(-3700), ..Setup::default() }).becomes(Mode::Refusing(503, "the agent is starting".to_owned()));
+    scene
+        .agent(Setup { node: "node-3".to_owned(), skew: SignedDuration::from_secs(-3700), ..Setup::default() })
+        .becomes(Mode::Refusing(503, "the agent is starting".to_owned()));
     scene.agent(Setup { node: "node-5".to_owned(), skew: SignedDuration::from_secs(-3700), ..Setup::default() });
     scene.node("node-4");
     let run = scene.run(&["status"]);
@@ -47,6 +50,7 @@ fn the_status_of_every_node() {
     node-2: kernel: no CAP_SYSLOG: functions have no names\u{1b}[2J
     node-2: ClusterNetworkPolicies are not watched: the CustomResourceDefinition is not there
     node-2: 3 CiliumNetworkPolicies are not evaluated
+    node-2: not ready: Pods were not listed yet
     node-3: cannot be reached: the agent answers 503: the agent is starting
     node-4: no agent runs there; drops there are not seen
     ");
@@ -84,7 +88,10 @@ fn an_agent_explains() {
     let run = scene.run(&["explain", "--node", "node-3", "--from", "shop/web", "http://api.shop/", "-o", "yaml"]);
     assert_eq!((run.code, run.out.as_str()), (Some(0), "type: answer\nverdict: allow\n"), "{}", run.err);
     let request: Value = serde_json::from_str(&agent.requests()[0].body).unwrap();
-    assert_eq!(request, json!({"args": ["--from=shop/web", "--namespace=default", "--", "http://api.shop/"], "form": "json", "colour": false}));
+    assert_eq!(
+        request,
+        json!({"args": ["--from=shop/web", "--namespace=default", "--", "http://api.shop/"], "form": "json", "colour": false})
+    );
 
     agent.becomes(Mode::Refusing(400, "no such pod".to_owned()));
     let run = scene.run(&["explain", "--node", "node-3", "--from", "shop/web", "http://api.shop/"]);

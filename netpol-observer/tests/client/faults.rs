@@ -130,12 +130,12 @@ fn one_that_floods_is_slowed_and_loses_nothing() {
 #[test]
 fn an_agent_of_another_version_is_left_out_and_told() {
     let (scene, agents) = Scene::with(&["node-1", "node-2"]);
-    agents[0].becomes(Mode::Refusing(404, "/v1/drops is not known here; this agent speaks /v2".to_owned()));
+    agents[0].becomes(Mode::Refusing(404, "/v1/drops is not known here;\n this agent speaks /v2".to_owned()));
     let tail = scene.tail(&[]);
     agents[1].wait_for_readers(1);
     agents[1].sees(1);
     assert_eq!(tail.next().1, 1);
-    tail.wait_for("node-1: the agent cannot be reached: the agent answers 404: /v1/drops is not known here; this agent speaks /v2");
+    tail.wait_for("node-1: the agent cannot be reached: the agent answers 404: /v1/drops is not known here;\\n this agent speaks /v2");
     // It is replaced by one that can.
     agents[0].becomes(Mode::Well);
     tail.wait_for("node-1: the agent can be reached again");
@@ -159,18 +159,33 @@ fn nonsense_is_counted_and_the_rest_is_read() {
     }
     agents[0].saw(1, start);
     let mut evil = String::new();
-    write!(evil, "{{\"frame\":\"item\",\"order\":\"{start}\",\"text\":\"\\u001b]0;title\\u0007\\u001b[31mDENIED\\u001b[0m \\u009b2J\\n\"}}").unwrap();
+    write!(
+        evil,
+        "{{\"frame\":\"item\",\"order\":\"{start}\",\"text\":\"\\u001b]0;title\\u0007\\u001b[31mDENIED\\u001b[0m \\u009b2J\\n\"}}"
+    )
+    .unwrap();
     agents[3].says(&evil);
     let run = scene.run(&["tail", "-o", "json", "--no-follow", "--since", "1m", "--node", "node-1"]);
     assert_eq!(run.drops(), [("node-1".to_owned(), 1)]);
-    assert!(run.err.contains("; 4 could not be read"), "{}", run.err);
-    assert!(run.err.contains("warning: node-1: 4 frames of the agent could not be read, and are left out: it is no frame of the agents' API"), "{}", run.err);
+    assert!(run.err.contains("; 4 frames could not be read"), "{}", run.err);
+    assert!(
+        run.err.contains("warning: node-1: 4 frames of the agent could not be read, and are left out: it is no frame of the agents' API"),
+        "{}",
+        run.err
+    );
     let run = scene.run(&["tail", "--no-follow", "--since", "1m", "--node", "node-2", "--node", "node-3"]);
     assert_eq!((run.out.as_str(), run.code), ("", Some(0)), "{}", run.err);
     assert!(run.err.contains("node-2: the agent cannot be reached: no answer in HTTP:"), "{}", run.err);
     assert!(run.err.contains("if the agents run in tenant mode, name a ServiceAccount with --as-service-account"), "{}", run.err);
-    assert!(run.err.contains("node-3: the agent cannot be reached: what answers there is no agent: its first frame is no hello"), "{}", run.err);
-    for (colour, expected) in [("never", "\\u{1b}]0;title\\u{7}\\u{1b}[31mDENIED\\u{1b}[0m \\u{9b}2J\n"), ("always", "\\u{1b}]0;title\\u{7}\u{1b}[31mDENIED\u{1b}[0m \\u{9b}2J\n")] {
+    assert!(
+        run.err.contains("node-3: the agent cannot be reached: what answers there is no agent: its first frame is no hello"),
+        "{}",
+        run.err
+    );
+    for (colour, expected) in [
+        ("never", "\\u{1b}]0;title\\u{7}\\u{1b}[31mDENIED\\u{1b}[0m \\u{9b}2J\n"),
+        ("always", "\\u{1b}]0;title\\u{7}\u{1b}[31mDENIED\u{1b}[0m \\u{9b}2J\n"),
+    ] {
         let run = scene.run(&["tail", "--no-follow", "--since", "1m", "--node", "node-4", "--color", colour]);
         assert_eq!(run.out, expected);
     }
@@ -182,9 +197,9 @@ fn observations_that_were_not_sent_are_told() {
     let tail = scene.tail(&[]);
     agents[0].wait_for_readers(1);
     agents[0].loses(7);
-    tail.wait_for("warning: node-1: 7 observations were not sent, since they were read too slowly");
+    tail.wait_for("warning: node-1: 7 drops were not sent, since they were read too slowly");
     let run = tail.interrupt();
-    assert!(run.err.contains("; 7 were not sent, since they were read too slowly"), "{}", run.err);
+    assert!(run.err.contains("; 7 drops were not sent, since they were read too slowly"), "{}", run.err);
 }
 
 #[test]
@@ -216,7 +231,12 @@ fn a_reader_that_goes_ends_it_quietly() {
     for id in 0..5000 {
         agents[0].saw(id, Timestamp::now());
     }
-    let mut child = scene.command(&["tail", "--since", "1h"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = scene
+        .command(&["tail", "--since", "1h"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
     assert_eq!(line, "DENIED 0 on node-1\n");

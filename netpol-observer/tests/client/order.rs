@@ -77,7 +77,7 @@ fn text_and_objects_of_the_run() {
     let run = scene.run(&["tail", "--no-follow", "--since", "1m", "-o", "json"]);
     let objects: Vec<Value> = run.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let types: Vec<_> = objects.iter().map(|object| object["type"].as_str().unwrap()).collect();
-    assert_eq!(types, ["notice", "notice", "denial", "ledger", "notice"]);
+    assert_eq!(types, ["notice", "notice", "denial", "ledger", "notice", "notice"]);
     assert_eq!((&objects[2]["node"], &objects[3]["node"]), (&"node-1".into(), &"node-1".into()));
 }
 

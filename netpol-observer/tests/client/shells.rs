@@ -26,7 +26,13 @@ fn shell(test: &str, shell: &str, scene: &Scene, script: &str) -> Option<String>
         _ => &["--no-config"],
     };
     std::fs::write(scene.path("script"), script).unwrap();
-    let run = Command::new(shell).args(flags).arg("script").current_dir(&scene.directory).env("PATH", path).env("HOME", scene.directory.path()).output();
+    let run = Command::new(shell)
+        .args(flags)
+        .arg("script")
+        .current_dir(&scene.directory)
+        .env("PATH", path)
+        .env("HOME", scene.directory.path())
+        .output();
     match run {
         Ok(output) => {
             let said = String::from_utf8(output.stdout).unwrap();

@@ -36,7 +36,9 @@ pub(super) fn answer(arguments: &ExplainArgs, coloured: bool) -> Result<ExitCode
         AnswerForm::Json => objects(&answered.out)?.iter().map(|object| format!("{}\n", printable(object))).collect(),
         AnswerForm::Yaml => {
             let documents = objects(&answered.out)?.iter().map(super::yaml).collect::<io::Result<Vec<_>>>();
-            documents.map_err(|error| CommandError::failure(format!("the agent's answer cannot be written as YAML: {error}")))?.join("---\n")
+            documents
+                .map_err(|error| CommandError::failure(format!("the agent's answer cannot be written as YAML: {error}")))?
+                .join("---\n")
         }
     };
     let mut stdout = BufWriter::new(io::stdout());

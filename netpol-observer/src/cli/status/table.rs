@@ -54,7 +54,7 @@ fn row(status: &AgentStatus) -> Vec<String> {
         word(&ledger["seen"]),
         word(&ledger["reported"]),
         word(&ledger["ringFull"]),
-        word(&said["clients"]["connected"]),
+        word(&said["clients"]["readers"]),
     ]
     .map(|cell| clean(&cell).chars().take(80).collect())
     .to_vec()
@@ -100,6 +100,8 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
                 for (kind, number) in said["foreign"].as_object().into_iter().flatten() {
                     note(format!("{} {kind} are not evaluated", word(number)));
                 }
+                let missing = said["missing"].as_array().into_iter().flatten();
+                missing.filter_map(Value::as_str).for_each(|missing| note(format!("not ready: {missing}")));
                 if !agent.ready {
                     note("the pod is not ready".to_owned());
                 }

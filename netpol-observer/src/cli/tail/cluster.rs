@@ -10,9 +10,9 @@ use super::super::follow::Signals;
 use super::{CommandError, OUTPUT_BYTES, OutputForm, TailArgs};
 use crate::cli::Colour;
 use crate::client::{Cleaner, Follow, FollowOptions, Level, Notice, Query, Roster, Sink, Stop, Summary, named_object};
-use crate::serve::json::{Line, Notice as NoticeObject};
-use crate::serve::render::{Palette, clean_lines};
 use crate::serve::Ledger;
+use crate::serve::json::{Line, Notice as NoticeObject};
+use crate::serve::render::{Palette, clean};
 
 /// Follows the agents until the end.
 pub(super) fn run(arguments: &TailArgs, colour: Colour) -> Result<(), CommandError> {
@@ -101,8 +101,8 @@ impl<O: Write, E: Write> Sink for ClusterOutput<O, E> {
             Level::Info => ("info", ""),
             Level::Warning => ("warning", "warning: "),
         };
-        // Standard error may be closed; that ends nothing.
-        _ = writeln!(self.err, "{prefix}{}", clean_lines(&notice.message));
+        // Standard error may be closed; that ends nothing. What is quoted of an agent stays in its line.
+        _ = writeln!(self.err, "{prefix}{}", clean(&notice.message));
         if self.json {
             let mut line = Vec::new();
             Line::Notice(NoticeObject { time: Timestamp::now(), level, message: &notice.message }).write(&mut line)?;
@@ -122,14 +122,15 @@ impl<O: Write, E: Write> Sink for ClusterOutput<O, E> {
 impl<O: Write, E: Write> ClusterOutput<O, E> {
     /// The account at the end.
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        let message = account(summary);
-        self.notice(&Notice { level: Level::Info, node: None, message })?;
+        for message in account(summary) {
+            self.notice(&Notice { level: Level::Info, node: None, message })?;
+        }
         self.flush()
     }
 }
 
 /// What came from where, on one or two lines. Counts that are usually zero appear when they are not.
-fn account(summary: &Summary) -> String {
+fn account(summary: &Summary) -> Vec<String> {
     let frames = summary.frames;
     let agents = if summary.agents == 1 { "agent" } else { "agents" };
     let all = frames.in_order + frames.late + frames.ahead;
@@ -139,11 +140,14 @@ fn account(summary: &Summary) -> String {
             text.push_str(&format!(" + {count} {name}"));
         }
     }
-    for (count, name) in [(summary.lost, "were not sent, since they were read too slowly"), (summary.unreadable, "could not be read")] {
+    for (count, name) in
+        [(summary.lost, "drops were not sent, since they were read too slowly"), (summary.unreadable, "frames could not be read")]
+    {
         if count > 0 {
             text.push_str(&format!("; {count} {name}"));
         }
     }
+    let mut lines = vec![text];
     if summary.accounts > 0 {
         let counts = &summary.counts;
         let ledger = Ledger {
@@ -161,7 +165,7 @@ fn account(summary: &Summary) -> String {
             noise: counts.noise,
             unattributed: counts.unattributed,
         };
-        text.push_str(&format!("\n{ledger}"));
+        lines.push(ledger.to_string());
     }
-    text
+    lines
 }

@@ -17,6 +17,9 @@ const COLLECT: Duration = Duration::from_secs(1);
 /// A node may be without an agent for so long, as while its agent is replaced, before that is said.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// After a change, others are waited for so long before the nodes are looked at.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Clocks may differ so much.
 const SKEW: SignedDuration = SignedDuration::from_secs(1);
 
@@ -106,7 +109,9 @@ impl News {
             self.say(level, node, message);
         }
         for (node, count) in std::mem::take(&mut self.lost) {
-            let message = format!("{node}: {count} observations were not sent, since they were read too slowly");
+            // To tenants agents do not say how many.
+            let drops = if count == 0 { "drops".to_owned() } else { format!("{count} drops") };
+            let message = format!("{node}: {drops} were not sent, since they were read too slowly");
             self.say(Level::Warning, Some(&node), message);
         }
         for (node, (count, why)) in std::mem::take(&mut self.unreadable) {
@@ -145,7 +150,9 @@ impl News {
     }
 
     fn check_soon(&mut self, now: Duration) {
-        self.check = Some(self.check.map_or(now, |due| due.min(now)));
+        // A list of thousands of nodes is looked at once, not once for each.
+        let due = now + SETTLE;
+        self.check = Some(self.check.map_or(due, |check| check.min(due)));
     }
 
     fn check_nodes(&mut self, now: Duration, crew: &Crew) {
