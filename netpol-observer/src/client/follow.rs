@@ -146,6 +146,8 @@ impl<'a, S: Sink> Follow<'a, S> {
         let mut end = pin!(end);
         let mut taken = Vec::with_capacity(TOGETHER);
         let mut watching = true;
+        // Whether everything that was told has been taken.
+        let mut drained = true;
         let result = loop {
             let due = self.next_due();
             tokio::select! {
@@ -158,13 +160,15 @@ impl<'a, S: Sink> Follow<'a, S> {
                 count = told.recv_many(&mut taken, TOGETHER) => {
                     // One sender is held here: there is always somebody who may tell.
                     if count == 0 { break Ok(()) }
+                    drained = count < TOGETHER;
                     for (source, told) in taken.drain(..) {
                         self.hear(source, told);
                     }
                 }
-                () = sleep_until(due) => {}
+                // Whoever tells was asked before.
+                () = sleep_until(due) => drained = true,
             }
-            if let Err(stop) = self.turn() {
+            if let Err(stop) = self.turn(drained) {
                 break Err(stop);
             }
             if !self.options.query.follow && self.crew.is_done() && self.merge.is_empty() {
@@ -207,7 +211,7 @@ impl<'a, S: Sink> Follow<'a, S> {
     }
 
     /// Gives what is due.
-    fn turn(&mut self) -> Result<(), Stop> {
+    fn turn(&mut self, drained: bool) -> Result<(), Stop> {
         let now = self.now();
         if !self.crew.has_settled() && now >= START {
             self.crew.settle();
@@ -215,7 +219,10 @@ impl<'a, S: Sink> Follow<'a, S> {
         if self.crew.has_settled() {
             self.merge.set_bound(self.options.delay);
         }
-        while let Some(given) = self.merge.next(now) {
+        // What a frame waits for may have come already and not been taken: then it is this program that is slow, and no reason to give up the
+        // order. Quotas see to it that all is taken some time.
+        let clock = if drained { now } else { Duration::ZERO };
+        while let Some(given) = self.merge.next(clock) {
             self.sink.frame(&given.payload.0)?;
         }
         for notice in self.news.due(now, &self.crew) {
