@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod capture;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod diagnose;
 pub mod effect;

@@ -1,19 +1,20 @@
 //! `observer explain`
 
+mod agents;
 mod names;
 mod queries;
 mod words;
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(super) use self::words::answer_words;
 
-use anstream::{AutoStream, ColorChoice};
 use clap::Args;
 
-use super::tail::{ignore_closed, load, skipped};
+use super::cluster::ClusterArgs;
+use super::tail::{ignore_closed, is_coloured, load, skipped};
 use super::{Colour, CommandError};
 use crate::cluster::{Index, manifests::Loaded};
 use crate::flow::{Protocol, UnknownProtocol};
@@ -25,8 +26,9 @@ use crate::serve::render::{Palette, answer, clean_lines};
 
 /// Say whether a connection would be allowed, by which rules, and if not, what is missing and what to change.
 ///
-/// Nothing is sent: the answer is worked out from manifests, such as `kubectl get` writes them. A Service called by its name is followed all
-/// the way: the cluster's DNS, the Service and its port, and each of its endpoints.
+/// Nothing is sent: the answer is worked out from the cluster's objects. With --manifests they are read from files, such as `kubectl get` writes
+/// them; without, an agent of the cluster that the kubeconfig names is asked, which knows them as they are now. A Service called by its name is
+/// followed all the way: the cluster's DNS, the Service and its port, and each of its endpoints.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ExplainArgs {
@@ -36,7 +38,7 @@ pub(super) struct ExplainArgs {
 
     /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
     /// May be given several times.
-    #[arg(short = 'f', long, value_name = "FILE|DIR|-", required = true)]
+    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
 
     /// Who opens the connection: namespace/pod, namespace/deploy/name (also sts, ds, job, cronjob, rs, svc) for all pods of a workload,
@@ -81,6 +83,9 @@ pub(super) struct ExplainArgs {
     /// Print text for people, or one object per port (described in docs/json.md).
     #[arg(short, long, value_enum, default_value_t = AnswerForm::Text, value_name = "FORMAT")]
     output: AnswerForm,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// `-o`
@@ -96,6 +101,9 @@ enum AnswerForm {
 
 const EXAMPLES: &str = "\
 Examples:
+  In the cluster of the kubeconfig, as it is now:
+    observer explain --from shop/deploy/web http://api.shop:80/orders
+
   May the web pods call the api?
     kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml
     observer explain -f cluster.yaml --from shop/deploy/web --to shop/deploy/api --port 8080
@@ -125,6 +133,9 @@ fn answer_all(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, Comma
     let profile = profile(&arguments.profile).map_err(CommandError::usage)?;
     // What can be said without the objects is said before they are read.
     let questions = if arguments.queries.is_some() { Vec::new() } else { arguments.questions().map_err(usage)? };
+    if arguments.manifests.is_empty() {
+        return agents::answer(arguments, is_coloured(colour));
+    }
     let mut loaded = load(&arguments.manifests)?;
     for warning in loaded.warnings.iter().map(ToString::to_string).chain(skipped(&loaded.skipped)) {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&warning)))?;
@@ -161,6 +172,27 @@ impl ExplainArgs {
         if readers > 1 {
             return Err(CommandError::usage("standard input (-) is asked for more than once, and it can be read only once")
                 .hint("put one of them in a file"));
+        }
+        if let (false, Some(option)) = (self.manifests.is_empty(), self.cluster.given()) {
+            return Err(
+                CommandError::usage(format!("{option} is about a cluster, and --manifests are files")).hint("leave one of them out")
+            );
+        }
+        if self.manifests.is_empty() {
+            let files = [(self.queries.is_some(), "--queries"), (self.domain_names.is_some(), "--domain-names")];
+            if !self.profile.is_empty() {
+                return Err(CommandError::usage("--profile is decided by the agents of the cluster")
+                    .hint("leave it out, or give the cluster's objects with --manifests"));
+            }
+            if let Some((_, option)) = files.iter().find(|(given, _)| *given) {
+                return Err(CommandError::usage(format!("{option} needs the cluster's objects in files")).hint(
+                    "write them with `kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml`, and give the file with --manifests",
+                ));
+            }
+            if !self.cluster.is_configured() {
+                return Err(CommandError::usage("no cluster is configured, and no manifests are given")
+                    .hint("give the cluster's objects with --manifests, or a cluster with --kubeconfig"));
+            }
         }
         Ok(())
     }
@@ -206,7 +238,7 @@ impl ExplainArgs {
 
     fn write(&self, answers: &[Answer], colour: Colour) -> io::Result<String> {
         let mut text = String::new();
-        let palette = if coloured(colour) { Palette::COLOURED } else { Palette::PLAIN };
+        let palette = if is_coloured(colour) { Palette::COLOURED } else { Palette::PLAIN };
         for (number, found) in answers.iter().enumerate() {
             match self.output {
                 AnswerForm::Text => {
@@ -234,7 +266,7 @@ impl ExplainArgs {
 }
 
 /// By way of JSON, so that both forms hold the same.
-fn yaml(object: &AnswerObject<'_>) -> io::Result<String> {
+fn yaml(object: &impl serde::Serialize) -> io::Result<String> {
     let value = serde_json::to_value(object)?;
     let text = serde_saphyr::to_string(&value).map_err(io::Error::other)?;
     Ok(clean_lines(&text) + "\n")
@@ -249,15 +281,6 @@ fn exit_code(answers: &[Answer]) -> u8 {
         3
     } else {
         0
-    }
-}
-
-fn coloured(colour: Colour) -> bool {
-    let stdout = io::stdout();
-    match colour {
-        Colour::Always => true,
-        Colour::Never => false,
-        Colour::Auto => stdout.is_terminal() && AutoStream::choice(&stdout) != ColorChoice::Never,
     }
 }
 

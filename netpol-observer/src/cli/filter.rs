@@ -11,7 +11,11 @@ use crate::serve::label_selector::parse_selector;
 
 /// The filters of the command line.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FilterArgs(pub(super) Filters);
+pub(super) struct FilterArgs {
+    pub(super) filters: Filters,
+    /// The same as words of a command line, in their order.
+    pub(super) words: Vec<String>,
+}
 
 struct FilterOption {
     name: &'static str,
@@ -195,16 +199,20 @@ impl Args for FilterArgs {
 impl FromArgMatches for FilterArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         // `None` is a `--not`.
-        let mut in_order: BTreeMap<usize, Option<&Filter>> = BTreeMap::new();
+        let mut in_order: BTreeMap<usize, (Option<&Filter>, String)> = BTreeMap::new();
         for option in OPTIONS {
             let places = matches.indices_of(option.name).into_iter().flatten();
             let filters = matches.get_many::<Filter>(option.name).into_iter().flatten();
-            in_order.extend(places.zip(filters.map(Some)));
+            let raw = matches.get_raw(option.name).into_iter().flatten();
+            let words = raw.map(|value| format!("--{}={}", option.name, value.to_string_lossy()));
+            in_order.extend(places.zip(filters.map(Some).zip(words)));
         }
-        in_order.extend(matches.indices_of(NOT).into_iter().flatten().map(|place| (place, None)));
+        in_order.extend(matches.indices_of(NOT).into_iter().flatten().map(|place| (place, (None, format!("--{NOT}")))));
 
         let mut filters = Filters::default();
-        for filter in in_order.into_values() {
+        let mut words = Vec::with_capacity(in_order.len());
+        for (filter, word) in in_order.into_values() {
+            words.push(word);
             match filter {
                 None => filters.unwanted.push(Group::default()),
                 Some(filter) => filters.unwanted.last_mut().unwrap_or(&mut filters.wanted).push(filter.clone()),
@@ -213,7 +221,7 @@ impl FromArgMatches for FilterArgs {
         if filters.unwanted.iter().any(Group::is_empty) {
             return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, "--not needs a filter behind it"));
         }
-        Ok(FilterArgs(filters))
+        Ok(FilterArgs { filters, words })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -229,7 +237,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<Filters, clap::Error> {
         let command = FilterArgs::augment_args(clap::Command::new("observer"));
         let matches = command.try_get_matches_from([&["observer"], arguments].concat())?;
-        FilterArgs::from_arg_matches(&matches).map(|args| args.0)
+        FilterArgs::from_arg_matches(&matches).map(|args| args.filters)
     }
 
     fn group(filters: impl IntoIterator<Item = Filter>) -> Group {
@@ -280,6 +288,21 @@ mod tests {
         assert_eq!((before.wanted, before.unwanted), (group([Filter::Port(53)]), vec![group([namespace("b")])]));
         assert_eq!(behind.wanted, Group::default());
         assert_eq!(behind.unwanted, [group([namespace("b"), Filter::Port(53)])]);
+    }
+
+    #[test]
+    fn the_words_mean_the_same() {
+        let arguments = ["-n", "a", "--not", "--port=53", "-l", "app in (x, y)", "--not", "-lz", "--ip", "10.0.0.0/8"];
+        let command = || FilterArgs::augment_args(clap::Command::new("observer"));
+        let read = |words: &[&str]| {
+            let matches = command().try_get_matches_from([&["observer"], words].concat()).unwrap();
+            FilterArgs::from_arg_matches(&matches).unwrap()
+        };
+        let first = read(&arguments);
+        let words: Vec<_> = first.words.iter().map(String::as_str).collect();
+        assert_eq!(words, ["--namespace=a", "--not", "--port=53", "--selector=app in (x, y)", "--not", "--selector=z", "--ip=10.0.0.0/8"]);
+        let again = read(&words);
+        assert_eq!((again.filters, &again.words), (first.filters, &first.words));
     }
 
     #[test]

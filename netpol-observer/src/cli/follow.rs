@@ -72,10 +72,7 @@ impl<O: Write, E: Write> Follow<O, E> {
         let mut now = Timestamp::MIN;
         let result = self.until_stopped(&mut source, &mut signals, &mut now).await;
         // From here on a second signal does not wait for anything.
-        tokio::spawn(async move {
-            signals.next().await;
-            std::process::exit(INTERRUPTED);
-        });
+        signals.exit_at_next();
         let failure = match result {
             Ok(()) => None,
             Err(Stop::Failed(error)) => Some(error),

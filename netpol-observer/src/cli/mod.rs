@@ -3,24 +3,30 @@
 
 mod agent;
 mod check;
+mod cluster;
+mod complete;
+mod completion;
 mod doctor;
 mod error;
 mod explain;
 mod filter;
 mod follow;
 mod live;
+mod man;
 mod output;
 mod record;
 mod signals;
 mod source;
+mod status;
 mod tail;
 mod time;
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -52,9 +58,15 @@ struct Cli {
 enum Command {
     Tail(Box<tail::TailArgs>),
     Explain(Box<explain::ExplainArgs>),
+    Status(status::StatusArgs),
     Check(check::CheckArgs),
     Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
+    Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::CompleteArgs),
 }
 
 /// `--color`
@@ -80,7 +92,9 @@ enum OutputForm {
 /// Runs the command line and returns what the process ends with: 0 when all went well, 1 after an error, 2 when the command
 /// line is wrong. Commands that answer a question say it by their code: see their help.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let name = Name::of(arguments.first());
+    let cli = match parse(arguments, name) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no errors. A reader that has gone does not matter.
@@ -94,7 +108,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(arguments, cli.color),
         Command::Agent(arguments) => agent::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
+        Command::Status(arguments) => status::run(&arguments, cli.color),
         Command::Doctor(arguments) => doctor::run(&arguments, cli.color).map(|()| ExitCode::SUCCESS),
+        Command::Completion(arguments) => completion::run(&arguments, name).map(|()| ExitCode::SUCCESS),
+        Command::Man(arguments) => man::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Complete(arguments) => complete::run(&arguments, name).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,
@@ -110,6 +128,43 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// What the program is called as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// By itself.
+    Observer,
+    /// As a plugin of kubectl, which runs what is called `kubectl-observer` for `kubectl observer`.
+    Plugin,
+}
+
+impl Name {
+    fn of(program: Option<&OsString>) -> Name {
+        let stem = program.and_then(|program| Path::new(program).file_stem());
+        if stem.is_some_and(|stem| stem == "kubectl-observer") { Name::Plugin } else { Name::Observer }
+    }
+
+    /// What people type.
+    fn typed(self) -> &'static str {
+        match self {
+            Name::Observer => "observer",
+            Name::Plugin => "kubectl observer",
+        }
+    }
+
+    fn command(self) -> clap::Command {
+        match self {
+            Name::Observer => Cli::command(),
+            Name::Plugin => Cli::command().name("kubectl-observer").bin_name(self.typed()).display_name("kubectl-observer"),
+        }
+    }
+}
+
+fn parse(arguments: Vec<OsString>, name: Name) -> Result<Cli, clap::Error> {
+    let mut command = name.command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 fn start_log(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
@@ -121,7 +176,12 @@ fn start_log(verbose: u8) {
             Ok(targets) => (targets, None),
             Err(error) => (Targets::new().with_default(level), Some(error)),
         },
-        None => (Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN), None),
+        None => {
+            let targets = Targets::new().with_target("netpol_observer", level).with_default(LevelFilter::WARN);
+            // What goes wrong with the API server is told as a notice.
+            let told = if verbose == 0 { LevelFilter::OFF } else { LevelFilter::WARN };
+            (targets.with_target("kube_runtime", told).with_target("kube_client", told), None)
+        }
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // A second call, as in tests, keeps the first log.

@@ -1,5 +1,7 @@
 //! `observer tail`
 
+mod cluster;
+
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::cluster::ClusterArgs;
 use super::filter::FilterArgs;
 use super::follow::Follow;
 use super::live::LiveArgs;
@@ -27,11 +30,14 @@ use crate::serve::{FoldOptions, Recent, Stream, StreamOptions};
 
 /// Show dropped connections as they happen, each with the policy to blame, the nearest rule and the fix.
 ///
-/// The first drop of a connection is shown in full; the same again becomes a count. Pods, Services and policies are read
-/// from manifests, such as `kubectl get` writes them (see the examples).
+/// The first drop of a connection is shown in full; the same again becomes a count.
 ///
-/// Capturing needs the capabilities CAP_BPF and CAP_PERFMON (and CAP_SYSLOG for the names of kernel functions) on the node;
-/// replaying a recording needs none.
+/// With a kubeconfig (or in a pod of a cluster) it watches the cluster: the agents on its nodes are found and reached through the API server,
+/// and what they see is put in one order. With --local, --manifests, --record or --replay, or where no cluster is configured, it watches this
+/// machine or a recording, and pods, Services and policies are read from manifests, such as `kubectl get` writes them (see the examples).
+///
+/// Capturing on this machine needs the capabilities CAP_BPF and CAP_PERFMON (and CAP_SYSLOG for the names of kernel functions); a
+/// cluster needs but the permission to reach the agents (docs/tail.md), and replaying a recording nothing.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TailArgs {
@@ -39,6 +45,10 @@ pub(super) struct TailArgs {
     /// May be given several times.
     #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
+
+    /// Watch this machine alone, though a cluster is configured.
+    #[arg(long, help_heading = "Source", conflicts_with = "replay")]
+    local: bool,
 
     /// Take the drops from this recording instead of the running kernel.
     #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with = "duration")]
@@ -65,17 +75,33 @@ pub(super) struct TailArgs {
     profile: Vec<Switch>,
 
     #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// End when the agents have sent what they had kept, instead of waiting for more.
+    #[arg(long, help_heading = "Cluster")]
+    no_follow: bool,
+
+    /// Wait for the drops of other nodes at most this long, to print them in the order of their times.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1s", help_heading = "Cluster")]
+    delay: SignedDuration,
+
+    #[command(flatten)]
     filters: FilterArgs,
+
+    /// Drops of all namespaces, which is the default: the namespace of the kubeconfig's context is not applied.
+    #[arg(short = 'A', long, help_heading = "Filters")]
+    all_namespaces: bool,
 
     /// Show also drops that touch nothing in the manifests, and drops that are not the loss of a new connection.
     #[arg(long, help_heading = "Filters")]
     all: bool,
 
-    /// Show only the last N denials of a recording, with their repeats.
+    /// Show only the last N denials of a recording, with their repeats; in a cluster, begin with the last N that each agent has kept.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
     last: Option<u32>,
 
-    /// Show only the drops of a recording since this time, or so long before its end: 5m, 2026-11-23T14:02:00Z.
+    /// Show only the drops of a recording since this time, or so long before its end: 5m, 2026-11-23T14:02:00Z. In a cluster, begin with
+    /// what the agents have kept since then.
     ///
     /// A drop that began earlier and goes on is shown.
     #[arg(long, value_name = "DURATION|TIME", value_parser = parse_since, help_heading = "Filters")]
@@ -89,9 +115,9 @@ pub(super) struct TailArgs {
     #[arg(long, help_heading = "Output")]
     oneline: bool,
 
-    /// Print repeats of a drop at most this often.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s", help_heading = "Output")]
-    summary_interval: SignedDuration,
+    /// Print repeats of a drop at most this often; 5 seconds unless given. In a cluster this is the agents' affair.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Output")]
+    summary_interval: Option<SignedDuration>,
 }
 
 /// An object is some kilobytes long; many are written at once when many drops come at once.
@@ -99,6 +125,9 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 
 const EXAMPLES: &str = "\
 Examples:
+  What is dropped in the cluster of the kubeconfig, and what was in the last ten minutes:
+    observer tail --since 10m
+
   Explain what is dropped on this node, with the objects of the cluster:
     kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml
     observer tail -f cluster.yaml
@@ -118,6 +147,10 @@ Exit status:
 /// Runs `observer tail`.
 pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandError> {
     arguments.check()?;
+    if arguments.watches_cluster()? {
+        return cluster::run(&arguments, colour);
+    }
+    arguments.check_local()?;
     let profile = profile(&arguments.profile).map_err(CommandError::usage)?;
     let loaded = load(&arguments.manifests)?;
     let mut index = Index::default();
@@ -154,21 +187,23 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
         Some(path) => format!("replaying {}", path.display()),
         None => format!("watching drops on {}", node.as_deref().unwrap_or("this node")),
     };
+    let chosen = if arguments.asks_for_this_machine().is_none() { "; no cluster is configured, so this machine is watched" } else { "" };
     let what = format!(
-        "{attached} (kernel {}, {}, {}){}",
+        "{attached} (kernel {}, {}, {}){chosen}{}",
         header.kernel_release,
         counted(counts.pods, "pod", "pods"),
         counted(counts.network_policies, "policy", "policies"),
         if source.is_live() { "; Ctrl-C ends" } else { "" }
     );
     let without_objects = arguments.manifests.is_empty();
+    let fold = arguments.fold();
     let stream = Stream::new(StreamOptions {
-        filters: arguments.filters.0,
+        filters: arguments.filters.filters,
         // Without objects nothing touches them, and everything would be hidden.
         elsewhere: arguments.all || without_objects,
         noise: arguments.all,
         since,
-        fold: FoldOptions { interval: arguments.summary_interval, ..FoldOptions::default() },
+        fold,
     });
     let follow = Follow {
         pipeline: Pipeline::new(Arc::new(Engine::over(index, profile))),
@@ -182,17 +217,65 @@ pub(super) fn run(arguments: TailArgs, colour: Colour) -> Result<(), CommandErro
 }
 
 impl TailArgs {
+    /// The option that asks for this machine or a recording, if one does.
+    fn asks_for_this_machine(&self) -> Option<&'static str> {
+        let asks = [
+            (self.local, "--local"),
+            (!self.manifests.is_empty(), "--manifests"),
+            (self.replay.is_some(), "--replay"),
+            (self.record.is_some(), "--record"),
+            (self.live.is_given(), "--attach or --kernel-btf"),
+        ];
+        asks.into_iter().find(|(asks, _)| *asks).map(|(_, option)| option)
+    }
+
+    /// Whether the drops are those of a cluster.
+    fn watches_cluster(&self) -> Result<bool, CommandError> {
+        let here = self.asks_for_this_machine();
+        if let (Some(here), Some(there)) = (here, self.cluster.given()) {
+            return Err(CommandError::usage(format!("{here} is about this machine or a recording, and {there} about a cluster"))
+                .hint("leave one of them out"));
+        }
+        if here.is_some() || !self.cluster.is_configured() {
+            return Ok(false);
+        }
+        let agents = [(!self.profile.is_empty(), "--profile"), (self.summary_interval.is_some(), "--summary-interval")];
+        if let Some((_, option)) = agents.iter().find(|(given, _)| *given) {
+            return Err(CommandError::usage(format!("{option} is decided by the agents of the cluster"))
+                .hint("leave it out, or watch this machine with --local"));
+        }
+        Ok(true)
+    }
+
+    fn fold(&self) -> FoldOptions {
+        let default = FoldOptions::default();
+        FoldOptions { interval: self.summary_interval.unwrap_or(default.interval), ..default }
+    }
+
     /// What `clap` cannot say of the arguments.
     fn check(&self) -> Result<(), CommandError> {
+        let wanted = self.filters.words.iter().take_while(|word| *word != "--not");
+        if self.all_namespaces && wanted.into_iter().any(|word| word.starts_with("--namespace=")) {
+            return Err(CommandError::usage("-A asks for all namespaces and -n for one").hint("leave one of them out"));
+        }
+        if self.oneline && self.output == OutputForm::Json {
+            return Err(CommandError::usage("--oneline is about text, and -o json was asked for").hint("leave one of them out"));
+        }
+        Ok(())
+    }
+
+    /// And of those about this machine or a recording.
+    fn check_local(&self) -> Result<(), CommandError> {
+        if self.no_follow {
+            return Err(CommandError::usage("--no-follow is about what the agents of a cluster have kept")
+                .hint("give --duration for a capture on this machine; a replay ends by itself"));
+        }
         let history = [(self.last.is_some(), "--last"), (self.since.is_some(), "--since")];
         if self.replay.is_none()
             && let Some((_, option)) = history.iter().find(|(given, _)| *given)
         {
             return Err(CommandError::usage(format!("{option} looks back, and a live capture has no history"))
-                .hint("history comes from --replay FILE; durations count back from the end of the recording"));
-        }
-        if self.oneline && self.output == OutputForm::Json {
-            return Err(CommandError::usage("--oneline is about text, and -o json was asked for").hint("leave one of them out"));
+                .hint("history comes from --replay FILE, or from the agents of a cluster (--kubeconfig); durations count back from the end of the recording"));
         }
         if let (Some(replay), Some(record)) = (&self.replay, &self.record)
             && same_file(replay, record)
@@ -222,22 +305,26 @@ impl TailArgs {
     }
 
     fn output(&self, colour: Colour, node: Option<String>) -> Output<BufWriter<io::Stdout>, io::Stderr> {
-        let stdout = io::stdout();
-        let coloured = match colour {
-            Colour::Always => true,
-            Colour::Never => false,
-            Colour::Auto => stdout.is_terminal() && AutoStream::choice(&stdout) != ColorChoice::Never,
-        };
         let form = match self.output {
             OutputForm::Json => Form::Json { node },
             OutputForm::Text => Form::Text(Renderer {
-                palette: if coloured { Palette::COLOURED } else { Palette::PLAIN },
+                palette: if is_coloured(colour) { Palette::COLOURED } else { Palette::PLAIN },
                 time_zone: TimeZone::system(),
                 node: node.map(Into::into),
                 oneline: self.oneline,
             }),
         };
-        Output { out: BufWriter::with_capacity(OUTPUT_BYTES, stdout), err: io::stderr(), form }
+        Output { out: BufWriter::with_capacity(OUTPUT_BYTES, io::stdout()), err: io::stderr(), form }
+    }
+}
+
+/// Whether standard output is to be coloured.
+pub(super) fn is_coloured(colour: Colour) -> bool {
+    let stdout = io::stdout();
+    match colour {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => stdout.is_terminal() && AutoStream::choice(&stdout) != ColorChoice::Never,
     }
 }
 

@@ -96,6 +96,8 @@ impl Scene {
     pub(crate) fn observer(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_observer"));
         command.current_dir(&self.directory).env("TZ", "UTC").env_remove("NODE_NAME").env_remove("RUST_LOG").args(arguments);
+        // No cluster, whatever this machine has.
+        command.env("HOME", self.directory.path()).env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
         command
     }
 }

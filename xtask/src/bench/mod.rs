@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the program costs.
 
 mod capture;
+mod client;
 mod policy;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub(crate) use capture::Capture;
+pub(crate) use client::Client;
 pub(crate) use policy::Policy;
 
 /// The benchmarks there are. A new one is a file beside this one and a line in each of the two lists.
@@ -16,6 +18,8 @@ pub(crate) use policy::Policy;
 pub(crate) enum Bench {
     /// Capture on the running kernel: cost per drop, rates beside bpftrace and NFLOG, latency, CPU, forwarded traffic. Needs root.
     Capture(Capture),
+    /// Many agents read at once: frames per second, delay, memory.
+    Client(Client),
     /// The policy engine on generated clusters: load, verdicts, explanations, changes, reachability, memory.
     Policy(Policy),
 }
@@ -23,6 +27,7 @@ pub(crate) enum Bench {
 /// Names of the benchmarks and what they measure.
 const ALL: &[(&str, &str)] = &[
     ("capture", "capture and explanation of drops on the running kernel, side by side with bpftrace and with NFLOG and ulogd2; needs root"),
+    ("client", "the drops of many agents put in one order, as `observer tail` on a cluster does"),
     ("policy", "the policy engine on generated clusters, side by side with a scan through all policies"),
 ];
 
@@ -33,6 +38,7 @@ const ALL: &[(&str, &str)] = &[
 pub(crate) fn run(root: &Path, bench: Option<Bench>) -> Result<()> {
     match bench {
         Some(Bench::Capture(options)) => capture::run(root, &options),
+        Some(Bench::Client(options)) => client::run(root, &options),
         Some(Bench::Policy(options)) => policy::run(root, &options),
         None => {
             println!(
