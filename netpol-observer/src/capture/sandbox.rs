@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a namespace without a pod counts as that at first, and at the most. A pod's network is made before its first process, and the kernel itself sends in
-/// between; a namespace that stays nobody's is looked for less and less often.
+/// between; a namespace that stays nobody's for longer than [`YOUNG`] is looked for less and less often.
 const NOBODY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// For so long from the first look a namespace may be that of a pod that is being made.
+const YOUNG: Duration = Duration::from_secs(3);
 /// Between two walks through /proc so many times as long as the last one took: a whole one takes some tens of milliseconds on a node with
 /// thousands of processes.
 const REST: u32 = 5;
@@ -30,9 +32,11 @@ pub(super) struct Sandboxes {
 /// A namespace without a pod.
 #[derive(Debug)]
 struct Nobody {
-    /// When that was found.
+    /// When that was looked for first.
+    first: Instant,
+    /// When it was found last.
     when: Instant,
-    /// For how long it counts.
+    /// For how long it counts from there.
     valid: Duration,
 }
 
@@ -75,8 +79,8 @@ impl Sandboxes {
                 if self.nobody.len() >= MAX_NOBODY {
                     self.nobody.clear();
                 }
-                let valid = patience(self.nobody.get(&netns), begin);
-                self.nobody.insert(netns, Nobody { when: end, valid });
+                let (first, valid) = patience(self.nobody.get(&netns), begin);
+                self.nobody.insert(netns, Nobody { first, when: end, valid });
             }
         }
         let found = self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid));
@@ -109,11 +113,16 @@ impl Sandboxes {
     }
 }
 
-/// How long a namespace that was found to be nobody's at `now` counts as that, after it was so `before`. What was asked for long ago may have been another
-/// namespace of the same number.
-fn patience(before: Option<&Nobody>, now: Instant) -> Duration {
-    let recent = before.filter(|before| now.saturating_duration_since(before.when) < before.valid * 3);
-    recent.map_or(NOBODY[0], |before| (before.valid * 2).min(NOBODY[1]))
+/// Since when a namespace that was found to be nobody's at `now` is so, and how long it counts as that, after it was so `before`. What was asked for long ago
+/// may have been another namespace of the same number.
+fn patience(before: Option<&Nobody>, now: Instant) -> (Instant, Duration) {
+    let since = |then: Instant| now.saturating_duration_since(then);
+    let recent = before.filter(|before| since(before.when) < before.valid + NOBODY[1]);
+    match recent {
+        None => (now, NOBODY[0]),
+        Some(before) if since(before.first) < YOUNG => (before.first, NOBODY[0]),
+        Some(before) => (before.first, (before.valid * 2).min(NOBODY[1])),
+    }
 }
 
 fn netns(process: &Path) -> Option<u32> {
@@ -159,15 +168,20 @@ mod tests {
 
     #[test]
     fn a_namespace_that_stays_nobodys_is_looked_for_less_and_less_often() {
-        let now = Instant::now();
-        let after = |milliseconds, valid| patience(Some(&Nobody { when: now, valid }), now + Duration::from_millis(milliseconds));
-        let [first, last] = NOBODY;
-        assert_eq!(patience(None, now), first);
-        assert_eq!(after(150, first), first * 2);
-        assert_eq!(after(299, first), first * 2);
-        assert_eq!(after(300, first), first, "another of the same number");
-        assert_eq!(after(1100, last), last);
-        assert_eq!(after(1100, last / 2 + first), last);
+        let first = Instant::now();
+        let [short, long] = NOBODY;
+        let milliseconds = Duration::from_millis;
+        assert_eq!(patience(None, first), (first, short));
+        let after = |age, pause, valid| {
+            let when = first + age;
+            patience(Some(&Nobody { first, when, valid }), when + pause)
+        };
+        assert_eq!(after(milliseconds(500), milliseconds(150), short), (first, short), "a pod may be being made there");
+        assert_eq!(after(YOUNG, milliseconds(150), short), (first, short * 2));
+        assert_eq!(after(YOUNG, milliseconds(1100), long), (first, long));
+        assert_eq!(after(YOUNG, milliseconds(1100), long / 2 + short), (first, long));
+        let later = YOUNG + short + long;
+        assert_eq!(after(YOUNG, short + long, short), (first + later, short), "another of the same number");
     }
 
     #[test]

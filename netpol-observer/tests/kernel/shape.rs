@@ -183,6 +183,7 @@ impl Shape {
     fn take(&self, scene: &Scene, traffic: impl FnOnce() + Send) -> (Taken, KernelLedger, Names) {
         let namespaces: BTreeSet<u32> = scene.namespaces.iter().map(|ns| u32::try_from(ns.inode().unwrap()).unwrap()).collect();
         let pipeline = Pipeline::new(scene.engine(&self.policies));
+        scene.wait_for_sandboxes();
         let mut taken = Taken { captured: Vec::new(), denials: Vec::new(), repeats: Vec::new() };
         let (ledger, names) = during(&scene.namespaces, traffic, |captured, names| taken.add(captured, &**names, &namespaces, &pipeline));
         (taken, ledger, names)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use netpol_observer::cluster::manifests;
 use netpol_observer::policy::{Engine, Profile};
@@ -76,6 +77,8 @@ pub(crate) struct Scene {
     pub(crate) manifests: String,
     // In this order: processes end before their namespaces and control groups go.
     sandboxes: Vec<Sandbox>,
+    /// When the last of them came.
+    inhabited: Instant,
     pub(crate) bed: Bed,
 }
 
@@ -83,7 +86,7 @@ impl Scene {
     /// Any bed: `namespaces` are those whose drops count, the node's is added.
     pub(crate) fn new(bed: Bed, node: Node, mut namespaces: Vec<Netns>, manifests: &str) -> Self {
         namespaces.insert(0, node.netns().clone());
-        Scene { node, namespaces, manifests: manifests.to_owned(), sandboxes: Vec::new(), bed }
+        Scene { node, namespaces, manifests: manifests.to_owned(), sandboxes: Vec::new(), inhabited: Instant::now(), bed }
     }
 
     /// The pods `web` and `api` on links of their own.
@@ -126,6 +129,13 @@ impl Scene {
     pub(crate) fn inhabit(&mut self, namespace: &str, pod_uid: &str) {
         let sandbox = Sandbox::start(self.ns(namespace), pod_uid);
         self.sandboxes.push(sandbox);
+        self.inhabited = Instant::now();
+    }
+
+    /// Waits as long as a namespace may still be taken for nobody's that was so before its process came (`NOBODY` in capture/sandbox.rs): containers
+    /// start later than that.
+    pub(crate) fn wait_for_sandboxes(&self) {
+        std::thread::sleep(Duration::from_millis(150).saturating_sub(self.inhabited.elapsed()));
     }
 
     /// The control group of a pod, below the root of the version 2 hierarchy.
