@@ -7,6 +7,7 @@
 mod amend;
 mod attribution;
 mod changes;
+mod cuts;
 mod held;
 mod judge;
 mod known;

@@ -23,16 +23,32 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "timeline", "diagnose"]),
     ("serve", &["flow", "capture", "cluster", "identify", "policy", "timeline", "effect", "question", "diagnose", "pipeline"]),
     ("client", &["serve"]),
-    ("agent", &["flow", "capture", "cluster", "identify", "policy", "timeline", "question", "diagnose", "pipeline", "serve"]),
-    ("cli", &["flow", "capture", "cluster", "identify", "policy", "question", "diagnose", "pipeline", "serve", "lint", "agent", "client"]),
+    (
+        "agent",
+        &["flow", "capture", "cluster", "identify", "policy", "timeline", "effect", "watch", "question", "diagnose", "pipeline", "serve"],
+    ),
+    (
+        "cli",
+        &[
+            "flow", "capture", "cluster", "identify", "policy", "timeline", "watch", "question", "diagnose", "pipeline", "serve", "lint",
+            "agent", "client",
+        ],
+    ),
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
 const PURE: &[&str] = &["flow", "identify", "policy", "timeline", "effect", "question", "lint", "diagnose", "pipeline"];
 
 /// Files of other stages that are as pure.
-const PURE_FILES: &[&str] =
-    &["client/clean.rs", "client/frame.rs", "client/merge.rs", "client/resume.rs", "client/skew.rs", "client/follow/news.rs"];
+const PURE_FILES: &[&str] = &[
+    "client/clean.rs",
+    "client/frame.rs",
+    "client/merge.rs",
+    "client/resume.rs",
+    "client/skew.rs",
+    "client/follow/changes.rs",
+    "client/follow/news.rs",
+];
 
 /// Words that have no place in them.
 const IMPURE: &[&str] = &[

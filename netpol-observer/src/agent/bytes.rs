@@ -2,9 +2,11 @@
 //!
 //! Objects of the index (pods, Services, nodes) are shared with it and counted as the pointers they are.
 
-use crate::diagnose::{Agreement, Denial};
+use crate::diagnose::{Agreement, Denial, How, Moment};
+use crate::effect::Effect;
 use crate::policy::{
     Admission, Condition, DirectionExplanation, Explanation, Fix, Manifest, NearMiss, PeerMiss, PortMiss, Remaining, RuleMiss, RuleRef,
+    Turned,
 };
 
 use super::Observation;
@@ -20,6 +22,12 @@ const PATCH: usize = 512;
 pub(super) fn of(observation: &Observation) -> usize {
     match observation {
         Observation::Denial(denial) => of_denial(denial),
+        Observation::Amendment(amendment) => {
+            // The versions before are kept by nobody else when it comes.
+            let versions = amendment.earlier.iter().chain([&amendment.before, &amendment.denial]);
+            text(&amendment.why) + versions.map(|denial| of_denial(denial)).sum::<usize>()
+        }
+        Observation::PolicyChange(effect) => of_effect(effect),
         Observation::Notice { message, .. } => text(message),
         Observation::Repeat { .. } | Observation::Undecodable | Observation::Ledger(_) => 0,
     }
@@ -32,12 +40,28 @@ fn of_denial(denial: &Denial) -> usize {
         + event.interface.as_ref().map_or(0, |interface| text(&interface.name))
         + event.peer.as_ref().map_or(0, |peer| text(&peer.name) + peer.pod_uid.as_deref().map_or(0, text))
         + event.location.symbol.as_ref().map_or(0, |symbol| text(&symbol.name));
-    let ends = who.service.as_ref().map_or(0, |call| list(&call.backends)) + list(&who.host_network);
+    let ends = who.service.as_ref().map_or(0, |call| list(&call.backends)) + list(&who.host_network) + list(&who.callers);
+    let moment = denial.moment.as_ref().map_or(0, of_moment);
     let why = match &denial.diagnosis.agreement {
         Agreement::CannotDecide { why } => text(why),
         _ => 0,
     };
-    size_of::<Denial>() + ALLOCATION + packet + ends + explanation(&denial.explanation) + text(&denial.diagnosis.summary) + why
+    size_of::<Denial>() + ALLOCATION + packet + ends + moment + explanation(&denial.explanation) + text(&denial.diagnosis.summary) + why
+}
+
+fn of_moment(moment: &Moment) -> usize {
+    let Moment { past: _, owners, changes, unevaluated } = moment;
+    let owners = sum(owners, |owner| match &owner.how {
+        How::Several(owners) => list(owners),
+        How::Interface { pod: _, published } => list(published),
+        How::PublishedLater { .. } | How::Gone { .. } | How::NotKnown => 0,
+    });
+    owners + list(changes) + list(unevaluated)
+}
+
+fn of_effect(effect: &Effect) -> usize {
+    let pairs = effect.pairs().map(|pair| size_of_val(pair) + list(&pair.ports) + sum(&pair.causes, |_| 2 * RULE));
+    size_of::<Effect>() + size_of::<Turned>() + ALLOCATION + pairs.sum::<usize>()
 }
 
 fn explanation(explanation: &Explanation) -> usize {

@@ -74,6 +74,8 @@ impl Feed {
         let items = match observation {
             Observation::Denial(denial) => self.stream.denial(denial, now),
             Observation::Repeat { id, count, last } => self.stream.repeat(id, count, last, now),
+            Observation::Amendment(amendment) => self.stream.amendment((*amendment).clone(), now),
+            Observation::PolicyChange(effect) => self.stream.policy_change(effect).into_iter().collect(),
             Observation::Undecodable => {
                 self.stream.undecodable();
                 return;
@@ -151,10 +153,10 @@ impl Feed {
             match &mut self.recent {
                 Some(recent) => recent.push(item),
                 None => {
-                    // A summary says when its last drop was; it belongs where it is said.
+                    // A summary says when its last drop was, an amendment when the drop was; they belong where they are said.
                     let order = match &item {
                         Item::Denial { .. } | Item::PolicyChange(_) => time_of(&item),
-                        Item::Repeats(_) => now,
+                        Item::Repeats(_) | Item::Amendment { .. } => now,
                     };
                     self.write(&item, order);
                 }
@@ -164,13 +166,17 @@ impl Feed {
 
     fn write(&mut self, item: &Item, order: Timestamp) {
         let order = order.max(self.order);
+        let change = match item {
+            Item::PolicyChange(effect) => Some(effect.id.to_string()),
+            Item::Denial { .. } | Item::Repeats(_) | Item::Amendment { .. } => None,
+        };
         match &self.form {
             Writing::Json => {
                 let line = Line::of(item, Some(&self.node));
-                Frame::Item { order, item: ItemFrame::Line(&line) }.write(&mut self.out);
+                Frame::Item { order, change, item: ItemFrame::Line(&line) }.write(&mut self.out);
             }
             Writing::Text(renderer) => {
-                Frame::Item { order, item: ItemFrame::Text(&renderer.item(item)) }.write(&mut self.out);
+                Frame::Item { order, change, item: ItemFrame::Text(&renderer.item(item)) }.write(&mut self.out);
             }
         }
     }
@@ -180,11 +186,11 @@ impl Feed {
         match &self.form {
             Writing::Json => {
                 let line = Line::Notice(Notice { time, level: level.name(), message });
-                Frame::Item { order, item: ItemFrame::Line(&line) }.write(&mut self.out);
+                Frame::Item { order, change: None, item: ItemFrame::Line(&line) }.write(&mut self.out);
             }
             Writing::Text(_) => {
                 let text = format!("{}: {}\n", level.name(), clean_lines(message));
-                Frame::Item { order, item: ItemFrame::Text(&text) }.write(&mut self.out);
+                Frame::Item { order, change: None, item: ItemFrame::Text(&text) }.write(&mut self.out);
             }
         }
     }
@@ -195,6 +201,7 @@ fn time_of(item: &Item) -> Timestamp {
         Item::Denial { denial, .. } => denial.event.time,
         Item::Repeats(summary) => summary.last,
         Item::PolicyChange(effect) => effect.when,
+        Item::Amendment { amendment, .. } => amendment.time(),
     }
 }
 

@@ -15,6 +15,9 @@ pub(super) enum Frame<'a> {
     Item {
         /// Where it belongs among the frames of all agents.
         order: Timestamp,
+        /// Of a change of a policy: the same of all agents, so that who reads many shows it once.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        change: Option<String>,
         #[serde(flatten)]
         item: ItemFrame<'a>,
     },

@@ -254,7 +254,7 @@ impl Log {
                 ledger.records += 1;
                 ledger.undecodable += 1;
             }
-            Observation::Ledger(_) | Observation::Notice { .. } => {}
+            Observation::Amendment(_) | Observation::PolicyChange(_) | Observation::Ledger(_) | Observation::Notice { .. } => {}
         }
     }
 

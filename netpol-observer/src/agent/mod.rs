@@ -30,6 +30,7 @@ mod tenant;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod watched;
 
 pub use access::{Access, loopback_names};
 pub use explain::{ExplainRequest, Explained, Words};
@@ -44,3 +45,4 @@ pub use server::{Limits, Server};
 pub use status::{About, KernelAbout};
 pub use tenant::{AUDIENCE, KubeReviews, ReviewError, Reviews, Tenants, User};
 pub use tls::{Certificate, TlsError, tls_unchecked};
+pub use watched::{Watched, WatchedJudge};

@@ -17,6 +17,9 @@ pub trait Objects: Send + Sync {
     /// What has to be known before answers can be relied on, and is not known yet: `Pods were not listed yet`.
     fn missing(&self) -> Vec<String>;
 
+    /// What is to be said with every answer, because it could be otherwise for it.
+    fn caveats(&self) -> Vec<String>;
+
     /// For `/v1/status`.
     fn status(&self) -> ObjectsStatus;
 
@@ -30,7 +33,7 @@ pub trait Objects: Send + Sync {
 pub struct ObjectsStatus {
     /// How many of each kind.
     pub objects: BTreeMap<&'static str, usize>,
-    /// Per kind: listed when, last event when, whether it is watched and if not why, restarts. Absent for manifests.
+    /// How the watches stand ([`Status`](crate::watch::Status)). Absent for manifests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync: Option<Value>,
     /// Kinds of policies that are not evaluated, with their numbers.
@@ -77,6 +80,10 @@ impl Objects for FixedObjects {
     }
 
     fn missing(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn caveats(&self) -> Vec<String> {
         Vec::new()
     }
 

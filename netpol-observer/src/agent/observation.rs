@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use crate::capture::KernelLedger;
 use crate::diagnose::Denial;
+use crate::effect::Effect;
 use crate::flow::{FoldId, RecordError};
-use crate::pipeline::Step;
+use crate::pipeline::{Amendment, Step};
 
 /// One thing that was observed.
 #[derive(Clone, Debug)]
@@ -23,6 +24,10 @@ pub enum Observation {
         /// When last.
         last: Timestamp,
     },
+    /// What is to be said otherwise of a drop that was given. It is no drop of its own.
+    Amendment(Arc<Amendment>),
+    /// A policy changed.
+    PolicyChange(Arc<Effect>),
     /// A record that holds no packet this program understands.
     Undecodable,
     /// The kernel's counters.
@@ -61,7 +66,8 @@ impl Observation {
     /// What came of a captured piece.
     pub fn of(step: Result<Step, RecordError>) -> Self {
         match step {
-            Ok(Step::Denial(denial)) => Observation::Denial(Arc::from(denial)),
+            Ok(Step::Denial(denial)) => Observation::Denial(denial),
+            Ok(Step::Amendment(amendment)) => Observation::Amendment(Arc::new(amendment)),
             Ok(Step::Repeat { id, count, last }) => Observation::Repeat { id, count, last },
             Ok(Step::Ledger(ledger)) => Observation::Ledger(ledger),
             Err(error) => {
@@ -76,7 +82,7 @@ impl Observation {
         match self {
             Observation::Denial(_) | Observation::Undecodable => 1,
             Observation::Repeat { count, .. } => *count,
-            Observation::Ledger(_) | Observation::Notice { .. } => 0,
+            Observation::Amendment(_) | Observation::PolicyChange(_) | Observation::Ledger(_) | Observation::Notice { .. } => 0,
         }
     }
 
@@ -86,7 +92,9 @@ impl Observation {
             Observation::Denial(denial) => Some(denial.event.time),
             Observation::Repeat { last, .. } => Some(*last),
             Observation::Notice { time, .. } => Some(*time),
-            Observation::Undecodable | Observation::Ledger(_) => None,
+            Observation::PolicyChange(effect) => Some(effect.when),
+            // An amendment belongs where it is said.
+            Observation::Amendment(_) | Observation::Undecodable | Observation::Ledger(_) => None,
         }
     }
 }

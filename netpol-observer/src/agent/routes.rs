@@ -154,7 +154,11 @@ async fn explain(context: Arc<Context>, scope: &Scope, request: Request<Incoming
     let (objects, words) = (Arc::clone(&context.objects), Arc::clone(&context.words));
     let explained = tokio::task::spawn_blocking(move || {
         let mut explained = Explained::default();
+        let caveats = objects.caveats();
         objects.with_engine(&mut |engine| explained = words.explain(&asked, engine));
+        for caveat in caveats {
+            explained.err += &format!("warning: {caveat}\n");
+        }
         explained
     });
     match explained.await {

@@ -1,6 +1,7 @@
 //! `observer agent`
 
 mod capture;
+mod cluster;
 mod probe;
 mod words;
 
@@ -16,22 +17,17 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use self::capture::Capturing;
+use self::cluster::{Cluster, parse_remember};
 use self::probe::Probe;
 use self::words::CommandLine;
 use super::live::LiveArgs;
 use super::signals::{INTERRUPTED, Signals};
 use super::source::{self, Source};
-use super::tail::{counted, load, skipped};
 use super::time::parse_duration;
 use super::{CommandError, record::Recorder};
-use crate::agent::{
-    About, Access, Certificate, FixedObjects, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Manifests, Objects, Server, Tenants,
-    loopback_names,
-};
+use crate::agent::{About, Access, Certificate, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Server, Tenants, loopback_names};
 use crate::capture::permissions::give_way;
-use crate::cluster::Index;
-use crate::policy::Engine;
-use crate::question::profile::{Switch, profile};
+use crate::question::profile::Switch;
 use crate::serve::render::clean_lines;
 
 /// Capture the drops of this node and serve them, explained, to any number of readers.
@@ -41,10 +37,26 @@ use crate::serve::render::clean_lines;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct AgentArgs {
-    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-), instead of an
-    /// API server. May be given several times.
-    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
+    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-), instead of
+    /// watching an API server. May be given several times.
+    #[arg(short = 'f', long, value_name = "FILE|DIR|-", conflicts_with_all = ["remember", "start_jitter"])]
     manifests: Vec<PathBuf>,
+
+    /// Watch the cluster of this kubeconfig; by default that of KUBECONFIG, of ~/.kube/config, or the one whose pod this is.
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig to use, instead of its current one.
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    context: Option<String>,
+
+    /// Remember for so long how objects were, to judge drops by the pods and policies of their moment.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_remember, help_heading = "Cluster")]
+    remember: SignedDuration,
+
+    /// Wait for a time up to this, by lot, before the API server is asked: the agents of all nodes may start at once.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, help_heading = "Cluster")]
+    start_jitter: SignedDuration,
 
     /// Listen here. Without --tenant-mode it must be a loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9470", help_heading = "API")]
@@ -107,6 +119,9 @@ pub(super) struct AgentArgs {
 
 const EXAMPLES: &str = "\
 Examples:
+  In a pod of a DaemonSet, or on a node with a kubeconfig:
+    observer agent
+
   On a single machine, with the cluster's objects from a file:
     observer agent -f cluster.yaml
     curl -N 'http://127.0.0.1:9470/v1/drops?follow=true&form=text'
@@ -120,14 +135,6 @@ Exit status:
 const API_THREADS: usize = 2;
 const API: &str = "api";
 
-/// The cluster's objects: what judges drops by them, and what answers questions about them.
-struct Cluster {
-    judge: Box<dyn Judge>,
-    objects: Arc<dyn Objects>,
-    /// `4 pods, 1 policy`
-    summary: String,
-}
-
 /// Runs `observer agent`.
 pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     if let Some(probe) = arguments.probe {
@@ -136,7 +143,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     arguments.check()?;
     let live = arguments.replay.is_none();
     let started = Timestamp::now();
-    let cluster = arguments.cluster()?;
+    let Cluster { judge, objects, summary, watches } = arguments.cluster()?;
     let host = source::host_name();
     let node = arguments.node_name.clone().or_else(|| host.clone()).unwrap_or_else(|| "unknown".to_owned());
     let about = About { version: env!("CARGO_PKG_VERSION"), node: node.clone(), pod: arguments.pod_name.clone(), started };
@@ -159,7 +166,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         about,
         Arc::clone(&hub),
         Arc::clone(&health),
-        Arc::clone(&cluster.objects),
+        objects,
         Arc::new(CommandLine),
         access,
         certificate.as_ref(),
@@ -176,7 +183,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         async move { server.serve(listener, serve_until).await }
     });
     let scheme = if certificate.is_some() { "https" } else { "http" };
-    say(&format!("agent on {node} ({}), listening on {scheme}://{address}", cluster.summary));
+    say(&format!("agent on {node} ({summary}), listening on {scheme}://{address}"));
     if let Some(certificate) = &certificate {
         say(&format!("certificate SHA-256 {}", certificate.fingerprint()));
     }
@@ -187,7 +194,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     let capture = thread::Builder::new().name("capture".to_owned()).spawn({
         let (hub, server) = (Arc::clone(&hub), Arc::clone(&server));
         move || {
-            let result = arguments.capture(cluster.judge, &node, &hub, health, &server, capture_until);
+            let result = arguments.capture(judge, &node, &hub, health, &server, capture_until);
             // Whoever waits for it may have gone.
             _ = ended.send(result);
         }
@@ -229,6 +236,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         say(&format!("warning: {imbalance}"));
     }
     say(&ledger.to_string());
+    drop(watches);
     // Streams that were cut off at the end, and questions that still run, are not waited for.
     api.shutdown_background();
     Ok(())
@@ -247,29 +255,14 @@ impl AgentArgs {
         if !self.tenant_mode && self.tls_cert.is_some() {
             return Err(CommandError::usage("--tls-cert is about --tenant-mode").hint("leave it out, or add --tenant-mode"));
         }
+        if self.replay.is_some() && self.manifests.is_empty() {
+            return Err(CommandError::usage("--replay needs --manifests: what a cluster was when it was recorded, its API server does not know")
+                .hint("kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml, at the time of the recording, and -f cluster.yaml"));
+        }
         if self.manifests.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
             return Err(CommandError::usage("--manifests - is given more than once, and standard input can be read only once"));
         }
         Ok(())
-    }
-
-    /// Where the objects come from.
-    fn cluster(&self) -> Result<Cluster, CommandError> {
-        let profile = profile(&self.profile).map_err(CommandError::usage)?;
-        if self.manifests.is_empty() {
-            return Err(CommandError::usage("--manifests is missing: this version does not watch an API server yet")
-                .hint("kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml, and -f cluster.yaml"));
-        }
-        let loaded = load(&self.manifests)?;
-        for warning in loaded.warnings.iter().map(ToString::to_string).chain(skipped(&loaded.skipped)) {
-            say(&format!("warning: {warning}"));
-        }
-        let mut index = Index::default();
-        index.reset(loaded.objects);
-        let counts = index.counts();
-        let summary = format!("{}, {}", counted(counts.pods, "pod", "pods"), counted(counts.network_policies, "policy", "policies"));
-        let engine = Arc::new(Engine::over(index, profile));
-        Ok(Cluster { judge: Box::new(Manifests::new(Arc::clone(&engine))), objects: Arc::new(FixedObjects::new(engine, false)), summary })
     }
 
     fn certificate(&self, node: &str) -> Result<Option<Certificate>, CommandError> {
@@ -291,7 +284,9 @@ impl AgentArgs {
             return Ok(loopback_names(self.pod_name.iter().cloned().chain(host)));
         }
         let _entered = api.enter();
-        let client = api.block_on(kube::Client::try_default()).map_err(|error| {
+        let read = api.block_on(self.configuration().read());
+        let client = read.and_then(|read| kube::Client::try_from(read.config.clone()).map_err(|error| read.unusable(&error)));
+        let client = client.map_err(|error| {
             CommandError::failure(format!("--tenant-mode needs an API server to ask about callers, and none is known: {error}"))
                 .hint("in a pod, the ServiceAccount's token has to be mounted; elsewhere KUBECONFIG names a file")
         })?;

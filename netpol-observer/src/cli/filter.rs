@@ -150,7 +150,7 @@ const OPTIONS: &[FilterOption] = &[
 pub(super) fn parse_words(words: &[String]) -> Result<Filters, String> {
     let command = FilterArgs::augment_args(clap::Command::new("filters")).no_binary_name(true).disable_help_flag(true);
     let parsed = command.try_get_matches_from(words).and_then(|matches| FilterArgs::from_arg_matches(&matches));
-    parsed.map(|arguments| arguments.0).map_err(|error| {
+    parsed.map(|arguments| arguments.filters).map_err(|error| {
         let text = error.render().to_string();
         // Behind the first empty line is the usage, which is that of a command that nobody called.
         let said = text.split("\n\n").next().unwrap_or_default().trim();

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::CommandError;
 use super::output::Output;
 use super::record::Recorder;
-use super::signals::{INTERRUPTED, Signals};
+use super::signals::Signals;
 use super::source::Source;
 use crate::capture::Captured;
 use crate::flow::KernelNames;

@@ -19,6 +19,14 @@ impl Signals {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
+    /// The next one ends the process at once.
+    pub(super) fn exit_at_next(mut self) {
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(INTERRUPTED);
+        });
+    }
+
     /// The next of either; never when the process can get none any more.
     pub(super) async fn next(&mut self) {
         let got = tokio::select! {

@@ -98,22 +98,20 @@ impl ClusterOptions {
     pub fn is_configured(&self) -> bool {
         self.place().is_some()
     }
-}
 
-impl Cluster {
-    /// Reads the configuration. Nothing is asked yet.
+    /// Reads the configuration: with it, its name for people, and where it is. Nothing is asked yet.
     ///
     /// # Errors
     /// There is none, or it cannot be used.
-    pub async fn configure(options: ClusterOptions) -> Result<Cluster, ClusterError> {
-        let place = options.place().ok_or(ClusterError::NoConfiguration)?;
+    pub async fn read(&self) -> Result<Configuration, ClusterError> {
+        let place = self.place().ok_or(ClusterError::NoConfiguration)?;
         let shown = match &place {
             Place::File(path) => path.display().to_string(),
             Place::Environment(paths) => format!("KUBECONFIG={paths}"),
             Place::Pod => "the ServiceAccount of this pod".to_owned(),
         };
         let unusable = |error: &dyn std::error::Error| ClusterError::Unusable { place: shown.clone(), why: chain(error) };
-        let (mut config, name) = match &place {
+        let (config, name) = match &place {
             Place::Pod => {
                 let config = Config::incluster().map_err(|error| unusable(&error))?;
                 let name = config.cluster_url.to_string();
@@ -125,14 +123,43 @@ impl Cluster {
                     _ => Kubeconfig::read(),
                 };
                 let file = file.map_err(|error| unusable(&error))?;
-                let name = options.context.clone().or_else(|| file.current_context.clone()).unwrap_or_default();
-                let chosen = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
+                let name = self.context.clone().or_else(|| file.current_context.clone()).unwrap_or_default();
+                let chosen = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
                 (Config::from_custom_kubeconfig(file, &chosen).await.map_err(|error| unusable(&error))?, name)
             }
         };
-        config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(SILENCE);
-        let client = kube::Client::try_from(config).map_err(|error| unusable(&error))?;
+        Ok(Configuration { config, name, place: shown })
+    }
+}
+
+/// How to reach an API server.
+pub struct Configuration {
+    /// For a client.
+    pub config: Config,
+    /// Context or server, for people.
+    pub name: String,
+    /// Where it was read from, for people.
+    pub place: String,
+}
+
+impl Configuration {
+    /// It was read, and cannot be used.
+    pub fn unusable(&self, error: &dyn std::error::Error) -> ClusterError {
+        ClusterError::Unusable { place: self.place.clone(), why: chain(error) }
+    }
+}
+
+impl Cluster {
+    /// Reads the configuration. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used.
+    pub async fn configure(options: ClusterOptions) -> Result<Cluster, ClusterError> {
+        let mut read = options.read().await?;
+        read.config.connect_timeout = Some(CONNECT);
+        read.config.read_timeout = Some(SILENCE);
+        let client = kube::Client::try_from(read.config.clone()).map_err(|error| read.unusable(&error))?;
+        let name = read.name;
         let tenant = match &options.tenant {
             Some(wanted) => {
                 let tenant = Tenant::new(client.clone(), &wanted.namespace, &wanted.name, &wanted.audience, &wanted.pin);

@@ -1,5 +1,6 @@
 //! All agents of a cluster as one stream, until somebody or something ends it.
 
+mod changes;
 mod crew;
 mod news;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until};
 
+use self::changes::Changes;
 use self::crew::Crew;
 use self::news::News;
 use super::call::Access;
@@ -106,11 +108,21 @@ pub struct Summary {
     pub counts: Counts,
 }
 
+/// A frame that waits for its turn.
+#[derive(Debug)]
+struct Printed {
+    text: String,
+    change: Option<String>,
+    /// Given back when it is printed.
+    _permit: OwnedSemaphorePermit,
+}
+
 /// Follows the agents.
 pub struct Follow<'a, S> {
     options: FollowOptions,
     sink: &'a mut S,
-    merge: Merge<(String, OwnedSemaphorePermit)>,
+    merge: Merge<Printed>,
+    changes: Changes,
     crew: Crew,
     news: News,
     summary: Summary,
@@ -126,6 +138,7 @@ impl<'a, S: Sink> Follow<'a, S> {
     pub fn new(access: Access, options: FollowOptions, sink: &'a mut S) -> Self {
         Follow {
             merge: Merge::new(options.delay.max(START)),
+            changes: Changes::default(),
             crew: Crew::new(access, options.query.clone(), options.cleaner.clone(), options.nodes.clone()),
             options,
             sink,
@@ -183,7 +196,7 @@ impl<'a, S: Sink> Follow<'a, S> {
                 self.hear(source, told);
             }
             for given in self.merge.finish() {
-                self.sink.frame(&given.payload.0)?;
+                self.print(&given.payload)?;
             }
             for account in std::mem::take(&mut self.accounts) {
                 self.sink.frame(&account)?;
@@ -223,7 +236,7 @@ impl<'a, S: Sink> Follow<'a, S> {
         // order. Quotas see to it that all is taken some time.
         let clock = if drained { now } else { Duration::ZERO };
         while let Some(given) = self.merge.next(clock) {
-            self.sink.frame(&given.payload.0)?;
+            self.print(&given.payload)?;
         }
         for notice in self.news.due(now, &self.crew) {
             self.sink.notice(&notice)?;
@@ -232,6 +245,14 @@ impl<'a, S: Sink> Follow<'a, S> {
         match self.crew.forbidden() {
             Some(why) => Err(Stop::Forbidden(why)),
             None => Ok(()),
+        }
+    }
+
+    /// Prints a frame, but not what another agent has told of the same change of a policy.
+    fn print(&mut self, printed: &Printed) -> io::Result<()> {
+        match &printed.change {
+            Some(change) if !self.changes.is_new(change) => Ok(()),
+            _ => self.sink.frame(&printed.text),
         }
     }
 
@@ -289,7 +310,7 @@ impl<'a, S: Sink> Follow<'a, S> {
         let now = self.now();
         // Of one that was dismissed, what was under way still counts.
         match told {
-            Told::Item { order, text, permit } => self.merge.push(source, order, (text, permit), now),
+            Told::Item { order, change, text, permit } => self.merge.push(source, order, Printed { text, change, _permit: permit }, now),
             Told::Watermark(order) => {
                 self.merge.watermark(source, order);
                 self.crew.settled(source);

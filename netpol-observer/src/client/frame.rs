@@ -17,6 +17,8 @@ pub enum Frame {
     Item {
         /// When, by the agent's clock.
         order: Timestamp,
+        /// Of a change of a policy: what it is told apart by from others. All agents tell of it.
+        change: Option<String>,
         /// What to print, with its newline.
         text: String,
     },
@@ -115,6 +117,7 @@ struct Wire<'a> {
     #[serde(borrow)]
     line: Option<&'a RawValue>,
     text: Option<String>,
+    change: Option<String>,
     count: Option<u64>,
     reason: Option<String>,
     version: Option<String>,
@@ -152,7 +155,7 @@ impl Frame {
                     (None, Some(text)) => cleaner.terminal(&text),
                     (None, None) => return Err(Unreadable::Lacks { kind: "item", field: "line or text" }),
                 };
-                Ok(Frame::Item { order, text })
+                Ok(Frame::Item { order, change: wire.change.map(|change| short(Some(change))), text })
             }
             "watermark" => Ok(Frame::Watermark(needs("watermark", "order", wire.order)?)),
             "hello" => Ok(Frame::Hello(Hello {
@@ -208,9 +211,13 @@ mod tests {
         assert_eq!(parse(hello), Ok(Frame::Hello(expected)));
         let item = r#"{"frame":"item","order":"2026-11-23T14:02:11.482Z","line":{"type":"denial","count":1}}"#;
         let text = "{\"node\":\"node-1\",\"type\":\"denial\",\"count\":1}\n".to_owned();
-        assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11.482Z"), text }));
+        assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11.482Z"), change: None, text }));
         let item = r#"{"frame":"item","order":"2026-11-23T14:02:11Z","text":"14:02 DENIED\n  by x\n"}"#;
-        assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11Z"), text: "14:02 DENIED\n  by x\n".to_owned() }));
+        let text = "14:02 DENIED\n  by x\n".to_owned();
+        assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11Z"), change: None, text }));
+        let item = r#"{"frame":"item","order":"2026-11-23T14:02:11Z","change":"00ff","text":"14:02 CHANGED\n"}"#;
+        let text = "14:02 CHANGED\n".to_owned();
+        assert_eq!(parse(item), Ok(Frame::Item { order: at("2026-11-23T14:02:11Z"), change: Some("00ff".to_owned()), text }));
         assert_eq!(parse(r#"{"frame":"watermark","order":"2026-11-23T14:02:11Z"}"#), Ok(Frame::Watermark(at("2026-11-23T14:02:11Z"))));
         assert_eq!(parse(r#"{"frame":"lost","count":7,"since":"2026-11-23T14:02:11Z"}"#), Ok(Frame::Lost(7)));
         assert_eq!(parse(r#"{"frame":"end","reason":"shutting down"}"#), Ok(Frame::End("shutting down".to_owned())));

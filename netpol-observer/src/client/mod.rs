@@ -25,7 +25,7 @@ mod skew;
 mod status;
 mod tenant;
 
-pub use access::{Cluster, ClusterError, ClusterOptions, TenantOptions};
+pub use access::{Cluster, ClusterError, ClusterOptions, Configuration, TenantOptions};
 pub use call::{Access, Unreached};
 pub use clean::{Cleaner, named_object};
 pub use dial::{Dial, Dialled, Link};

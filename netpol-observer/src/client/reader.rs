@@ -101,6 +101,7 @@ pub(super) enum Told {
     },
     Item {
         order: Timestamp,
+        change: Option<String>,
         text: String,
         /// Given back when the item is printed.
         permit: OwnedSemaphorePermit,
@@ -231,9 +232,9 @@ impl Reader {
                 }
             };
             match frame {
-                Frame::Item { order, text } => {
+                Frame::Item { order, change, text } => {
                     if resume.is_new(order, &text) {
-                        self.item(order, text, quota).await?;
+                        self.item(order, change, text, quota).await?;
                     }
                 }
                 Frame::Watermark(order) => {
@@ -251,7 +252,7 @@ impl Reader {
         }
     }
 
-    async fn item(&self, order: Timestamp, text: String, quota: &Arc<Semaphore>) -> Result<(), Unheard> {
+    async fn item(&self, order: Timestamp, change: Option<String>, text: String, quota: &Arc<Semaphore>) -> Result<(), Unheard> {
         let size = u32::try_from(text.len().clamp(1, QUOTA)).unwrap_or(1);
         let permit = match Arc::clone(quota).try_acquire_many_owned(size) {
             Ok(permit) => permit,
@@ -260,7 +261,7 @@ impl Reader {
                 Arc::clone(quota).acquire_many_owned(size).await.map_err(|_| Unheard)?
             }
         };
-        self.tell(Told::Item { order, text, permit }).await
+        self.tell(Told::Item { order, change, text, permit }).await
     }
 
     async fn tell(&self, told: Told) -> Result<(), Unheard> {

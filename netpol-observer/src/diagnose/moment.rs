@@ -42,6 +42,13 @@ pub enum PastKnown {
         /// From when on the past is known.
         horizon: Timestamp,
     },
+    /// The API server was not heard of then: what had changed by the time of the drop was told later, or is not told yet.
+    Behind {
+        /// On which kinds.
+        kinds: Vec<Kind>,
+        /// Since when, on the first of them.
+        since: Timestamp,
+    },
 }
 
 /// An address of the connection, and how it was decided who had it.
@@ -151,6 +158,13 @@ impl Moment {
             PastKnown::Syncing { missing } => {
                 let kinds: Vec<String> = missing.iter().map(Kind::to_string).collect();
                 Some(format!("the agent was still syncing: there is no list yet of {}", kinds.join(", ")))
+            }
+            PastKnown::Behind { kinds, since } => {
+                let kinds: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+                Some(format!(
+                    "the agent had not heard of the API server since {since}, and may have missed changes of {}",
+                    kinds.join(", ")
+                ))
             }
             PastKnown::BeforeHorizon { horizon } => Some(format!("the drop is older than what is remembered, which begins at {horizon}")),
         }

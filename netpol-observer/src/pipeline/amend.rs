@@ -23,6 +23,12 @@ pub struct Amendment {
 }
 
 impl Amendment {
+    /// What there is to amend between versions of one drop, the last of which is how it is judged by now; absent where they say the same.
+    pub fn between(before: Arc<Denial>, earlier: Vec<Arc<Denial>>, denial: Arc<Denial>) -> Option<Self> {
+        let why = amendment(&before, &denial)?;
+        Some(Amendment { before, earlier, denial, why })
+    }
+
     /// The id of the drop.
     pub fn id(&self) -> FoldId {
         self.denial.event.id
@@ -69,7 +75,7 @@ fn names(party: &Party) -> Vec<[Arc<str>; 3]> {
         }
         Identity::Node(node) => vec![["node".into(), node.name.clone(), "".into()]],
         Identity::Service(service) => vec![["Service".into(), service.namespace.clone(), service.name.clone()]],
-        Identity::UnownedPodAddress | Identity::Special | Identity::External => Vec::new(),
+        Identity::UnownedPodAddress | Identity::Special | Identity::External | Identity::NotShown => Vec::new(),
     }
 }
 

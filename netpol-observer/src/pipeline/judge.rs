@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::attribution::{Gist, PUBLISH_LAG, later};
 use super::changes::Changes;
+use super::cuts::Cuts;
 use super::known::AtMoment;
 use super::uids::Uids;
 use crate::cluster::{ForeignPolicies, Kind, Pod};
@@ -63,6 +64,8 @@ pub(super) struct AsOf<'a> {
     pub(super) late: SignedDuration,
     /// Changes of policies and labels.
     pub(super) changes: &'a Changes,
+    /// When kinds were not heard of.
+    pub(super) cuts: &'a Cuts,
     pub(super) now: Timestamp,
 }
 
@@ -129,6 +132,8 @@ impl AsOf<'_> {
             PastKnown::Syncing { missing }
         } else if when < look.horizon() {
             PastKnown::BeforeHorizon { horizon: look.horizon() }
+        } else if let Some((kinds, since)) = self.cuts.at(when) {
+            PastKnown::Behind { kinds, since }
         } else {
             PastKnown::Exact
         }

@@ -4,7 +4,7 @@
 //! policy is enforced before its watch tells of it. So a drop of which an end is nobody's yet is held a little, and what is told later of one
 //! that was given already amends it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::amend::{Amendment, amendment};
 use super::attribution::{Gist, attribute};
 use super::changes::Changes;
+use super::cuts::Cuts;
 use super::held::{Held, Waiting};
 use super::judge::{AsOf, Judged, Watch};
 use super::touched::{Touched, addresses, uid_of};
@@ -77,6 +78,7 @@ pub struct Moments {
     options: MomentsOptions,
     uids: Uids,
     changes: Changes,
+    cuts: Cuts,
     held: Held,
     given: VecDeque<Given>,
     /// Number of the first change that was not looked at.
@@ -115,6 +117,7 @@ impl Moments {
             options,
             uids: Uids::default(),
             changes,
+            cuts: Cuts::default(),
             held: Held::default(),
             given: VecDeque::new(),
             counts: MomentsStatus::default(),
@@ -134,6 +137,16 @@ impl Moments {
     /// The policies that the engine does not evaluate, as they are from now on.
     pub fn set_foreign(&mut self, foreign: Arc<ForeignPolicies>) {
         self.foreign = foreign;
+    }
+
+    /// These kinds are not heard of at the moment, each since its time: what is known of them may be otherwise by now.
+    pub fn set_unheard(&mut self, kinds: BTreeMap<Kind, Timestamp>) {
+        self.cuts.set_open(kinds);
+    }
+
+    /// A kind was listed anew at a time: what changed since it was heard of before has changed some time in between.
+    pub fn heard_again(&mut self, kind: Kind, since: Timestamp, at: Timestamp) {
+        self.cuts.close(kind, since, at);
     }
 
     /// What is held and what became of it.
@@ -167,8 +180,8 @@ impl Moments {
         let of_socket = |event: &'_ DropEvent| event.socket.as_ref().and_then(|socket| socket.pod_uid.clone());
         let uids: Vec<Arc<str>> = events.flat_map(|event| [uid_of(event).cloned(), of_socket(event)]).flatten().collect();
         self.uids.find(uids.iter(), &self.timeline);
-        let Moments { timeline, foreign, options, uids, changes, held, counts, .. } = &mut *self;
-        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, now };
+        let Moments { timeline, foreign, options, uids, changes, cuts, held, counts, .. } = &mut *self;
+        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, cuts, now };
         let mut look = timeline.look_back();
         let mut room = options.max_held.saturating_sub(held.len());
         // In the order of their times, so that the engine goes through the changes between them once.
@@ -254,8 +267,8 @@ impl Moments {
         if ids.is_empty() {
             return Vec::new();
         }
-        let Moments { timeline, foreign, options, uids, changes, held, .. } = &mut *self;
-        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, now };
+        let Moments { timeline, foreign, options, uids, changes, cuts, held, .. } = &mut *self;
+        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, cuts, now };
         let mut look = timeline.look_back();
         let mut giving = Giving::default();
         for id in ids {
@@ -295,8 +308,8 @@ impl Moments {
         if places.is_empty() {
             return Vec::new();
         }
-        let Moments { timeline, foreign, options, uids, changes, given, counts, .. } = &mut *self;
-        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, now };
+        let Moments { timeline, foreign, options, uids, changes, cuts, given, counts, .. } = &mut *self;
+        let as_of = AsOf { uids, foreign, required: &options.required, late: options.late, changes, cuts, now };
         let mut look = timeline.look_back();
         let mut steps = Vec::new();
         for (_, place) in places {
@@ -342,6 +355,7 @@ impl Moments {
             self.uids.look_again(&self.timeline);
         }
         self.changes.expire(self.timeline.horizon());
+        self.cuts.expire(self.timeline.horizon());
         (self.seen, self.listed_at) = (next, self.timeline.listed_at());
         touched
     }

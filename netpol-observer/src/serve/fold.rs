@@ -210,7 +210,7 @@ impl Fold {
     }
 
     /// Whether there was a drop of this key that is not forgotten.
-    pub fn knows(&self, key: Key) -> bool {
+    pub fn knows_key(&self, key: Key) -> bool {
         self.entries.contains_key(&key)
     }
 

@@ -44,7 +44,9 @@ impl Recent {
             Item::Amendment { key, amendment, is_first: true } => self.push(Item::Denial { key, denial: amendment.denial }),
             // It goes into the denial that it amends, or went out with it.
             Item::Amendment { key, amendment, is_first: false } => {
-                if let Some(kept) = self.kept.iter_mut().rev().find(|kept| Arc::ptr_eq(&kept.denial, &amendment.before)) {
+                // What tenants are shown is made anew each time: it is the same drop all the same.
+                let is_it = |kept: &&mut Kept| (kept.denial.event.id, kept.denial.event.time) == (amendment.id(), amendment.time());
+                if let Some(kept) = self.kept.iter_mut().rev().find(is_it) {
                     (kept.key, kept.denial) = (key, amendment.denial);
                 }
             }
@@ -142,6 +144,7 @@ mod tests {
                 Item::Denial { denial, .. } => ("denial", denial.event.time),
                 Item::Repeats(summary) => ("repeats", summary.last),
                 Item::PolicyChange(effect) => ("change", effect.when),
+                Item::Amendment { amendment, .. } => ("amendment", amendment.time()),
             })
             .collect();
         let expected = [("denial", 10), ("change", 15), ("change", 20), ("denial", 30)];

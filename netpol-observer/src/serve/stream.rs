@@ -166,7 +166,7 @@ impl Stream {
         let counted = counted.first().copied().unwrap_or(fate);
         let key_before = key_of(before, self.fate(before));
         let mut items = Vec::new();
-        if !self.fold.knows(key_before) {
+        if !self.fold.knows_key(key_before) {
             return items;
         }
         if !was_shown && fate == Fate::Shown {

@@ -33,6 +33,7 @@ mod resource;
 mod split;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,6 +193,16 @@ impl StatusReader {
     /// How they stand now.
     pub fn read(&self) -> Status {
         self.0.status()
+    }
+
+    /// Kinds that were listed and are not watched at the moment, as after a watch broke and before it goes on: when each was last heard of.
+    pub fn unheard(&self) -> BTreeMap<Kind, Timestamp> {
+        self.0.unheard()
+    }
+
+    /// What has to be listed before explanations can be relied on, and is not, with the reason: `pods were not listed yet`.
+    pub fn missing(&self) -> Vec<String> {
+        self.0.missing()
     }
 
     /// Returns when the objects are complete for the first time: their updates were given, not necessarily read.

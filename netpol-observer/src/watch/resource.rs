@@ -65,6 +65,11 @@ pub(super) fn optional() -> [(Kind, Resource); 3] {
     ]
 }
 
+/// Which of the kinds that are read it is.
+pub(super) fn kind_of(resource: &Resource) -> Option<Kind> {
+    required().into_iter().chain(optional()).find(|(_, known)| known == resource).map(|(kind, _)| kind)
+}
+
 /// Kinds of network plugins and clouds that filter packets on the node, by group. Left out: what is not enforced (Calico's Staged kinds),
 /// what only steers traffic (CiliumLocalRedirectPolicy, AdminPolicyBasedExternalRoute, egress gateways), what others make from
 /// NetworkPolicies (the PolicyEndpoints of AWS), what is enforced outside of the node (SecurityGroupPolicy of AWS) and by proxies.

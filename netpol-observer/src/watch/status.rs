@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::api::Counters;
 use super::problem::Problem;
-use super::resource::Resource;
+use super::resource::{Resource, kind_of};
 use crate::cluster::{Kind, ObjectKey};
 
 /// Objects of which it is kept what is wrong with them.
@@ -244,6 +244,37 @@ impl Board {
             warnings_omitted: inner.warnings_omitted,
             resources,
         }
+    }
+
+    /// Kinds that were listed once and are not watched now: when each was last heard of.
+    pub(super) fn unheard(&self) -> BTreeMap<Kind, Timestamp> {
+        let inner = self.lock();
+        let rows = inner.rows.iter().filter(|row| !matches!(row.state, State::Watching | State::Unserved));
+        rows.filter_map(|row| Some((kind_of(&row.resource)?, row.heard_at?))).collect()
+    }
+
+    /// Kinds of which there is no list, and why, for people; nothing once everything was there.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let inner = self.lock();
+        if inner.synced {
+            return Vec::new();
+        }
+        let rows = inner.rows.iter().filter(|row| row.used != Use::Counted && row.lists == 0);
+        let rows = rows.filter_map(|row| match &row.state {
+            State::Waiting | State::Listing => Some(format!("{} were not listed yet", row.resource)),
+            // Without it answers are wrong; an optional kind that may not be read is counted among those that are not evaluated.
+            State::Retrying { problem } => Some(format!("{} cannot be listed: {problem}", row.resource)),
+            State::Forbidden { problem, needs } if row.used == Use::Required => {
+                Some(format!("{} may not be listed: {problem}; it takes {needs}", row.resource))
+            }
+            State::Forbidden { .. } | State::Watching | State::Unserved => None,
+        });
+        let mut missing: Vec<String> = rows.collect();
+        if inner.discovered_at.is_none() {
+            let why = inner.discovery_problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+            missing.push(format!("it is not known yet which kinds of policies the cluster has{why}"));
+        }
+        missing
     }
 
     /// Whether everything was there once.

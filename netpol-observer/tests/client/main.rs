@@ -1,10 +1,12 @@
 //! `observer tail`, `explain` and `status` on a cluster: the real program, real HTTP through the test API server's port-forward, and agents
-//! that speak the API by the letter.
+//! that speak the API by the letter, or the real agent with real drops.
 
 mod access;
 mod agent;
 mod commands;
+mod denials;
 mod faults;
+mod node;
 mod order;
 mod scene;
 mod shells;

@@ -186,6 +186,11 @@ impl Tail {
         }
     }
 
+    /// The next line, if one comes in time.
+    pub(crate) fn next_line(&self, patience: Duration) -> Option<String> {
+        self.out.recv_timeout(patience).ok()
+    }
+
     pub(crate) fn next_ids(&self, count: usize) -> Vec<u64> {
         (0..count).map(|_| self.next().1).collect()
     }

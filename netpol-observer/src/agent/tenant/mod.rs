@@ -7,6 +7,7 @@ mod cache;
 mod reviews;
 mod withhold;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,8 @@ use tokio::time::timeout;
 pub use self::reviews::{KubeReviews, ReviewError, Reviews, User};
 
 use self::cache::Cache;
-use self::withhold::Sight;
-use super::Observation;
+use self::withhold::{Amended, Sight};
+use super::{Level, Observation};
 use crate::flow::FoldId;
 
 /// What a token must be for.
@@ -178,15 +179,28 @@ impl TenantScope {
         }
         match observation {
             Observation::Denial(denial) => {
-                let mut readable = Vec::new();
-                for namespace in withhold::namespaces(&denial) {
-                    if self.may_read(Some(&namespace)).await? {
-                        readable.push(namespace);
-                    }
-                }
-                let may_read = |namespace: &str| readable.iter().any(|readable| **readable == *namespace);
-                let sight = Sight { may_read: &may_read, node: &self.tenants.node, ids: &self.tenants.ids };
-                Ok(sight.of(&denial).map(|shown| Observation::Denial(Arc::new(shown))))
+                let readable = self.readable(withhold::namespaces(&denial)).await?;
+                Ok(self.sight(&|namespace| readable.contains(namespace)).of(&denial).map(|shown| Observation::Denial(Arc::new(shown))))
+            }
+            Observation::Amendment(amendment) => {
+                let versions = amendment.earlier.iter().chain([&amendment.before, &amendment.denial]);
+                let readable = self.readable(versions.flat_map(|denial| withhold::namespaces(denial))).await?;
+                let amended = self.sight(&|namespace| readable.contains(namespace)).amendment(&amendment);
+                Ok(match amended {
+                    Amended::Nothing => None,
+                    Amended::Shown(amendment) => Some(Observation::Amendment(Arc::from(amendment))),
+                    Amended::New(denial) => Some(Observation::Denial(denial)),
+                    Amended::NotTheirs => Some(Observation::Notice {
+                        time: amendment.time(),
+                        level: Level::Warning,
+                        message: format!("the drop at {} is not yours: it was between others than was said", amendment.time()).into(),
+                    }),
+                })
+            }
+            Observation::PolicyChange(effect) => {
+                let readable = self.readable(withhold::namespace_of_object(&effect.key)).await?;
+                let shown = self.sight(&|namespace| readable.contains(namespace)).policy_change(&effect);
+                Ok(shown.map(|effect| Observation::PolicyChange(Arc::new(effect))))
             }
             Observation::Repeat { id, count, last } => {
                 let id = withhold::id(id, &self.tenants.ids);
@@ -195,6 +209,21 @@ impl TenantScope {
             // Of the node as a whole.
             Observation::Undecodable | Observation::Ledger(_) | Observation::Notice { .. } => Ok(None),
         }
+    }
+
+    /// Those of the namespaces that they may read.
+    async fn readable(&self, namespaces: impl IntoIterator<Item = Arc<str>>) -> Result<BTreeSet<Arc<str>>, String> {
+        let mut readable = BTreeSet::new();
+        for namespace in namespaces.into_iter().collect::<BTreeSet<_>>() {
+            if self.may_read(Some(&namespace)).await? {
+                readable.insert(namespace);
+            }
+        }
+        Ok(readable)
+    }
+
+    fn sight<'a>(&'a self, may_read: &'a dyn Fn(&str) -> bool) -> Sight<'a> {
+        Sight { may_read, node: &self.tenants.node, ids: &self.tenants.ids }
     }
 
     async fn may_read(&self, namespace: Option<&Arc<str>>) -> Result<bool, String> {

@@ -2,6 +2,10 @@
 //!
 //! Every structure is taken apart field by field, so that a field that comes to it later does not compile until somebody has decided who may see it.
 
+mod moment;
+
+pub(super) use moment::{Amended, namespace_of as namespace_of_object};
+
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,7 +47,8 @@ pub(super) fn namespaces(denial: &Denial) -> Vec<Arc<str>> {
         }
     }
     found.extend(who.service.as_ref().map(|call| Arc::clone(&call.service.namespace)));
-    found.extend(who.host_network.iter().chain(&who.behind).map(|pod| Arc::clone(&pod.namespace)));
+    found.extend(who.host_network.iter().chain(&who.callers).chain(&who.behind).map(|pod| Arc::clone(&pod.namespace)));
+    found.extend(denial.moment.iter().flat_map(moment::namespaces));
     let admitted = denial.explanation.fixes.iter().flat_map(|fix| &fix.newly_admits).filter_map(|admitted| namespace_of(admitted));
     let mut admitted: Vec<Arc<str>> = admitted.map(Arc::from).collect();
     admitted.sort_unstable();
@@ -63,7 +68,7 @@ pub(super) fn id(id: FoldId, ids: &RandomState) -> FoldId {
 impl Sight<'_> {
     /// The drop as the tenant may see it; `None` when neither end is theirs.
     pub(super) fn of(&self, denial: &Denial) -> Option<Denial> {
-        let Denial { event, who, explanation, diagnosis } = denial;
+        let Denial { event, who, explanation, diagnosis, moment } = denial;
         if !self.is_theirs(&who.client) && !self.is_theirs(&who.server) {
             return None;
         }
@@ -76,6 +81,7 @@ impl Sight<'_> {
         Some(Denial {
             explanation: self.explanation(explanation, &denial.who, hidden, service_is_shown),
             diagnosis: self.diagnosis(diagnosis, &event, hidden, service_is_shown),
+            moment: moment.as_ref().map(|moment| self.moment(moment, hidden.any())),
             event,
             who,
         })
@@ -162,7 +168,7 @@ impl Sight<'_> {
     }
 
     fn who(&self, who: &Who, client: Party, server: Party, event: &DropEvent, hidden: Hidden) -> Who {
-        let Who { client: _, server: _, service, host_network, tunnel: _, behind } = who;
+        let Who { client: _, server: _, service, host_network, callers, tunnel: _, behind } = who;
         let (from, to) = ends_of(event);
         let theirs = |pod: &&Arc<Pod>| self.may_read(&pod.namespace);
         Who {
@@ -170,6 +176,7 @@ impl Sight<'_> {
             server: if hidden.server { Party { ip: to, ..server } } else { server },
             service: service.clone().filter(|call: &ServiceCall| self.may_read(&call.service.namespace)),
             host_network: host_network.iter().filter(theirs).cloned().collect(),
+            callers: callers.iter().filter(theirs).cloned().collect(),
             tunnel: None,
             behind: behind.clone().filter(|pod| !hidden.any() && self.may_read(&pod.namespace)),
         }
@@ -267,6 +274,8 @@ impl Sight<'_> {
         // Sentences name whoever they are about.
         let agreement = match agreement {
             Agreement::Agrees | Agreement::PoliciesAllow | Agreement::NotEnforcement => agreement.clone(),
+            // Which change it was names whoever is concerned.
+            Agreement::PolicyChanged { why: _ } => Agreement::PolicyChanged { why: format!("not shown: {OTHER_END}") },
             Agreement::CannotDecide { why: _ } => Agreement::CannotDecide { why: format!("not shown: {OTHER_END}") },
         };
         _ = summary;

@@ -49,7 +49,8 @@ impl Capturing {
         let warning = self.recorder.take().and_then(Recorder::finish);
         self.warn(warning);
         let now = Timestamp::now();
-        self.hub.give(self.judge.finish(now), now, now);
+        let rest = self.judge.finish(self.source.names(), now);
+        self.hub.give(rest, now, now);
         result
     }
 
@@ -94,10 +95,11 @@ impl Capturing {
             }
             // While more is waiting, everything is there up to what was taken last: it comes in the order of time, but for what is on its way.
             let complete = if emptied { Some(asked) } else { batch.last().and_then(|last| time_of(last, self.source.names())) };
-            let watermark = complete.and_then(|complete| complete.checked_sub(ON_THE_WAY).ok()).unwrap_or(Timestamp::MIN);
             self.take(&batch);
             let now = Timestamp::now();
-            let observations = self.judge.tick(now);
+            let observations = self.judge.tick(self.source.names(), now);
+            let complete = complete.into_iter().chain(self.judge.behind_since(self.source.names())).min();
+            let watermark = complete.and_then(|complete| complete.checked_sub(ON_THE_WAY).ok()).unwrap_or(Timestamp::MIN);
             self.hub.give(observations, watermark, now);
             if flushed.elapsed() > FLUSH {
                 flushed = Instant::now();

@@ -93,6 +93,7 @@ fn stream(world: &mut World, stream: &mut Stream, now: i64) -> Vec<String> {
         .map(|item| match item {
             Item::Denial { denial, .. } => told(&Step::Denial(denial.clone())),
             Item::Repeats(summary) => format!("+{} {}", summary.count, party(&summary.route.client)),
+            Item::PolicyChange(effect) => effect.id.to_string(),
             Item::Amendment { amendment, is_first, .. } => {
                 format!("{}{}", told(&Step::Amendment(amendment.clone())), if *is_first { " first" } else { "" })
             }

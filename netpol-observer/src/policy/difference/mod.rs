@@ -47,6 +47,8 @@ pub enum NotCounted {
     Verdicts(u64),
     /// More than this many objects changed at once.
     Objects(usize),
+    /// Known, and withheld: the reader may not read all namespaces. Nothing here gives it; the agent puts it in for tenants.
+    NotShown,
 }
 
 /// The pairs between which a verdict turned, by what it became. A pair can be in several, on different ports or for different pods.

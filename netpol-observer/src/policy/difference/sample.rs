@@ -113,7 +113,7 @@ impl Sample {
         let nothing = Compiled::default();
         let cause = |direction: Direction| {
             let [before, after] = indices.map(|index| {
-                let view = View { index, profile, compiled: &nothing, changed: &[] };
+                let view = View { index, profile, compiled: &nothing, changed: &[], gone: &[] };
                 explain::ruling(&view, &case, direction, [&connection.source, &connection.destination])
             });
             (before.admits() != after.admits()).then_some(Cause { direction, before, after })

@@ -44,7 +44,7 @@ fn planted(secret_is_client: bool) -> Denial {
     let event = &mut denial.event;
     event.interface = Some(Interface { index: 12, name: "secret-veth".into() });
     event.netns = Some(4_026_666_666);
-    event.socket = Some(Socket { cookie: Some(666_666), cgroup: Some(555_777) });
+    event.socket = Some(Socket { cookie: Some(666_666), cgroup: Some(555_777), pod_uid: Some("secret-uid".into()) });
     event.filters = vec![HookFunction {
         function: "secret_function".into(),
         priority: 0,
