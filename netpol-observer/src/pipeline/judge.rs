@@ -121,7 +121,9 @@ impl AsOf<'_> {
         // The policy that forbids it may be told yet.
         let is_against = enforces && !matches!(diagnosis.agreement, Agreement::Agrees);
         let lag_end = is_against.then(|| later(when, WATCH_LAG));
-        let until = open.final_at.max(lag_end).filter(|until| *until >= self.now);
+        // What was judged without all objects is judged again when they are there, however long that takes.
+        let sync_end = syncing.map(|_| Timestamp::MAX);
+        let until = open.final_at.max(lag_end).max(sync_end).filter(|until| *until >= self.now);
         let watch = until.map(|until| Watch { until, ends: open.ends });
         Judged::Given { denial: Box::new(Denial { event, who, explanation, diagnosis, moment: Some(moment) }), watch }
     }

@@ -9,7 +9,7 @@ use super::filter::Filters;
 use super::fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
 use super::{Ledger, class_name};
 use crate::capture::{Captured, KernelLedger};
-use crate::diagnose::{Class, Denial};
+use crate::diagnose::{Class, Denial, PastKnown};
 use crate::effect::Effect;
 use crate::flow::{FoldId, KernelNames, RecordError};
 use crate::identify::{Identity, Party, Who};
@@ -229,7 +229,7 @@ impl Stream {
     fn fate(&self, denial: &Denial) -> Fate {
         let filters = &self.options.filters;
         let noise_wanted = self.options.noise || filters.asks_for_noise();
-        if !self.options.elsewhere && !touches_index(denial) {
+        if !self.options.elsewhere && !touches_index(denial) && !is_syncing(denial) {
             Fate::Elsewhere
         } else if !noise_wanted && denial.diagnosis.class == Class::Noise {
             Fate::Noise
@@ -241,6 +241,11 @@ impl Stream {
             Fate::Shown
         }
     }
+}
+
+/// Whether that may be otherwise when all objects are known.
+fn is_syncing(denial: &Denial) -> bool {
+    denial.moment.as_ref().is_some_and(|moment| matches!(&moment.past, PastKnown::Syncing { missing } if !missing.is_empty()))
 }
 
 /// Whether anything in the index is concerned: a pod, a node, a Service, or an address of a node's pod range.
