@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a namespace without a pod counts as that at first, and at the most. A pod's network is made before its first process, and the kernel itself sends in
-/// between; a namespace that stays nobody's for longer than [`YOUNG`] is looked for less and less often.
+/// How long a namespace without a pod counts as that at first, and at the most. A namespace that stays nobody's is looked for less and less often.
 const NOBODY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
-/// For so long from the first look a namespace may be that of a pod that is being made.
-const YOUNG: Duration = Duration::from_secs(3);
+/// New processes are looked at so often meanwhile: a pod's network is made before its first process, and the kernel itself sends in between.
+const NEWCOMERS: Duration = Duration::from_millis(100);
+/// For so long a process is new: it may come into its namespace and its control group some time after it began.
+const NEW: Duration = Duration::from_secs(3);
 /// Between two walks through /proc so many times as long as the last one took: a whole one takes some tens of milliseconds on a node with
 /// thousands of processes.
 const REST: u32 = 5;
@@ -25,6 +26,7 @@ pub(super) struct Sandboxes {
     pods: HashMap<u32, Sandbox>,
     /// Those that had none.
     nobody: HashMap<u32, Nobody>,
+    processes: Processes,
     /// When the last walk ended, and how long it took.
     walked: Option<(Instant, Duration)>,
 }
@@ -32,12 +34,29 @@ pub(super) struct Sandboxes {
 /// A namespace without a pod.
 #[derive(Debug)]
 struct Nobody {
-    /// When that was looked for first.
-    first: Instant,
-    /// When it was found last.
+    /// When that was found.
     when: Instant,
-    /// For how long it counts from there.
+    /// For how long it counts.
     valid: Duration,
+}
+
+/// When processes were seen first.
+#[derive(Debug, Default)]
+struct Processes {
+    seen: HashMap<u32, Instant>,
+}
+
+impl Processes {
+    /// Takes the processes that there are now, and keeps the new ones in the list.
+    fn newcomers(&mut self, processes: &mut Vec<u32>, now: Instant) {
+        let mut seen = HashMap::with_capacity(processes.len());
+        processes.retain(|process| {
+            let first = self.seen.get(process).copied().unwrap_or(now);
+            seen.insert(*process, first);
+            now.saturating_duration_since(first) < NEW
+        });
+        self.seen = seen;
+    }
 }
 
 /// One process of a pod.
@@ -70,17 +89,21 @@ impl Sandboxes {
             return Some(pod_uid);
         }
         let is_nobodys = self.nobody.get(&netns).is_some_and(|nobody| nobody.when.elapsed() < nobody.valid);
-        if !is_nobodys && self.walked.is_none_or(|(when, took)| when.elapsed() >= took * REST) {
+        let rested = |(when, took): (Instant, Duration)| {
+            let rest = took * REST;
+            when.elapsed() >= if is_nobodys { rest.max(NEWCOMERS) } else { rest }
+        };
+        if self.walked.is_none_or(rested) {
             let begin = Instant::now();
-            self.walk_to(netns);
+            self.walk_to(netns, is_nobodys);
             let end = Instant::now();
             self.walked = Some((end, end - begin));
-            if !self.pods.contains_key(&netns) {
+            if !is_nobodys && !self.pods.contains_key(&netns) {
                 if self.nobody.len() >= MAX_NOBODY {
                     self.nobody.clear();
                 }
-                let (first, valid) = patience(self.nobody.get(&netns), begin);
-                self.nobody.insert(netns, Nobody { first, when: end, valid });
+                let valid = patience(self.nobody.get(&netns), begin);
+                self.nobody.insert(netns, Nobody { when: end, valid });
             }
         }
         let found = self.pods.get(&netns).map(|sandbox| Arc::clone(&sandbox.pod_uid));
@@ -90,11 +113,16 @@ impl Sandboxes {
         found
     }
 
-    /// Goes through the processes, those with the highest numbers first, which mostly are the newest, until one is in the namespace; keeps all that
-    /// it finds on the way.
-    fn walk_to(&mut self, wanted: u32) {
+    /// Goes through the processes, or the new ones alone, those with the highest numbers first, which mostly are the newest, until one is in the
+    /// namespace; keeps all that it finds on the way.
+    fn walk_to(&mut self, wanted: u32, new_ones: bool) {
         let Ok(entries) = fs::read_dir("/proc") else { return };
         let mut processes: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let all = processes.clone();
+        self.processes.newcomers(&mut processes, Instant::now());
+        if !new_ones {
+            processes = all;
+        }
         processes.sort_unstable_by(|a, b| b.cmp(a));
         if self.pods.len() >= MAX_PODS {
             self.pods.clear();
@@ -113,16 +141,11 @@ impl Sandboxes {
     }
 }
 
-/// Since when a namespace that was found to be nobody's at `now` is so, and how long it counts as that, after it was so `before`. What was asked for long ago
-/// may have been another namespace of the same number.
-fn patience(before: Option<&Nobody>, now: Instant) -> (Instant, Duration) {
-    let since = |then: Instant| now.saturating_duration_since(then);
-    let recent = before.filter(|before| since(before.when) < before.valid + NOBODY[1]);
-    match recent {
-        None => (now, NOBODY[0]),
-        Some(before) if since(before.first) < YOUNG => (before.first, NOBODY[0]),
-        Some(before) => (before.first, (before.valid * 2).min(NOBODY[1])),
-    }
+/// How long a namespace that was found to be nobody's at `now` counts as that, after it was so `before`. What was asked for long ago may have been another
+/// namespace of the same number.
+fn patience(before: Option<&Nobody>, now: Instant) -> Duration {
+    let recent = before.filter(|before| now.saturating_duration_since(before.when) < before.valid * 3);
+    recent.map_or(NOBODY[0], |before| (before.valid * 2).min(NOBODY[1]))
 }
 
 fn netns(process: &Path) -> Option<u32> {
@@ -168,20 +191,31 @@ mod tests {
 
     #[test]
     fn a_namespace_that_stays_nobodys_is_looked_for_less_and_less_often() {
-        let first = Instant::now();
-        let [short, long] = NOBODY;
-        let milliseconds = Duration::from_millis;
-        assert_eq!(patience(None, first), (first, short));
-        let after = |age, pause, valid| {
-            let when = first + age;
-            patience(Some(&Nobody { first, when, valid }), when + pause)
+        let now = Instant::now();
+        let after = |milliseconds, valid| patience(Some(&Nobody { when: now, valid }), now + Duration::from_millis(milliseconds));
+        let [first, last] = NOBODY;
+        assert_eq!(patience(None, now), first);
+        assert_eq!(after(150, first), first * 2);
+        assert_eq!(after(299, first), first * 2);
+        assert_eq!(after(300, first), first, "another of the same number");
+        assert_eq!(after(1100, last), last);
+        assert_eq!(after(1100, last / 2 + first), last);
+    }
+
+    #[test]
+    fn a_process_is_new_for_a_while() {
+        let mut processes = Processes::default();
+        let begin = Instant::now();
+        let mut newcomers = |seconds: u64, there: &[u32]| {
+            let mut there = there.to_vec();
+            processes.newcomers(&mut there, begin + Duration::from_secs(seconds));
+            there
         };
-        assert_eq!(after(milliseconds(500), milliseconds(150), short), (first, short), "a pod may be being made there");
-        assert_eq!(after(YOUNG, milliseconds(150), short), (first, short * 2));
-        assert_eq!(after(YOUNG, milliseconds(1100), long), (first, long));
-        assert_eq!(after(YOUNG, milliseconds(1100), long / 2 + short), (first, long));
-        let later = YOUNG + short + long;
-        assert_eq!(after(YOUNG, short + long, short), (first + later, short), "another of the same number");
+        assert_eq!(newcomers(0, &[1, 2]), [1, 2], "nobody was seen before");
+        assert_eq!(newcomers(2, &[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(newcomers(3, &[1, 3, 4]), [3, 4]);
+        assert_eq!(newcomers(5, &[1, 2, 4]), [2, 4], "a number that was given again");
+        assert_eq!(newcomers(9, &[1, 2, 4]), [] as [u32; 0]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ const CHAINS: &str = "
 table inet shop {
   chain policies {
     type filter hook forward priority 10; policy accept;
-    udp dport 9001-9008 drop
+    udp dport 9001-9099 drop
   }
 }
 table ip other {
@@ -151,11 +151,15 @@ fn a_pod_is_known_soon_after_it_has_a_process() {
         let event = runtime.block_on(dropped_at(port, &mut live, netns));
         event.peer.expect("a veth has a peer").pod_uid
     };
-    assert_eq!(known(&scene, 9001), None);
+    // For so long that it is hardly looked for any more: by then only new processes are.
+    for port in 9001..9021 {
+        assert_eq!(known(&scene, port), None);
+        std::thread::sleep(std::time::Duration::from_millis(150));
+    }
     scene.inhabit("web", WEB_UID);
-    // Looked for again, but not for every packet: processes are many. A slow machine only gives it more time.
-    let known_at_last = (9002..9009).any(|port| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+    // Not for every packet: processes are many. A slow machine only gives it more time.
+    let known_at_last = (9021..9024).any(|port| {
+        std::thread::sleep(std::time::Duration::from_millis(120));
         known(&scene, port).as_deref() == Some(WEB_UID)
     });
     assert!(known_at_last);

@@ -132,7 +132,7 @@ impl Scene {
         self.inhabited = Instant::now();
     }
 
-    /// Waits as long as a namespace may still be taken for nobody's that was so before its process came (`NOBODY` in capture/sandbox.rs): containers
+    /// Waits as long as a namespace may be taken for nobody's after its process came (`NEWCOMERS` in capture/sandbox.rs): containers
     /// start later than that.
     pub(crate) fn wait_for_sandboxes(&self) {
         std::thread::sleep(Duration::from_millis(150).saturating_sub(self.inhabited.elapsed()));
