@@ -1,5 +1,6 @@
-//! The process that is measured: watches, and a timeline that is fed by them. Nothing of the server is in it.
+//! The process that is measured: watches, and an agent's objects that are fed by them. Nothing of the server is in it.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +8,20 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use netpol_observer::cluster::{Counts, Kind, Object};
+use netpol_observer::agent::{Judge as _, Objects as _, Observation, Watched, WatchedJudge};
+use netpol_observer::capture::Captured;
+use netpol_observer::cluster::{Kind, Object};
+use netpol_observer::flow::testing::{Names, RecordBuilder};
+use netpol_observer::pipeline::{Moments, MomentsOptions};
 use netpol_observer::policy::Profile;
 use netpol_observer::timeline::{Limits, Timeline};
 use netpol_observer::watch::{self, News, WatchOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
+
+/// Whom all pods call.
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
 
 /// Kinds of which a list must have been taken in.
 const KINDS: usize = 9;
@@ -34,14 +42,19 @@ pub(crate) struct Said {
     pub(crate) lists: u64,
     pub(crate) pods: usize,
     pub(crate) policies: usize,
-    /// From the write to its use, microseconds, since the last line.
+    /// Pods that carry the time of their write, since the last line.
+    pub(crate) arrived: usize,
+    /// From the write to an explanation by it, microseconds: of those whose pod is certain at once.
     pub(crate) lags: Vec<u64>,
 }
 
 struct Known {
-    timeline: Timeline,
+    watched: Arc<Watched>,
+    judge: WatchedJudge,
+    names: Names,
     listed: std::collections::BTreeSet<Kind>,
     lists_of_pods: u64,
+    arrived: usize,
     lags: Vec<u64>,
 }
 
@@ -49,10 +62,15 @@ struct Known {
 pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = Instant::now();
+    let timeline = Timeline::new(Profile::default(), Limits::default(), Timestamp::now());
+    let watched = Watched::new(Moments::new(timeline, MomentsOptions::default()));
     let known = Arc::new(Mutex::new(Known {
-        timeline: Timeline::new(Profile::default(), Limits::default(), Timestamp::now()),
+        judge: WatchedJudge::new(Arc::clone(&watched)),
+        watched,
+        names: Names { clock_offset_ns: 0, ..Names::linux() },
         listed: Default::default(),
         lists_of_pods: 0,
+        arrived: 0,
         lags: Vec::new(),
     }));
     let mut watching = runtime.block_on(async {
@@ -80,7 +98,7 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
     let say = || -> Result<(), Failure> {
         let usage = xtask::usage::of(std::process::id())?;
         let (status, mut known) = (status.read(), known.lock().expect("nobody panicked"));
-        let Counts { pods, network_policies, .. } = known.timeline.engine().index().counts();
+        let objects = known.watched.status().objects;
         let said = Said {
             seconds: begun.elapsed().as_secs_f64(),
             cpu: (usage.user + usage.system).as_secs_f64(),
@@ -89,8 +107,9 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
             requests: status.requests,
             bytes: status.bytes,
             lists: known.lists_of_pods,
-            pods,
-            policies: network_policies,
+            pods: objects["pods"],
+            policies: objects["networkPolicies"],
+            arrived: std::mem::take(&mut known.arrived),
             lags: std::mem::take(&mut known.lags),
         };
         println!("{}", serde_json::to_string(&said)?);
@@ -106,25 +125,33 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
 }
 
 fn learn(known: &mut Known, update: watch::Update) {
-    let at = update.at;
-    match update.news {
-        News::Listed { kind, objects, .. } => {
-            known.timeline.reset(at, &[kind], objects);
-            known.lists_of_pods += u64::from(kind == Kind::Pod);
-            known.listed.insert(kind);
+    let mut written = None;
+    match &update.news {
+        News::Listed { kind, .. } => {
+            known.lists_of_pods += u64::from(*kind == Kind::Pod);
+            known.listed.insert(*kind);
         }
-        News::Applied(object) => {
-            let written = match &object {
-                Object::Pod(pod) => pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()),
-                _ => None,
-            };
-            known.timeline.apply(at, object);
-            if let Some(written) = written.filter(|written| *written > 0) {
-                known.lags.push(u64::try_from(Timestamp::now().as_microsecond() - written).unwrap_or(0));
-            }
+        News::Applied(Object::Pod(pod)) => {
+            let at = pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()).filter(|at| *at > 0);
+            written = at.zip(pod.ips.first().copied());
         }
-        News::Deleted(key) => _ = known.timeline.delete(at, &key),
-        News::Foreign(_) | News::ForeignGone { .. } | News::Served { .. } => {}
+        _ => {}
+    }
+    known.watched.take_in(update);
+    let Some((written, address)) = written else { return };
+    known.arrived += 1;
+    // A drop of this pod's, judged by what was told just now.
+    let now = Timestamp::now();
+    let record = RecordBuilder::tcp_syn(SocketAddr::new(address, 40_000), SocketAddr::new(SERVER, 8080));
+    let record = record.time_ns(u64::try_from(now.as_nanosecond()).unwrap_or(0));
+    let said = known.judge.take(&[Captured::Record(record.bytes())], &known.names, now);
+    let is_used = |observation: &Observation| {
+        let Observation::Denial(denial) = observation else { return false };
+        let Some(pod) = denial.who.client.identity.pod() else { return false };
+        pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()) == Some(written)
+    };
+    if said.iter().any(is_used) {
+        known.lags.push(u64::try_from(Timestamp::now().as_microsecond() - written).unwrap_or(0));
     }
 }
 

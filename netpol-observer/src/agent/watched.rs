@@ -246,3 +246,79 @@ fn sync(status: &Status) -> Value {
     });
     Value::Object(resources.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::KernelLedger;
+    use crate::cluster::{Kind, Namespace};
+    use crate::flow::testing::{Names, RecordBuilder};
+    use crate::pipeline::MomentsOptions;
+    use crate::policy::Profile;
+    use crate::timeline::{Limits, Timeline};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn watched() -> Arc<Watched> {
+        Watched::new(Moments::new(Timeline::new(Profile::default(), Limits::default(), at(0)), MomentsOptions::default()))
+    }
+
+    fn record(seconds: u64) -> Captured {
+        let ends = ["10.244.1.5:40000", "10.244.2.7:8080"].map(|end| end.parse().unwrap());
+        Captured::Record(RecordBuilder::tcp_syn(ends[0], ends[1]).time_ns(seconds * 1_000_000_000).bytes())
+    }
+
+    fn kinds(observations: &[Observation]) -> Vec<&'static str> {
+        let kind = |observation: &Observation| match observation {
+            Observation::Denial(_) => "denial",
+            Observation::Ledger(_) => "ledger",
+            _ => "other",
+        };
+        observations.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn what_is_captured_while_the_objects_are_in_use_waits() {
+        let (watched, names) = (watched(), Names { clock_offset_ns: 0, ..Names::linux() });
+        let mut judge = WatchedJudge::new(Arc::clone(&watched));
+        // A question that takes long.
+        watched.with_engine(&mut |_| {
+            assert!(judge.take(&[Captured::Ledger(KernelLedger::default()), record(10)], &names, at(10)).is_empty());
+            assert_eq!(judge.behind_since(&names), Some(at(10)));
+            assert!(judge.next_due().is_some_and(|due| due > at(10) && due < at(11)));
+            assert!(judge.tick(&names, at(11)).is_empty());
+        });
+        // The drop waits for the lists, of which there is none yet.
+        assert_eq!(kinds(&judge.tick(&names, at(11))), ["ledger"]);
+        assert_eq!(judge.behind_since(&names), None);
+        assert_eq!(kinds(&judge.tick(&names, at(14))), ["denial"]);
+        assert_eq!(kinds(&judge.take(&[record(20)], &names, at(20))), [] as [&str; 0]);
+        assert_eq!(kinds(&judge.finish(&names, at(20))), ["denial"]);
+    }
+
+    #[test]
+    fn what_an_update_brings_is_given_by_the_judge() {
+        let (watched, names) = (watched(), Names { clock_offset_ns: 0, ..Names::linux() });
+        let mut judge = WatchedJudge::new(Arc::clone(&watched));
+        assert!(judge.take(&[record(10)], &names, at(10)).is_empty());
+        for kind in [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::NetworkPolicy] {
+            let objects = if kind == Kind::Namespace {
+                vec![Namespace { name: "shop".into(), labels: Namespace::undescribed("shop") }.into()]
+            } else {
+                Vec::new()
+            };
+            watched.take_in(Update { at: at(11), news: News::Listed { kind, objects, since: None } });
+        }
+        // All objects are there, and none of them is the owner of an address.
+        assert_eq!(kinds(&judge.tick(&names, at(11))), ["denial"]);
+        watched.take_in(Update { at: at(12), news: News::Foreign(Foreign::uncounted("cilium.io", "CiliumNetworkPolicy", true)) });
+        assert!(watched.caveats().iter().any(|caveat| caveat.contains("CiliumNetworkPolicy (cilium.io): an unknown number")));
+        assert_eq!(watched.status().foreign.unwrap()["CiliumNetworkPolicy.cilium.io"], Value::Null);
+        assert_eq!(watched.status().objects["namespaces"], 1);
+        let gone = News::ForeignGone { group: "cilium.io".into(), kind: "CiliumNetworkPolicy".into() };
+        watched.take_in(Update { at: at(13), news: gone });
+        assert!(!watched.caveats().iter().any(|caveat| caveat.contains("Cilium")));
+    }
+}

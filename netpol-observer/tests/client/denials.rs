@@ -146,7 +146,9 @@ fn the_api_server_may_be_away() {
     let _agent = start_agent(&scene);
     let before = node.denied();
     scene.server.go_away().unwrap();
-    sleep(Duration::from_secs(4));
+    // `NETPOL_OBSERVER_TEST_AWAY` has another number of seconds.
+    let away = std::env::var("NETPOL_OBSERVER_TEST_AWAY").map_or(4, |seconds| seconds.parse().unwrap());
+    sleep(Duration::from_secs(away));
     node.send(&[WEB], PORT);
     sleep(Duration::from_millis(300));
     scene.server.come_back().unwrap();

@@ -3,6 +3,7 @@
 
 mod access;
 mod agent;
+mod churn;
 mod commands;
 mod denials;
 mod faults;
@@ -10,6 +11,7 @@ mod node;
 mod order;
 mod scene;
 mod shells;
+mod storms;
 mod tenant;
 
 use scene::PATIENCE;

@@ -98,7 +98,11 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
                     }
                 }
                 for (kind, number) in said["foreign"].as_object().into_iter().flatten() {
-                    note(format!("{} {kind} are not evaluated", word(number)));
+                    match number {
+                        Value::Null => note(format!("{kind} cannot be counted, and are not evaluated")),
+                        number if *number == 0 => {}
+                        number => note(format!("{} {kind} are not evaluated", word(number))),
+                    }
                 }
                 let missing = said["missing"].as_array().into_iter().flatten();
                 missing.filter_map(Value::as_str).for_each(|missing| note(format!("not ready: {missing}")));

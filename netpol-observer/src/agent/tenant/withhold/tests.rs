@@ -1,16 +1,20 @@
 //! As somebody who wants to know more than they may: whatever a drop holds of others is planted with a word, which must not come out.
 
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::cluster::Direction;
-use crate::diagnose::Class;
+use crate::cluster::{Direction, Kind, ObjectKey};
+use crate::diagnose::{Attributed, Class, How, Moment, PastKnown, RecentChange, Unevaluated};
+use crate::effect::{ChangeKind, Effect};
 use crate::flow::{HookFunction, Interface, Peer, Socket};
-use crate::policy::PolicyRef;
+use crate::pipeline::Amendment;
+use crate::policy::{PolicyRef, Verdict};
 use crate::serve::json::Line;
 use crate::serve::render::{Palette, Renderer};
-use crate::serve::testing::{api, api_service, denied_ingress, example, external, fix, in_tunnel, ip, key, node, party, pod, policy};
+use crate::serve::testing::{api, api_service, at, denied_ingress, example, external, fix, in_tunnel, ip, key, node, party, pod, policy};
 use crate::serve::{Item, filter::Filter, filter::Filters};
+use crate::timeline::{Holder, Owner};
 
 const SECRET_IP: &str = "10.244.66.6";
 
@@ -36,6 +40,32 @@ fn secret_direction(direction: Direction) -> DirectionExplanation {
     explained
 }
 
+/// Somebody else has had an address of theirs, and policies of others have changed.
+fn secret_moment() -> Moment {
+    let owner = |pod| Owner { who: Holder::Pod(pod), since: None, until: None };
+    let change = |kind, namespace: &str, name: &str| RecentChange {
+        key: ObjectKey { kind, namespace: namespace.into(), name: name.into() },
+        kind: ChangeKind::Changed,
+        when: at(1),
+        before_drop: SignedDuration::from_secs(1),
+        verdict_before: Verdict::Allow,
+        verdict_after: Verdict::Deny,
+    };
+    Moment {
+        past: PastKnown::Exact,
+        owners: vec![
+            Attributed { ip: ip("10.244.1.5"), how: How::Several(vec![owner(api()), owner(secret_pod())]) },
+            Attributed { ip: ip("10.244.1.5"), how: How::Interface { pod: api(), published: vec![secret_pod()] } },
+        ],
+        changes: vec![
+            change(Kind::NetworkPolicy, "shop", "api-allow-frontend"),
+            change(Kind::NetworkPolicy, "secret-ns", "secret-policy"),
+            change(Kind::Namespace, "", "secret-ns"),
+        ],
+        unevaluated: vec![Unevaluated { group: "secret.io".into(), kind: "SecretPolicy".into(), count: Some(3) }],
+    }
+}
+
 /// shop/web, or shop/api, on one end, and the secret pod on the other; everything else that can be there is there.
 fn planted(secret_is_client: bool) -> Denial {
     let mut denial = example();
@@ -56,6 +86,8 @@ fn planted(secret_is_client: bool) -> Denial {
     event.location.address = 0xffff_ffff_c0a0_6666;
     denial.who.behind = Some(Arc::clone(&secret));
     denial.who.host_network = vec![Arc::clone(&secret)];
+    denial.who.callers = vec![Arc::clone(&secret)];
+    denial.moment = Some(secret_moment());
     let misses_secret = |explained: &mut DirectionExplanation| {
         if let Admission::Denied { isolating, nearest, .. } = &mut explained.admission {
             let wants = crate::serve::testing::wants("secret-key", "other");
@@ -255,6 +287,59 @@ fn nodes_have_a_name_only_when_it_is_this_one() {
         assert_withheld(&written(&shown));
         assert_eq!(matches!(shown.who.client.identity, Identity::Node(_)), shown_name);
     }
+}
+
+#[test]
+fn of_the_moment_they_see_what_names_nobody_else() {
+    let mut denial = example();
+    denial.moment = Some(secret_moment());
+    denial.moment.as_mut().unwrap().unevaluated.clear();
+    let shown = shown_to(&denial, &["shop"]).unwrap();
+    assert_withheld(&written(&shown));
+    let moment = shown.moment.unwrap();
+    assert!(moment.owners.is_empty());
+    assert_eq!(moment.changes.len(), 1);
+    let whole = shown_to(&denial, &["shop", "secret-ns"]).unwrap().moment.unwrap();
+    assert_eq!((whole.owners.len(), whole.changes.len()), (2, 3));
+}
+
+fn amended(before: Denial, denial: Denial, readable: &[&str]) -> Amended {
+    let why = "10.244.66.6 was published as secret-ns/secret-web's 2 s after the drop".to_owned();
+    let amendment = Amendment { before: Arc::new(before), earlier: Vec::new(), denial: Arc::new(denial), why };
+    let may_read = |namespace: &str| readable.contains(&namespace);
+    Sight { may_read: &may_read, node: "node-2", ids: &RandomState::new() }.amendment(&amendment)
+}
+
+#[test]
+fn amendments_are_put_into_words_anew() {
+    // Nobody was known, and now it is theirs; or it is another one's.
+    let mut unknown = example();
+    unknown.who.client.identity = Identity::UnownedPodAddress;
+    let Amended::Shown(amendment) = amended(unknown.clone(), example(), &["shop"]) else { panic!("shown") };
+    assert!(amendment.why.contains("shop/web"), "{}", amendment.why);
+    let Amended::Shown(amendment) = amended(unknown.clone(), planted(true), &["shop"]) else { panic!("shown") };
+    assert_withheld(&format!("{}{}", amendment.why, written(&amendment.denial)));
+    assert!(matches!(amended(planted(true), planted(true), &["shop"]), Amended::Nothing));
+
+    // Between others before, and theirs now; theirs before, and of others now.
+    let mut others = planted(true);
+    others.who.server = party(&secret_pod());
+    assert!(matches!(amended(others.clone(), example(), &["shop"]), Amended::New(_)));
+    assert!(matches!(amended(example(), others.clone(), &["shop"]), Amended::NotTheirs));
+    assert!(matches!(amended(others.clone(), others, &["shop"]), Amended::Nothing));
+}
+
+#[test]
+fn of_a_change_they_see_that_it_was_and_not_what_it_does() {
+    let effect = crate::serve::testing::policy_change();
+    let shown = |readable: &[&str]| {
+        let may_read = |namespace: &str| readable.contains(&namespace);
+        Sight { may_read: &may_read, node: "node-2", ids: &RandomState::new() }.policy_change(&effect)
+    };
+    let Effect { key, difference, .. } = shown(&["shop"]).unwrap();
+    assert_eq!((&*key.namespace, &key.name), ("shop", &effect.key.name));
+    assert!(matches!(difference, crate::policy::Difference::NotCounted(crate::policy::NotCounted::NotShown)));
+    assert!(shown(&["secret-ns"]).is_none());
 }
 
 /// A filter is a question: it must not be answered from what is withheld.
