@@ -219,6 +219,11 @@ impl Timeline {
         Some((at, made))
     }
 
+    /// How many kinds there was a list of.
+    pub fn listed_kinds(&self) -> usize {
+        self.listed.len()
+    }
+
     /// Whether there was a list of the kind: all that is there is known.
     pub fn is_listed(&self, kind: Kind) -> bool {
         self.listed.contains(&kind)

@@ -83,8 +83,8 @@ pub struct Moments {
     given: VecDeque<Given>,
     /// Number of the first change that was not looked at.
     seen: u64,
-    /// When the kinds were listed that were listed by then: the objects of a first list are no changes.
-    listed_at: Timestamp,
+    /// How many kinds were listed by then: the objects of a first list are no changes.
+    listed_kinds: usize,
     counts: MomentsStatus,
 }
 
@@ -111,7 +111,7 @@ impl Moments {
         }
         Moments {
             seen: timeline.next_change(),
-            listed_at: timeline.listed_at(),
+            listed_kinds: timeline.listed_kinds(),
             timeline,
             foreign: Arc::default(),
             options,
@@ -350,13 +350,13 @@ impl Moments {
             touched.policies |= self.changes.note(change);
             [&change.before, &change.after].into_iter().flatten().for_each(|object| self.uids.note(object));
         }
-        touched.everything = found != next - self.seen || self.listed_at != self.timeline.listed_at();
+        touched.everything = found != next - self.seen || self.listed_kinds != self.timeline.listed_kinds();
         if touched.everything {
             self.uids.look_again(&self.timeline);
         }
         self.changes.expire(self.timeline.horizon());
         self.cuts.expire(self.timeline.horizon());
-        (self.seen, self.listed_at) = (next, self.timeline.listed_at());
+        (self.seen, self.listed_kinds) = (next, self.timeline.listed_kinds());
         touched
     }
 }
