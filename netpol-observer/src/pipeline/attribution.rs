@@ -16,6 +16,10 @@ use crate::timeline::{Holder, LookBack, Owner, WATCH_LAG};
 /// clusters.
 pub const PUBLISH_LAG: SignedDuration = SignedDuration::from_secs(3);
 
+/// How long after its first packet the pod itself may be told of for the first time. Its kubelet was told of it by a watch too, before it made the pod's network:
+/// whoever turns up later than this came later.
+const APPEARS: SignedDuration = SignedDuration::from_millis(500);
+
 /// Who had an address at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attribution {
@@ -128,7 +132,7 @@ fn is_displaced(since: Timestamp, next: Timestamp) -> bool {
 /// Whether the pod was there: not told of for the first time so late after the moment that it cannot have sent anything by then.
 fn existed(look: &LookBack<'_>, pod: &Pod, when: Timestamp) -> bool {
     let came = |object: &Option<Object>| matches!(object, Some(Object::Pod(other)) if is_same(other, pod));
-    let mut appearances = look.changes(later(when, WATCH_LAG), Timestamp::MAX, |change| came(&change.after) && !came(&change.before));
+    let mut appearances = look.changes(later(when, APPEARS), Timestamp::MAX, |change| came(&change.after) && !came(&change.before));
     appearances.next().is_none()
 }
 

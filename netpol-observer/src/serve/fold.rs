@@ -209,45 +209,51 @@ impl Fold {
         Seen { first: false, fate: Some(entry.fate), revived, flushed: None }
     }
 
+    /// Takes `count` repeats of a key whose drops were recorded: those that waited until it was certain whose they are. Returns whether the key is
+    /// remembered.
+    pub fn settle(&mut self, key: Key, count: u64, last: Timestamp) -> bool {
+        let recency = self.next_recency(key);
+        let Some(entry) = self.entries.get_mut(&key) else {
+            self.by_recency.remove(&recency);
+            return false;
+        };
+        self.by_recency.remove(&entry.recency);
+        entry.recency = recency;
+        entry.last = entry.last.max(last);
+        entry.total += count;
+        if entry.fate == Fate::Shown && count > 0 {
+            entry.pending += count;
+            self.due.insert((due_at(entry.printed, self.options.interval), key));
+        }
+        true
+    }
+
+    /// Whether a drop of this key at this time would be the first one.
+    pub fn is_first(&self, key: Key, fate: Fate, time: Timestamp) -> bool {
+        self.entries.get(&key).is_none_or(|entry| {
+            let goes_on = time.duration_since(entry.last) <= self.options.idle;
+            !goes_on || entry.fate == Fate::Earlier && fate == Fate::Shown
+        })
+    }
+
     /// Whether there was a drop of this key that is not forgotten.
     pub fn knows_key(&self, key: Key) -> bool {
         self.entries.contains_key(&key)
     }
 
-    /// What was taken for `before` is `after` by what is known now: what its repeats are shown under from now on. Returns whether `before` is
-    /// remembered: otherwise another drop of the same key was amended already.
-    pub fn rename(&mut self, before: Key, after: Key, denial: &Arc<Denial>) -> bool {
-        if before == after {
-            return self.entries.contains_key(&after);
+    /// The only drop of this key, at this time, turned out to be another's: the next one will be the first.
+    pub fn forget_alone(&mut self, key: Key, time: Timestamp) {
+        let is_alone = |entry: &Entry| entry.total == 1 && entry.pending == 0 && entry.last == time;
+        if !self.entries.get(&key).is_some_and(is_alone) {
+            return;
         }
-        let Some(mut entry) = self.entries.remove(&before) else { return false };
-        self.due.remove(&(due_at(entry.printed, self.options.interval), before));
-        self.by_recency.remove(&entry.recency);
-        if self.latest.get(&before.id) == Some(&before) {
-            self.latest.insert(before.id, after);
-        }
-        match self.entries.get_mut(&after) {
-            // What waits for a summary is shown in any case.
-            Some(known) => {
-                known.fate = if entry.pending > 0 { Fate::Shown } else { known.fate };
-                known.pending += entry.pending;
-                known.total += entry.total;
-                known.last = known.last.max(entry.last);
-                if known.pending > 0 {
-                    self.due.insert((due_at(known.printed, self.options.interval), after));
-                }
-            }
-            None => {
-                if entry.pending > 0 {
-                    self.due.insert((due_at(entry.printed, self.options.interval), after));
-                }
-                self.by_recency.insert(entry.recency, after);
-                entry.route = Arc::new(Route::of(denial));
-                entry.held = entry.held.map(|_| Arc::clone(denial));
-                self.entries.insert(after, entry);
+        if let Some(entry) = self.entries.remove(&key) {
+            self.by_recency.remove(&entry.recency);
+            self.due.remove(&(due_at(entry.printed, self.options.interval), key));
+            if self.latest.get(&key.id) == Some(&key) {
+                self.latest.remove(&key.id);
             }
         }
-        true
     }
 
     /// The summaries that are due at `now`, in the order of their last drop.

@@ -8,6 +8,7 @@ pub mod filter;
 mod fold;
 pub mod json;
 mod ledger;
+mod open;
 mod recent;
 pub mod render;
 mod route;

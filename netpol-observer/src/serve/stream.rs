@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::filter::Filters;
 use super::fold::{Fate, Fold, FoldOptions, Key, Seen, Summary};
+use super::open::{Open, Record};
 use super::{Ledger, class_name};
 use crate::capture::{Captured, KernelLedger};
 use crate::diagnose::{Class, Denial, PastKnown};
@@ -60,13 +61,14 @@ pub struct StreamOptions {
 pub struct Stream {
     options: StreamOptions,
     fold: Fold,
+    open: Open,
     ledger: Ledger,
 }
 
 impl Stream {
     /// A stream that has seen nothing yet.
     pub fn new(options: StreamOptions) -> Self {
-        Stream { fold: Fold::new(options.fold), options, ledger: Ledger::default() }
+        Stream { fold: Fold::new(options.fold), open: Open::default(), options, ledger: Ledger::default() }
     }
 
     /// The account so far.
@@ -76,7 +78,7 @@ impl Stream {
 
     /// When [`tick`](Stream::tick) has something to show.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.fold.next_due()
+        self.fold.next_due().into_iter().chain(self.open.next_due()).min()
     }
 
     /// Takes one captured piece. `now` is the caller's clock: the wall clock of a live capture, the time of the recording in
@@ -116,36 +118,86 @@ impl Stream {
 
     /// Whether repeats under this id have a drop to go to.
     pub fn knows(&self, id: FoldId) -> bool {
-        self.fold.knows(id)
+        self.open.knows(id) || self.fold.knows(id)
     }
 
     /// Takes a drop that came as a record.
     pub fn denial(&mut self, denial: Arc<Denial>, now: Timestamp) -> Vec<Item> {
         self.ledger.records += 1;
         self.ledger.decoded += 1;
+        let mut items = self.settle(now);
         let fate = self.fate(&denial);
         let key = key_of(&denial, fate);
-        let seen = self.fold.record(key, fate, &denial, now);
-        let mut items = Vec::new();
-        items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
-        if seen.first && fate == Fate::Shown {
-            self.ledger.shown += 1;
-            items.push(Item::Denial { key, denial });
-        } else {
+        // Where there is one set of objects for all times, nothing is amended.
+        if denial.moment.is_none() || fate == Fate::Earlier {
             *self.account(Some(fate)) += 1;
+            items.extend(self.fold_in(key, fate, denial, now));
+            return items;
         }
+        *self.account(Some(fate)) += 1;
+        let is_first = self.fold.is_first(key, fate, denial.event.time);
+        if is_first {
+            items.extend(self.fold_in(key, fate, Arc::clone(&denial), now));
+        }
+        self.open.push(Record::new(denial, key, fate, is_first));
         items
     }
 
     /// Takes repeats that the kernel counted.
     pub fn repeat(&mut self, id: FoldId, count: u64, last: Timestamp, now: Timestamp) -> Vec<Item> {
         self.ledger.counted += count;
+        let mut items = self.settle(now);
+        if let Some(record) = self.open.latest(id) {
+            record.repeats += count;
+            record.last = record.last.max(last);
+            let fate = record.fate;
+            *self.account(Some(fate)) += count;
+            return items;
+        }
         let Seen { fate, revived, .. } = self.fold.repeat(id, count, last, now, self.options.since);
         *self.account(fate) += count;
-        let Some(denial) = revived else { return Vec::new() };
-        self.ledger.earlier -= 1;
-        self.ledger.shown += 1;
-        vec![Item::Denial { key: key_of(&denial, Fate::Shown), denial }]
+        if let Some(denial) = revived {
+            self.ledger.earlier -= 1;
+            self.ledger.shown += 1;
+            items.push(Item::Denial { key: key_of(&denial, Fate::Shown), denial });
+        }
+        items
+    }
+
+    /// Folds a drop that is in the account already, as one that waits when it is to be shown. The line of the first one.
+    fn fold_in(&mut self, key: Key, fate: Fate, denial: Arc<Denial>, now: Timestamp) -> Vec<Item> {
+        let seen = self.fold.record(key, fate, &denial, now);
+        let mut items = Vec::new();
+        items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
+        if seen.first && fate == Fate::Shown {
+            self.ledger.pending -= 1;
+            self.ledger.shown += 1;
+            items.push(Item::Denial { key, denial });
+        }
+        items
+    }
+
+    /// Folds what nothing can make another's any more.
+    fn settle(&mut self, now: Timestamp) -> Vec<Item> {
+        let mut items = Vec::new();
+        while let Some(Record { denial, key, fate, folded, repeats, last, .. }) = self.open.settled(now) {
+            // One whose key was forgotten meanwhile is the first once more.
+            let is_forgotten = repeats > 0 && !self.fold.knows_key(key);
+            if !folded {
+                items.extend(self.fold_in(key, fate, denial, now));
+            } else if is_forgotten {
+                // It was shown itself; its repeats have nothing else to go to.
+                let account = self.account(Some(fate));
+                *account -= repeats;
+                self.ledger.unattributed += repeats;
+                continue;
+            }
+            if repeats > 0 && !self.fold.settle(key, repeats, last) {
+                *self.account(Some(fate)) -= repeats;
+                self.ledger.unattributed += repeats;
+            }
+        }
+        items
     }
 
     /// Takes what a change of a policy does. Changes are no drops: the account knows nothing of them.
@@ -155,50 +207,95 @@ impl Stream {
     }
 
     /// Takes what is to be said otherwise of a drop that was taken before. The drop is no other for that: it is counted once, where it belongs
-    /// by now. Nothing becomes of it where the drop was never taken (before this stream began) or is forgotten.
+    /// by now, and its repeats with it. Nothing becomes of it where the drop was never taken (before this stream began) or is forgotten.
     pub fn amendment(&mut self, amendment: Amendment, now: Timestamp) -> Vec<Item> {
-        let Amendment { before, earlier, denial, .. } = &amendment;
+        let mut items = self.settle(now);
+        let denial = &amendment.denial;
         let fate = self.fate(denial);
         let key = key_of(denial, fate);
-        // Where it is counted: as it was first, or as shown since it was shown.
-        let counted = earlier.iter().chain([before]).map(|version| self.fate(version)).collect::<Vec<_>>();
-        let was_shown = counted.contains(&Fate::Shown);
-        let counted = counted.first().copied().unwrap_or(fate);
-        let key_before = key_of(before, self.fate(before));
-        let mut items = Vec::new();
-        if !self.fold.knows_key(key_before) {
+        let Some(record) = self.open.find(amendment.id(), amendment.time()) else {
+            items.extend(self.late_amendment(amendment, key, fate, now));
+            return items;
+        };
+        let (key_before, fate_before, repeats, folded) = (record.key, record.fate, record.repeats, record.folded);
+        let was_shown = folded && fate_before == Fate::Shown;
+        // Whoever saw it is told, whatever the filters say of what it is by now.
+        let fate = if was_shown { Fate::Shown } else { fate };
+        let key = if was_shown { key_of(denial, fate) } else { key };
+        record.amend(denial, key, fate);
+        *self.account(Some(fate_before)) -= repeats;
+        *self.account(Some(fate)) += repeats;
+        if key == key_before {
             return items;
         }
-        if !was_shown && fate == Fate::Shown {
+        if folded {
+            self.fold.forget_alone(key_before, amendment.time());
+        }
+        let is_first = self.fold.is_first(key, fate, amendment.time());
+        if was_shown {
+            if is_first {
+                let seen = self.fold.record(key, fate, denial, now);
+                items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
+            }
+            items.push(Item::Amendment { key, amendment, is_first: false });
+            return items;
+        }
+        *self.account(Some(fate_before)) -= 1;
+        *self.account(Some(fate)) += 1;
+        if let Some(record) = self.open.find(amendment.id(), amendment.time()) {
+            record.folded = is_first;
+        }
+        if is_first {
+            let shown = self.fold_in(key, fate, Arc::clone(denial), now);
             // It was left out, and should not have been.
-            let account = self.account(Some(counted));
+            let was_left_out = fate_before != Fate::Shown;
+            items.extend(shown.into_iter().map(|item| match item {
+                Item::Denial { key, .. } if was_left_out => Item::Amendment { key, amendment: amendment.clone(), is_first: true },
+                other => other,
+            }));
+        }
+        items
+    }
+
+    /// What is told of a drop that is folded already: its repeats are not told apart from those of others any more.
+    fn late_amendment(&mut self, amendment: Amendment, key: Key, fate: Fate, now: Timestamp) -> Vec<Item> {
+        let Amendment { before, earlier, .. } = &amendment;
+        let counted = earlier.iter().chain([before]).map(|version| self.fate(version)).collect::<Vec<_>>();
+        let was_shown = counted.contains(&Fate::Shown);
+        let key_before = key_of(before, self.fate(before));
+        let mut items = Vec::new();
+        if key == key_before || !self.fold.knows_key(key_before) {
+            return items;
+        }
+        if was_shown {
+            items.push(Item::Amendment { key, amendment, is_first: false });
+        } else if fate == Fate::Shown {
+            // It was left out, and should not have been.
+            let account = self.account(counted.first().copied());
             let Some(others) = account.checked_sub(1) else { return items };
             *account = others;
-            let seen = self.fold.record(key, fate, &amendment.denial, now);
-            items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
-            if seen.first {
-                self.ledger.shown += 1;
-                items.push(Item::Amendment { key, amendment, is_first: true });
-            } else {
-                self.ledger.pending += 1;
-            }
-        } else {
-            let is_news = self.fold.rename(key_before, key, &amendment.denial);
-            if is_news && was_shown {
-                items.push(Item::Amendment { key, amendment, is_first: false });
-            }
+            self.ledger.pending += 1;
+            let shown = self.fold_in(key, fate, Arc::clone(&amendment.denial), now);
+            items.extend(shown.into_iter().map(|item| match item {
+                Item::Denial { key, .. } => Item::Amendment { key, amendment: amendment.clone(), is_first: true },
+                other => other,
+            }));
         }
         items
     }
 
     /// The summaries that are due.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Item> {
-        self.fold.due(now).into_iter().map(|summary| self.show_repeats(summary)).collect()
+        let mut items = self.settle(now);
+        items.extend(self.fold.due(now).into_iter().map(|summary| self.show_repeats(summary)));
+        items
     }
 
     /// The summaries that are left, at the end.
     pub fn finish(&mut self) -> Vec<Item> {
-        self.fold.flush().into_iter().map(|summary| self.show_repeats(summary)).collect()
+        let mut items = self.settle(Timestamp::MAX);
+        items.extend(self.fold.flush().into_iter().map(|summary| self.show_repeats(summary)));
+        items
     }
 
     /// Moves denials and repeats that [`Recent`](super::Recent) pushed out from the shown to the earlier ones.
@@ -300,6 +397,8 @@ fn hash_party(party: &Party, hasher: &mut DefaultHasher) {
     party.ip.hash(hasher);
     match &party.identity {
         Identity::Pod(pod) => (&pod.namespace, &pod.name, &pod.uid).hash(hasher),
+        // Who else it may have been makes another drop of it.
+        Identity::AmbiguousPods(pods) => pods.iter().for_each(|pod| (&pod.namespace, &pod.name, &pod.uid).hash(hasher)),
         Identity::Node(node) => node.name.hash(hasher),
         other => std::mem::discriminant(other).hash(hasher),
     }
