@@ -192,3 +192,87 @@ proptest! {
         prop_assert_eq!((stream.ledger().shown, stream.ledger().repeats), (full, summed));
     }
 }
+
+/// A drop of a pod that is not certain, under an id that the pods share.
+fn of_pod(name: u64, id: u64, time: i64) -> Denial {
+    let mut denial = example();
+    (denial.event.id, denial.event.time) = (FoldId(id), at_ms(time));
+    denial.who.client = crate::serve::testing::party(&crate::serve::testing::pod("shop", &format!("pod-{name}"), "10.244.1.5", &[]));
+    denial.moment = Some(crate::diagnose::Moment::default());
+    denial
+}
+
+fn at_ms(milliseconds: i64) -> Timestamp {
+    at(0) + SignedDuration::from_millis(milliseconds)
+}
+
+fn pod_of(party: &Party) -> String {
+    party.to_string()
+}
+
+proptest! {
+    /// Whose drops they are: what is printed and amended adds up to what was known of each in the end, its repeats included.
+    #[test]
+    fn amendments_move_the_drops_that_they_are_about(
+        steps in prop::collection::vec((0..2u64, 0..3u64, 1..1500i64, 0..8u8), 0..100),
+        capacity in prop::sample::select(vec![1000usize, 3]),
+    ) {
+        let mut stream = stream(StreamOptions { fold: FoldOptions { capacity, ..FoldOptions::default() }, ..StreamOptions::default() });
+        let mut now = 0;
+        // As they are known by now: id, time, versions, drops.
+        let mut known: Vec<(u64, i64, Vec<Arc<Denial>>, u64)> = Vec::new();
+        let mut items = Vec::new();
+        for (id, pod, pause, what) in steps {
+            now += pause;
+            items.extend(stream.tick(at_ms(now)));
+            let open = known.iter().position(|(of, time, ..)| *of == id && now - time < 3_000);
+            match (what, open) {
+                (0..=2, _) => {
+                    let denial = Arc::new(of_pod(pod, id, now));
+                    known.push((id, now, vec![denial.clone()], 1));
+                    items.extend(stream.denial(denial, at_ms(now)));
+                }
+                (3..=4, Some(_)) => {
+                    let latest = known.iter_mut().rev().find(|(of, ..)| *of == id).unwrap();
+                    latest.3 += pod + 1;
+                    items.extend(stream.repeat(FoldId(id), pod + 1, at_ms(now), at_ms(now)));
+                }
+                (5.., Some(place)) => {
+                    let (_, time, versions, _) = &mut known[place];
+                    let denial = Arc::new(of_pod(pod, id, *time));
+                    let (before, earlier) = versions.split_last().unwrap();
+                    let amendment = Amendment { before: before.clone(), earlier: earlier.to_vec(), denial: denial.clone(), why: "?".into() };
+                    versions.push(denial);
+                    items.extend(stream.amendment(amendment, at_ms(now)));
+                }
+                _ => {}
+            }
+            prop_assert_eq!(stream.ledger().balance(), Ok(()));
+        }
+        items.extend(stream.finish());
+        prop_assert_eq!(stream.ledger().balance_final(), Ok(()));
+        let mut said = std::collections::BTreeMap::<String, i64>::new();
+        for item in items {
+            match item {
+                Item::Denial { denial, .. } => *said.entry(pod_of(&denial.who.client)).or_default() += 1,
+                Item::Repeats(summary) => *said.entry(pod_of(&summary.route.client)).or_default() += i64::try_from(summary.count).unwrap(),
+                Item::Amendment { amendment, is_first, .. } => {
+                    prop_assert!(!is_first, "all of them are shown");
+                    *said.entry(pod_of(&amendment.before.who.client)).or_default() -= 1;
+                    *said.entry(pod_of(&amendment.denial.who.client)).or_default() += 1;
+                }
+                Item::PolicyChange(_) => unreachable!("none came"),
+            }
+        }
+        let mut expected = std::collections::BTreeMap::<String, i64>::new();
+        for (_, _, versions, drops) in &known {
+            *expected.entry(pod_of(&versions.last().unwrap().who.client)).or_default() += i64::try_from(*drops).unwrap();
+        }
+        said.retain(|_, count| *count != 0);
+        if stream.ledger().unattributed == 0 {
+            prop_assert_eq!(said, expected);
+        } else {
+            prop_assert!(capacity < 1000, "nothing is forgotten where there is room");
+        }
+    }
+}
