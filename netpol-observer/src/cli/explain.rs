@@ -130,6 +130,7 @@ pub(super) fn run(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, C
 
 fn answer_all(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, CommandError> {
     arguments.check()?;
+    arguments.check_source()?;
     let profile = profile(&arguments.profile).map_err(CommandError::usage)?;
     // What can be said without the objects is said before they are read.
     let questions = if arguments.queries.is_some() { Vec::new() } else { arguments.questions().map_err(usage)? };
@@ -167,6 +168,11 @@ impl ExplainArgs {
         if self.no_explanation && self.queries.is_none() {
             return Err(CommandError::usage("--no-explanation is about --queries").hint("leave it out, or ask with --queries FILE"));
         }
+        Ok(())
+    }
+
+    /// Where the objects come from.
+    fn check_source(&self) -> Result<(), CommandError> {
         let is_stdin = |path: &&PathBuf| path.as_os_str() == "-";
         let readers = self.manifests.iter().chain(&self.queries).chain(&self.domain_names).filter(is_stdin).count();
         if readers > 1 {

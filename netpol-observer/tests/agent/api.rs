@@ -129,7 +129,11 @@ fn explain_is_the_command() {
         for (form, output) in [("text", "text"), ("json", "json")] {
             let (out, exit) = scene.observer(&[&["explain", "-f", "cluster.yaml", "-o", output], words].concat());
             let answer = ask(json!({"args": words, "form": form}));
-            assert_eq!((answer["out"].as_str().unwrap(), answer["exit"].as_i64().unwrap()), (&*out, i64::from(exit)), "{words:?}");
+            assert_eq!(
+                (answer["out"].as_str().unwrap(), answer["exit"].as_i64().unwrap()),
+                (&*out, i64::from(exit)),
+                "{words:?}: {answer}"
+            );
             assert_eq!(answer["err"].as_str().unwrap().is_empty(), exit != 2, "{answer}");
         }
     }
@@ -142,6 +146,7 @@ fn explain_is_the_command() {
         &["--queries", "-"],
         &["--domain-names", "/etc/passwd", "--from", "shop/web", "--to", "shop/api", "-p", "80"],
         &["--profile", "baseline=per-pod", "--from", "shop/web", "--to", "shop/api", "-p", "80"],
+        &["--kubeconfig", "/etc/passwd", "--from", "shop/web", "--to", "shop/api", "-p", "80"],
         &["--frobnicate"],
         &[],
     ] {

@@ -32,7 +32,8 @@ impl ExplainArgs {
             (self.domain_names.is_some(), "--domain-names"),
             (!self.profile.is_empty(), "--profile"),
         ];
-        if let Some((_, option)) = files.iter().find(|(given, _)| *given) {
+        let file = files.into_iter().find_map(|(given, option)| given.then_some(option));
+        if let Some(option) = file.or_else(|| self.cluster.given()) {
             return Err(CommandError::usage(format!("an agent answers from the objects that it has, and takes no {option}"))
                 .hint(format!("leave {option} out, or give --manifests to ask without an agent")));
         }
