@@ -60,7 +60,7 @@ pub struct Applied {
     pub effect: Option<Effect>,
 }
 
-/// An object came or changed: [`Timeline::apply`], with the effect.
+/// An object came or changed: [`Timeline::apply`], with the effect. Bounds of no verdicts count nothing.
 pub fn apply(timeline: &mut Timeline, at: Timestamp, object: impl Into<Object>, bounds: &Bounds) -> Applied {
     let object = object.into();
     change(timeline, at, object.key(), Some(object), bounds)
@@ -112,12 +112,13 @@ fn change(timeline: &mut Timeline, at: Timestamp, key: ObjectKey, object: Option
 }
 
 fn make(timeline: &mut Timeline, change: Change, bounds: &Bounds) -> Applied {
-    if !matters(&change) {
+    if !matters(&change) || bounds.verdicts == 0 {
+        let uncounted = (matters(&change) && change.is_of_policy()).then(|| effect(&change, Difference::NotCounted(NotCounted::Busy)));
         let is_changed = match change.after {
             Some(object) => timeline.apply(change.when, object),
             None => timeline.delete(change.when, &change.key),
         };
-        return Applied { is_changed, effect: None };
+        return Applied { is_changed, effect: uncounted.filter(|_| is_changed) };
     }
     let compare = |engine: &mut Engine, key: &ObjectKey, object: Option<Object>| engine.change([(key.clone(), object)], bounds);
     let Some((when, difference)) = timeline.change_by(change.when, change.key.clone(), change.after.clone(), compare) else {

@@ -13,12 +13,15 @@ use netpol_observer::capture::Captured;
 use netpol_observer::cluster::{Kind, Object};
 use netpol_observer::flow::testing::{Names, RecordBuilder};
 use netpol_observer::pipeline::{Moments, MomentsOptions};
-use netpol_observer::policy::Profile;
+use netpol_observer::policy::{Bounds, Profile};
 use netpol_observer::timeline::{Limits, Timeline};
 use netpol_observer::watch::{self, News, WatchOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
+
+/// As an agent does it (`agent/watched.rs`).
+const BUSY: usize = 32;
 
 /// Whom all pods call.
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
@@ -85,8 +88,9 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
         let (known, handle, synced) = (known.clone(), runtime.handle().clone(), synced.clone());
         std::thread::spawn(move || {
             while let Some(update) = handle.block_on(watching.next()) {
+                let bounds = if watching.waiting() > BUSY { Bounds { verdicts: 0, ..Bounds::default() } } else { Bounds::default() };
                 let mut known = known.lock().expect("nobody panicked");
-                learn(&mut known, update);
+                learn(&mut known, update, &bounds);
                 synced.store(known.listed.len() == KINDS, Ordering::Relaxed);
             }
         })
@@ -124,7 +128,7 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
     Ok(())
 }
 
-fn learn(known: &mut Known, update: watch::Update) {
+fn learn(known: &mut Known, update: watch::Update, bounds: &Bounds) {
     let mut written = None;
     match &update.news {
         News::Listed { kind, .. } => {
@@ -133,13 +137,14 @@ fn learn(known: &mut Known, update: watch::Update) {
         }
         News::Applied(Object::Pod(pod)) => {
             let at = pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()).filter(|at| *at > 0);
-            written = at.zip(pod.ips.first().copied());
+            written = at.map(|at| (at, pod.ips.first().copied()));
         }
         _ => {}
     }
-    known.watched.take_in(update);
+    known.watched.take_in(update, bounds);
     let Some((written, address)) = written else { return };
     known.arrived += 1;
+    let Some(address) = address else { return };
     // A drop of this pod's, judged by what was told just now.
     let now = Timestamp::now();
     let record = RecordBuilder::tcp_syn(SocketAddr::new(address, 40_000), SocketAddr::new(SERVER, 8080));

@@ -21,6 +21,9 @@ use crate::watch::{self, News, ResourceStatus, Status, StatusReader, Update, Wat
 /// Captured pieces that wait while the objects are in use. Then the capture waits too, and the ring fills.
 const MAX_BEHIND: usize = 32 * 1024;
 
+/// With so many updates waiting, effects of changes are not worked out.
+const BUSY: usize = 32;
+
 /// How soon it is looked again whether the objects are free.
 const AGAIN: SignedDuration = SignedDuration::from_millis(5);
 
@@ -33,7 +36,6 @@ pub struct Watched {
 struct State {
     moments: Moments,
     foreign: ForeignPolicies,
-    bounds: Bounds,
     /// What came of updates and was not taken by the judge yet.
     said: Vec<Observation>,
 }
@@ -41,7 +43,7 @@ struct State {
 impl Watched {
     /// Over moments whose timeline is told by [`follow`](Watched::follow).
     pub fn new(moments: Moments) -> Arc<Self> {
-        let state = State { moments, foreign: ForeignPolicies::default(), bounds: Bounds::default(), said: Vec::new() };
+        let state = State { moments, foreign: ForeignPolicies::default(), said: Vec::new() };
         Arc::new(Watched { state: Mutex::new(state), watches: OnceLock::new() })
     }
 
@@ -50,26 +52,28 @@ impl Watched {
         // There is one who follows.
         _ = self.watches.set(watching.status());
         while let Some(update) = watching.next().await {
-            self.take_in(update);
+            // What changes do is worked out where there is time for it: knowing the objects comes first.
+            let bounds = if watching.waiting() > BUSY { Bounds { verdicts: 0, ..Bounds::default() } } else { Bounds::default() };
+            self.take_in(update, &bounds);
         }
     }
 
-    /// Takes one update. What comes of it is given by the judge.
-    pub fn take_in(&self, update: Update) {
+    /// Takes one update, with the effects of what it changes within bounds. What comes of it is given by the judge.
+    pub fn take_in(&self, update: Update, bounds: &Bounds) {
         let mut state = self.lock();
         let Update { at, news } = update;
         let state = &mut *state;
         let timeline = state.moments.timeline_mut();
         let effects = match news {
             News::Listed { kind, objects, since } => {
-                let (_, effects) = effect::reset(timeline, at, &[kind], objects, &state.bounds);
+                let (_, effects) = effect::reset(timeline, at, &[kind], objects, bounds);
                 if let Some(since) = since {
                     state.moments.heard_again(kind, since, at);
                 }
                 effects
             }
-            News::Applied(object) => effect::apply(timeline, at, object, &state.bounds).effect.into_iter().collect(),
-            News::Deleted(key) => effect::delete(timeline, at, &key, &state.bounds).effect.into_iter().collect(),
+            News::Applied(object) => effect::apply(timeline, at, object, bounds).effect.into_iter().collect(),
+            News::Deleted(key) => effect::delete(timeline, at, &key, bounds).effect.into_iter().collect(),
             // An empty list follows when it is not there any more; nothing is known of it before its first.
             News::Served { .. } => return,
             News::Foreign(foreign) => return state.count(|counted| counted.put(foreign)),
@@ -309,16 +313,19 @@ mod tests {
             } else {
                 Vec::new()
             };
-            watched.take_in(Update { at: at(11), news: News::Listed { kind, objects, since: None } });
+            watched.take_in(Update { at: at(11), news: News::Listed { kind, objects, since: None } }, &Bounds::default());
         }
         // All objects are there, and none of them is the owner of an address.
         assert_eq!(kinds(&judge.tick(&names, at(11))), ["denial"]);
-        watched.take_in(Update { at: at(12), news: News::Foreign(Foreign::uncounted("cilium.io", "CiliumNetworkPolicy", true)) });
+        watched.take_in(
+            Update { at: at(12), news: News::Foreign(Foreign::uncounted("cilium.io", "CiliumNetworkPolicy", true)) },
+            &Bounds::default(),
+        );
         assert!(watched.caveats().iter().any(|caveat| caveat.contains("CiliumNetworkPolicy (cilium.io): an unknown number")));
         assert_eq!(watched.status().foreign.unwrap()["CiliumNetworkPolicy.cilium.io"], Value::Null);
         assert_eq!(watched.status().objects["namespaces"], 1);
         let gone = News::ForeignGone { group: "cilium.io".into(), kind: "CiliumNetworkPolicy".into() };
-        watched.take_in(Update { at: at(13), news: gone });
+        watched.take_in(Update { at: at(13), news: gone }, &Bounds::default());
         assert!(!watched.caveats().iter().any(|caveat| caveat.contains("Cilium")));
     }
 }

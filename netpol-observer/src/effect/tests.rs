@@ -402,3 +402,19 @@ fn the_same_change_has_the_same_id_everywhere() {
     assert_eq!(EffectId(0x0a).to_string(), "000000000000000a");
     assert_eq!(key.to_string(), "Namespace dev");
 }
+
+/// Changes that come faster than their effects can be worked out are known all the same, and said.
+#[test]
+fn what_there_is_no_time_for_is_not_counted() {
+    let mut timeline = shop();
+    let none = Bounds { verdicts: 0, ..Bounds::default() };
+    let applied = apply(&mut timeline, s(1), from(1, "web"), &none);
+    let effect = applied.effect.expect("a policy came");
+    assert!(applied.is_changed && matches!(effect.difference, Difference::NotCounted(NotCounted::Busy)));
+    assert_eq!(summary(&effect.difference), "not counted: changes come too fast");
+    assert_eq!(timeline.engine().index().counts().network_policies, 1);
+    assert_eq!(apply(&mut timeline, s(2), from(1, "web"), &none), Applied { is_changed: false, effect: None });
+    let applied = apply(&mut timeline, s(3), object(&namespace("dev", "team: other")), &none);
+    assert_eq!(applied, Applied { is_changed: true, effect: None });
+    assert!(delete(&mut timeline, s(4), &effect.key, &none).effect.is_some());
+}

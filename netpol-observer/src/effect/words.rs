@@ -9,6 +9,7 @@ pub fn summary(difference: &Difference) -> String {
             return format!("not counted: more than {bound} verdicts would have to be compared");
         }
         Difference::NotCounted(NotCounted::Objects(bound)) => return format!("not counted: more than {bound} objects changed at once"),
+        Difference::NotCounted(NotCounted::Busy) => return "not counted: changes come too fast".to_owned(),
         Difference::NotCounted(NotCounted::NotShown) => return "what it does is not shown: you may not read all namespaces".to_owned(),
         Difference::Counted(turned) => turned,
     };

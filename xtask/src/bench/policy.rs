@@ -15,6 +15,9 @@ pub(crate) struct Policy {
     /// Clusters by their number of pods, with commas between: 500, 2000, 10000, 100000. 500,2000,10000 when not given.
     #[arg(long, value_name = "PODS", value_delimiter = ',')]
     pods: Vec<usize>,
+    /// Only these parts of the measurements, with commas between: the benchmark's help lists them.
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
     /// Seed of the clusters and of the connections [default: 1].
     #[arg(long)]
     seed: Option<u64>,
@@ -47,6 +50,9 @@ fn arguments(options: &Policy) -> Result<Vec<OsString>> {
     let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
     if !options.pods.is_empty() {
         add("--pods", options.pods.iter().map(usize::to_string).collect::<Vec<_>>().join(",").into());
+    }
+    if !options.only.is_empty() {
+        add("--only", options.only.join(",").into());
     }
     if let Some(seed) = options.seed {
         add("--seed", seed.to_string().into());

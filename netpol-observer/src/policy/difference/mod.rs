@@ -19,7 +19,8 @@ use crate::cluster::{Direction, Kind, Object, ObjectKey, Workload};
 /// How much is looked at, and named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Verdicts on pairs of groups of pods that no rule can tell apart, and what takes as long: 500,000. What would take more is not counted.
+    /// Verdicts on pairs of groups of pods that no rule can tell apart, and what takes as long: 500,000. What would take more is not counted; with 0 nothing
+    /// is.
     pub verdicts: u64,
     /// Pairs that are named of each kind: 5.
     pub named: usize,
@@ -47,6 +48,8 @@ pub enum NotCounted {
     Verdicts(u64),
     /// More than this many objects changed at once.
     Objects(usize),
+    /// Changes came faster than their effects could be worked out.
+    Busy,
     /// Known, and withheld: the reader may not read all namespaces. Nothing here gives it; the agent puts it in for tenants.
     NotShown,
 }
