@@ -128,13 +128,12 @@ impl Stream {
         let mut items = self.settle(now);
         let fate = self.fate(&denial);
         let key = key_of(&denial, fate);
+        *self.account(Some(fate)) += 1;
         // Where there is one set of objects for all times, nothing is amended.
         if denial.moment.is_none() || fate == Fate::Earlier {
-            *self.account(Some(fate)) += 1;
             items.extend(self.fold_in(key, fate, denial, now));
             return items;
         }
-        *self.account(Some(fate)) += 1;
         let is_first = self.fold.is_first(key, fate, denial.event.time);
         if is_first {
             items.extend(self.fold_in(key, fate, Arc::clone(&denial), now));
@@ -181,17 +180,10 @@ impl Stream {
     fn settle(&mut self, now: Timestamp) -> Vec<Item> {
         let mut items = Vec::new();
         while let Some(Record { denial, key, fate, folded, repeats, last, .. }) = self.open.settled(now) {
-            // One whose key was forgotten meanwhile is the first once more.
-            let is_forgotten = repeats > 0 && !self.fold.knows_key(key);
             if !folded {
                 items.extend(self.fold_in(key, fate, denial, now));
-            } else if is_forgotten {
-                // It was shown itself; its repeats have nothing else to go to.
-                let account = self.account(Some(fate));
-                *account -= repeats;
-                self.ledger.unattributed += repeats;
-                continue;
             }
+            // Where the key was forgotten meanwhile, repeats of one that was folded when it came have nothing to go to.
             if repeats > 0 && !self.fold.settle(key, repeats, last) {
                 *self.account(Some(fate)) -= repeats;
                 self.ledger.unattributed += repeats;
