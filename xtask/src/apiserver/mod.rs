@@ -21,6 +21,7 @@ mod fault;
 mod handle;
 #[cfg(test)]
 mod input_tests;
+mod labels;
 mod list;
 mod options;
 mod patch;
