@@ -17,6 +17,7 @@ mod connection;
 pub mod crd;
 mod defaults;
 mod discovery;
+mod event;
 mod fault;
 mod handle;
 #[cfg(test)]

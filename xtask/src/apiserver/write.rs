@@ -157,7 +157,7 @@ pub(super) fn replace(store: &mut Store, target: Target<'_>, mut value: Value, s
     }
     prune_nulls(&mut after);
     defaults::fill(&resource, &mut after, target.now);
-    let causes = defaults::refused(&resource, &after);
+    let causes = defaults::refused_change(&resource, &before, &after);
     if !causes.is_empty() {
         return Err(Refusal::invalid(&resource.group, &resource.kind, target.name, &causes));
     }
