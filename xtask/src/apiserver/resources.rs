@@ -191,7 +191,7 @@ fn shown(code: u16, asking: &Asking, resource: &Resource, object: &Object) -> An
 fn deleted_shown(asking: &Asking, resource: &Resource, deleted: &Deleted) -> Answer {
     match deleted {
         Deleted::Marked(object) => shown(200, asking, resource, object),
-        Deleted::Gone(object) if matches!(resource.key().as_str(), "pods" | "services" | "serviceaccounts") => {
+        Deleted::Gone(object) if matches!(resource.key().as_str(), "namespaces" | "pods" | "services" | "serviceaccounts") => {
             shown(200, asking, resource, object)
         }
         Deleted::Gone(object) => {
@@ -234,9 +234,10 @@ async fn delete_options(asking: &Asking, incoming: Incoming) -> Result<Value, Re
     if !options.is_object() {
         return Err(Refusal::bad_request("the body is not a DeleteOptions"));
     }
-    for (name, value) in form_urlencoded::parse(asking.query.as_bytes()) {
+    // The query counts only where there is no body.
+    for (name, value) in form_urlencoded::parse(asking.query.as_bytes()).filter(|_| bytes.is_empty()) {
         if name == "gracePeriodSeconds" {
-            let seconds: u64 =
+            let seconds: i64 =
                 value.parse().map_err(|_| Refusal::bad_request(format!("strconv.ParseInt: parsing \"{value}\": invalid syntax")))?;
             options["gracePeriodSeconds"] = seconds.into();
         }

@@ -142,7 +142,7 @@ fn deletions() {
 
     // A namespace takes its content along.
     let gone = send(&server, "DELETE", "/api/v1/namespaces/shop", &json!({}));
-    assert_eq!((&gone.body["status"], &gone.body["details"]["name"]), (&json!("Success"), &json!("shop")));
+    assert_eq!((&gone.body["kind"], &gone.body["metadata"]["name"]), (&json!("Namespace"), &json!("shop")));
     assert_eq!(get(&server, "/api/v1/pods").names(), Vec::<&str>::new());
 }
 
