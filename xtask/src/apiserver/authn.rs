@@ -184,7 +184,7 @@ impl Tokens {
                 }
                 Some((text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"])))
             }
-            Some(kind) => return Err(Refusal::bad_request(format!("cannot bind token for serviceaccount \"{name}\" to {kind} here"))),
+            Some(kind) => return Err(Refusal::bad_request(format!("cannot bind token to object of type /v1, Kind={kind}"))),
             None => None,
         };
         let audiences = request["spec"]["audiences"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();

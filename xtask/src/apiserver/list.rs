@@ -116,6 +116,10 @@ impl Page {
     /// The list object.
     pub(super) fn body(&self, version: &str, view: View) -> Vec<u8> {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        // Untyped lists show the token also when it is empty.
+        if self.resource.custom && view == View::Full {
+            metadata["continue"] = "".into();
+        }
         if let Some(token) = &self.continue_token {
             metadata["continue"] = token.as_str().into();
         }

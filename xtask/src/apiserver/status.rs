@@ -118,6 +118,11 @@ impl Refusal {
         refusal
     }
 
+    /// 500: a get or watch from a revision that is no number. Only lists have a refusal of their own for it.
+    pub fn unreadable_revision(cause: &Cause) -> Refusal {
+        Refusal::new(500, "", format!("{}: {}", cause.field, cause.message))
+    }
+
     /// 500.
     pub fn internal(why: impl std::fmt::Display) -> Refusal {
         Refusal::new(500, "InternalError", format!("Internal error occurred: {why}"))
@@ -133,8 +138,11 @@ impl Refusal {
     pub fn body(&self) -> Value {
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            body["reason"] = self.reason.into();
+        }
         if let Some(details) = &self.details {
             body["details"] = details.clone();
         }
@@ -187,7 +195,10 @@ fn qualified(plural: &str, group: &str) -> String {
 }
 
 fn details(name: &str, group: &str, plural: &str) -> Value {
-    let mut details = json!({"kind": plural});
+    let mut details = json!({});
+    if !plural.is_empty() {
+        details["kind"] = plural.into();
+    }
     if !name.is_empty() {
         details["name"] = name.into();
     }

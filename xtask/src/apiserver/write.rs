@@ -188,13 +188,14 @@ fn store_changed(
     let finished = after["metadata"]["deletionTimestamp"].is_string()
         && after["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0
         && after["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+    // What takes the last finalizer away is not written: the object goes as it was, and the answer is what would have been.
+    if finished && store.remove(target.group, target.plural, &target.key()).is_some() {
+        return Ok(Arc::new(Object::new(resource, after, existing.revision)));
+    }
     let definition = definition(resource, &after);
     let object = store.put(target.group, target.plural, after).ok_or_else(Refusal::no_such_resource)?;
     if let Some(definition) = definition {
         store.add_resource(definition);
-    }
-    if finished && let Some(last) = store.remove(target.group, target.plural, &target.key()) {
-        return Ok(last);
     }
     Ok(object)
 }
@@ -274,6 +275,15 @@ fn gone(store: &mut Store, target: &Target<'_>, resource: &Resource) -> Result<A
         }
     }
     if resource.key() == "customresourcedefinitions.apiextensions.k8s.io" {
+        // Its objects go first, and watchers see them go.
+        let content: Vec<(String, String, Key)> = store
+            .tables()
+            .filter(|table| table.resource.key() == target.name)
+            .flat_map(|table| table.objects.keys().map(|key| (table.resource.group.clone(), table.resource.plural.clone(), key.clone())))
+            .collect();
+        for (group, plural, key) in content {
+            store.remove(&group, &plural, &key);
+        }
         store.remove_resource(target.name);
     }
     store.remove(target.group, target.plural, &target.key()).ok_or_else(|| Refusal::not_found(target.group, target.plural, target.name))
