@@ -107,6 +107,11 @@ pub(super) fn refused(resource: &Resource, value: &Value) -> Vec<Cause> {
     }
 }
 
+/// The group that a refusal names. Events are validated as those of the core group.
+pub(super) fn validated_group(resource: &Resource) -> &str {
+    if resource.key() == "events.events.k8s.io" { "" } else { &resource.group }
+}
+
 /// The same for a change. Of an Event hardly anything may change.
 pub(super) fn refused_change(resource: &Resource, before: &Value, after: &Value) -> Vec<Cause> {
     match resource.key().as_str() {

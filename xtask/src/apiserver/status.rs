@@ -82,7 +82,10 @@ impl Refusal {
 
     /// 422: fields that validation refuses. Each cause is `path`, reason (`FieldValueRequired`, …) and message.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Refusal {
-        let shown: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let mut shown: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        // The message says nothing twice, the causes may.
+        let mut said = std::collections::BTreeSet::new();
+        shown.retain(|text| said.insert(text.clone()));
         let shown = if let [one] = shown.as_slice() { one.clone() } else { format!("[{}]", shown.join(", ")) };
         let mut details = details(name, group, kind);
         details["causes"] =

@@ -75,7 +75,7 @@ pub(super) fn create(store: &mut Store, target: Target<'_>, mut value: Value) ->
     let mut causes = name_causes(&resource, &name);
     causes.extend(defaults::refused(&resource, &value));
     if !causes.is_empty() {
-        return Err(Refusal::invalid(&resource.group, &resource.kind, &name, &causes));
+        return Err(Refusal::invalid(defaults::validated_group(&resource), &resource.kind, &name, &causes));
     }
     let taken = store
         .table(target.group, target.plural)
@@ -159,7 +159,7 @@ pub(super) fn replace(store: &mut Store, target: Target<'_>, mut value: Value, s
     defaults::fill(&resource, &mut after, target.now);
     let causes = defaults::refused_change(&resource, &before, &after);
     if !causes.is_empty() {
-        return Err(Refusal::invalid(&resource.group, &resource.kind, target.name, &causes));
+        return Err(Refusal::invalid(defaults::validated_group(&resource), &resource.kind, target.name, &causes));
     }
     store_changed(store, &target, &resource, &existing, before, after)
 }
