@@ -161,7 +161,8 @@ impl Tokens {
         let account_uid = text(&find("serviceaccounts", name)?["metadata"]["uid"]);
         let asked = request["spec"]["expirationSeconds"].as_u64().unwrap_or(3600);
         if !(600..=1 << 32).contains(&asked) {
-            let message = format!("Invalid value: {asked}: may not specify a duration less than 10 minutes");
+            let why = if asked < 600 { "less than 10 minutes" } else { "larger than 2^32 seconds" };
+            let message = format!("Invalid value: {asked}: may not specify a duration {why}");
             let cause = Cause { reason: "FieldValueInvalid", field: "spec.expirationSeconds".to_owned(), message };
             return Err(Refusal::invalid("authentication.k8s.io", "TokenRequest", "", &[cause]));
         }
@@ -169,20 +170,33 @@ impl Tokens {
         let pod = match bound["kind"].as_str() {
             Some("Pod") => {
                 let pod = find("pods", bound["name"].as_str().unwrap_or_default())?;
+                if pod["spec"]["serviceAccountName"] != name {
+                    let why = format!("cannot bind token for serviceaccount \"{name}\" to pod running with different serviceaccount name.");
+                    return Err(Refusal::bad_request(why));
+                }
+                let (wanted, found) = (text(&bound["uid"]), text(&pod["metadata"]["uid"]));
+                if !wanted.is_empty() && wanted != found {
+                    let why = format!(
+                        "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been \
+                         deleted and then recreated"
+                    );
+                    return Err(Refusal::conflict("", "Pod", &text(&pod["metadata"]["name"]), &why));
+                }
                 Some((text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"])))
             }
-            Some(kind) => return Err(Refusal::bad_request(format!("cannot bind token for serviceaccount \"{name}\" to {kind} here"))),
+            Some(kind) => return Err(Refusal::bad_request(format!("cannot bind token to object of type /v1, Kind={kind}"))),
             None => None,
         };
         let audiences = request["spec"]["audiences"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
         let audiences = if audiences.is_empty() { vec![API_AUDIENCE.to_owned()] } else { audiences };
         let expires = now + jiff::SignedDuration::from_secs(asked.cast_signed());
         let token = self.add_account(
-            Account { namespace: namespace.to_owned(), name: name.to_owned(), uid: account_uid, audiences, expires, pod },
+            Account { namespace: namespace.to_owned(), name: name.to_owned(), uid: account_uid.clone(), audiences, expires, pod },
             now,
         );
         let mut answer = request.clone();
         (answer["kind"], answer["apiVersion"]) = ("TokenRequest".into(), "authentication.k8s.io/v1".into());
+        answer["metadata"] = json!({"name": name, "namespace": namespace, "uid": account_uid, "creationTimestamp": seconds(now)});
         answer["spec"]["expirationSeconds"] = asked.into();
         answer["spec"]["audiences"] = json!(self.accounts.get(&token).map(|account| &account.audiences));
         answer["status"] = json!({"token": token, "expirationTimestamp": seconds(expires)});

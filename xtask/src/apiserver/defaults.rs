@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::event;
 use super::resource::Resource;
 use super::status::Cause;
 use super::write::seconds;
@@ -99,42 +100,24 @@ fn fill_protocols(ports: &mut Value) {
 /// Validation of the kinds that the project writes, and of definitions, without which nothing could be served.
 pub(super) fn refused(resource: &Resource, value: &Value) -> Vec<Cause> {
     match resource.key().as_str() {
-        "events.events.k8s.io" => refused_event(value),
+        "events.events.k8s.io" => event::refused(value),
         "customresourcedefinitions.apiextensions.k8s.io" => refused_definition(value),
         "pods" if value["spec"]["containers"].as_array().is_none_or(Vec::is_empty) => vec![Cause::required("spec.containers", "")],
         _ => Vec::new(),
     }
 }
 
-/// What events.k8s.io/v1 asks for and core/v1 did not.
-fn refused_event(event: &Value) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let text = |name: &str| event[name].as_str().unwrap_or_default();
-    if text("eventTime").is_empty() {
-        causes.push(Cause::required("eventTime", ""));
+/// The group that a refusal names. Events are validated as those of the core group.
+pub(super) fn validated_group(resource: &Resource) -> &str {
+    if resource.key() == "events.events.k8s.io" { "" } else { &resource.group }
+}
+
+/// The same for a change. Of an Event hardly anything may change.
+pub(super) fn refused_change(resource: &Resource, before: &Value, after: &Value) -> Vec<Cause> {
+    match resource.key().as_str() {
+        "events.events.k8s.io" => event::refused_change(before, after),
+        _ => refused(resource, after),
     }
-    for name in ["reportingController", "reportingInstance", "action", "reason"] {
-        if text(name).is_empty() {
-            causes.push(Cause::required(name, ""));
-        }
-    }
-    for (name, most) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("note", 1024)] {
-        if text(name).len() > most {
-            let message = format!("Invalid value: \"{}\": can have at most {most} characters", text(name));
-            causes.push(Cause { reason: "FieldValueInvalid", field: name.to_owned(), message });
-        }
-    }
-    if !matches!(text("type"), "Normal" | "Warning") {
-        causes.push(Cause::invalid("type", text("type"), "has invalid value"));
-    }
-    let regarding = event["regarding"]["namespace"].as_str().unwrap_or_default();
-    let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
-    // Events about what has no namespace live in `default`.
-    let right = if regarding.is_empty() { matches!(namespace, "default" | "kube-system") } else { regarding == namespace };
-    if !right {
-        causes.push(Cause::invalid("regarding.namespace", regarding, "does not match event.namespace"));
-    }
-    causes
 }
 
 fn refused_definition(definition: &Value) -> Vec<Cause> {

@@ -88,8 +88,12 @@ fn resource_list(store: &Store, group: &str, version: &str) -> Option<Value> {
     }
     resources.sort_by_key(|resource| resource["name"].as_str().map(str::to_owned));
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    (!resources.is_empty())
-        .then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
+    // The core group's list names no version of its own.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    list["resources"].as_array().is_some_and(|resources| !resources.is_empty()).then_some(list)
 }
 
 fn entries(resource: &Resource) -> Vec<Value> {

@@ -123,7 +123,15 @@ async fn proceed(
                 view(request.headers())?;
                 Ok(json(200, &answered?))
             }
-            None => Ok(respond(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec())),
+            None => {
+                let mut parts = path.split('/').filter(|part| !part.is_empty());
+                let builtin = match (parts.next(), parts.next()) {
+                    (Some("api"), _) => true,
+                    (Some("apis"), Some(group)) => lock(&state.store).has_builtin_group(group),
+                    _ => false,
+                };
+                resources::no_such_path(builtin)
+            }
         };
     }
     let asking = Asking { view: view(request.headers())?, headers: request.headers().clone(), route, user, query, asked, slow };
@@ -133,7 +141,8 @@ async fn proceed(
 fn authenticate(state: &State, headers: &HeaderMap) -> Result<User, Refusal> {
     let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, token) = header.split_once(' ').unwrap_or_default();
-    let token = token.trim();
+    // More than one space makes it no token at all.
+    let token = token.split(' ').next().unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return if state.options.anonymous { Ok(User::anonymous()) } else { Err(Refusal::unauthorized()) };
     }

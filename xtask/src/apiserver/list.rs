@@ -72,13 +72,6 @@ pub(super) fn list(
     let mut after = None;
     let revision = if options.continue_token.is_empty() {
         let exact = options.version_match == Some(Match::Exact) || (options.version_match.is_none() && options.limit > 0 && asked > 0);
-        if asked > store.revision() {
-            return Err(if exact {
-                Refusal::too_large_resource_version(asked, store.revision(), None).into()
-            } else {
-                Unready::Future(asked)
-            });
-        }
         if exact { asked } else { store.revision() }
     } else {
         if asked > 0 {
@@ -89,6 +82,11 @@ pub(super) fn list(
         // -1 in the token that an expired list gives: go on with what there is now.
         revision.unwrap_or_else(|| store.revision())
     };
+    // Also for a list of just that revision: it is served from the watch cache, which waits.
+    let needed = revision.max(asked);
+    if needed > store.revision() {
+        return Err(Unready::Future(needed));
+    }
     let Some(mut items) = table.list(namespace, after.as_ref(), revision) else {
         return Err(match after {
             Some(key) => {
@@ -118,6 +116,10 @@ impl Page {
     /// The list object.
     pub(super) fn body(&self, version: &str, view: View) -> Vec<u8> {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        // Untyped lists show the token also when it is empty.
+        if self.resource.custom && view == View::Full {
+            metadata["continue"] = "".into();
+        }
         if let Some(token) = &self.continue_token {
             metadata["continue"] = token.as_str().into();
         }

@@ -17,10 +17,12 @@ mod connection;
 pub mod crd;
 mod defaults;
 mod discovery;
+mod event;
 mod fault;
 mod handle;
 #[cfg(test)]
 mod input_tests;
+mod labels;
 mod list;
 mod options;
 mod patch;

@@ -76,6 +76,12 @@ impl ListOptions {
             "Exact" => Some(Match::Exact),
             _ => None,
         };
+        let anything = matches!(self.resource_version.as_str(), "" | "0");
+        if self.watch && streaming_lists && anything && wanted.is_empty() && self.send_initial_events.is_none() {
+            // Such a watch begins with what there is, and a server with streaming lists ends that with the bookmark too.
+            self.send_initial_events = Some(true);
+            return causes;
+        }
         if self.watch {
             if self.send_initial_events.is_some() {
                 if self.version_match != Some(Match::NotOlderThan) {

@@ -47,12 +47,25 @@ pub(super) async fn answer(
         let table = store.table(&asked.group, &asked.resource).filter(|table| table.resource.versions.contains(&asking.route.version));
         table.map(|table| (Arc::clone(&table.resource), table.generation))
     };
+    let builtin = lock(&state.store).has_builtin_group(&asked.group);
     let Some((resource, generation)) = found else {
-        // The server's own handler answers, not that of the group: no Status.
-        return Ok(handle::respond(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec()));
+        return no_such_path(builtin);
     };
+    if !resource.namespaced && !asked.namespace.is_empty() && resource.key() != "namespaces" {
+        return no_such_path(builtin);
+    }
+    let misplaced = match asked.verb.as_str() {
+        "update" | "patch" => asked.name.is_empty(),
+        "create" => !asked.name.is_empty() && asked.subresource.is_empty(),
+        // Namespaces are deleted one by one.
+        "deletecollection" => resource.key() == "namespaces",
+        _ => false,
+    };
+    if !resource.custom && misplaced {
+        return Err(Refusal::method_not_allowed());
+    }
     if resource.namespaced && asked.namespace.is_empty() && !matches!(asked.verb.as_str(), "list" | "watch") {
-        return Err(if asked.name.is_empty() { Refusal::method_not_allowed() } else { Refusal::no_such_resource() });
+        return if builtin && asked.name.is_empty() { Err(Refusal::method_not_allowed()) } else { no_such_path(builtin) };
     }
     match (asked.subresource.as_str(), asked.verb.as_str()) {
         ("", "list") => listed(state, &asking).await,
@@ -98,8 +111,18 @@ pub(super) async fn answer(
         ("portforward", "get" | "create") if resource.key() == "pods" => port_forward(state, connection, &asking, &resource, request),
         ("", _) => Err(Refusal::method_not_allowed()),
         ("status", "create" | "delete") if resource.has_status => Err(Refusal::method_not_allowed()),
-        _ => Ok(handle::respond(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec())),
+        ("token", _) if resource.key() == "serviceaccounts" => Err(Refusal::method_not_allowed()),
+        _ if resource.custom => Err(Refusal::not_found(&asked.group, &asked.resource, &asked.name)),
+        _ => no_such_path(builtin),
     }
+}
+
+/// A path that is none. The groups that are built in answer with a Status, others are the server's own: plain text.
+pub(super) fn no_such_path(builtin: bool) -> Result<Answer, Refusal> {
+    if builtin {
+        return Err(Refusal::no_such_resource());
+    }
+    Ok(handle::respond(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec()))
 }
 
 fn target<'a>(state: &State, asking: &'a Asking, resource: &Resource) -> Target<'a> {
@@ -149,7 +172,7 @@ fn watched(
 ) -> Result<Answer, Refusal> {
     let options = ListOptions::parse(&asking.query, state.options.streaming_lists)?;
     let selector = selected(resource, &options)?;
-    options.revision().map_err(|cause| Refusal::invalid(&resource.group, &resource.plural, "", &[cause]))?;
+    options.revision().map_err(|cause| Refusal::unreadable_revision(&cause))?;
     let (send, pieces) = mpsc::channel(4);
     let watch = Watch {
         state: Arc::clone(state),
@@ -170,9 +193,7 @@ fn watched(
 
 async fn get(state: &State, asking: &Asking, resource: &Resource) -> Result<Answer, Refusal> {
     let options = ListOptions::parse(&asking.query, true)?;
-    let revision = options
-        .revision()
-        .map_err(|cause| Refusal::bad_request(format!("invalid resource version: {}: {}", cause.field, cause.message)))?;
+    let revision = options.revision().map_err(|cause| Refusal::unreadable_revision(&cause))?;
     if !state.reached(revision, FUTURE_WAIT).await {
         return Err(Refusal::too_large_resource_version(revision, lock(&state.store).revision(), Some(1)));
     }
@@ -191,7 +212,7 @@ fn shown(code: u16, asking: &Asking, resource: &Resource, object: &Object) -> An
 fn deleted_shown(asking: &Asking, resource: &Resource, deleted: &Deleted) -> Answer {
     match deleted {
         Deleted::Marked(object) => shown(200, asking, resource, object),
-        Deleted::Gone(object) if matches!(resource.key().as_str(), "pods" | "services" | "serviceaccounts") => {
+        Deleted::Gone(object) if matches!(resource.key().as_str(), "namespaces" | "pods" | "services" | "serviceaccounts") => {
             shown(200, asking, resource, object)
         }
         Deleted::Gone(object) => {
@@ -234,9 +255,10 @@ async fn delete_options(asking: &Asking, incoming: Incoming) -> Result<Value, Re
     if !options.is_object() {
         return Err(Refusal::bad_request("the body is not a DeleteOptions"));
     }
-    for (name, value) in form_urlencoded::parse(asking.query.as_bytes()) {
+    // The query counts only where there is no body.
+    for (name, value) in form_urlencoded::parse(asking.query.as_bytes()).filter(|_| bytes.is_empty()) {
         if name == "gracePeriodSeconds" {
-            let seconds: u64 =
+            let seconds: i64 =
                 value.parse().map_err(|_| Refusal::bad_request(format!("strconv.ParseInt: parsing \"{value}\": invalid syntax")))?;
             options["gracePeriodSeconds"] = seconds.into();
         }
@@ -304,7 +326,7 @@ async fn bytes(incoming: Incoming) -> Result<Vec<u8>, Refusal> {
 async fn body(headers: &HeaderMap, incoming: Incoming) -> Result<Value, Refusal> {
     // Clients that send no type mean JSON, as the API server assumes.
     if !matches!(media_type(headers).as_str(), "" | "application/json") {
-        return Err(Refusal::unsupported_media_type(&["application/json"]));
+        return Err(Refusal::unsupported_media_type(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]));
     }
     parse(&bytes(incoming).await?)
 }

@@ -18,17 +18,18 @@ pub(super) fn answer(state: &State, user: &User, plural: &str, mut review: Value
     let status = match plural {
         "tokenreviews" => token(state, &review["spec"])?,
         "selfsubjectreviews" => json!({"userInfo": user.info()}),
-        "selfsubjectaccessreviews" => access(state, user, kind, &review["spec"])?,
+        "selfsubjectaccessreviews" => access(state, user, &review["spec"])?,
         _ => {
             let spec = &review["spec"];
             let strings = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
             let subject =
                 User { name: spec["user"].as_str().unwrap_or_default().to_owned(), groups: strings(&spec["groups"]), ..User::default() };
             if subject.name.is_empty() && subject.groups.is_empty() {
-                let why = "at least one of user or group must be specified";
-                return Err(Refusal::invalid(group, kind, "", &[Cause::invalid("spec.user", "", why)]));
+                let mut causes = refused_attributes(spec);
+                causes.push(Cause::invalid("spec.user", "", "at least one of user or group must be specified"));
+                return Err(Refusal::invalid(group, "", "", &causes));
             }
-            access(state, &subject, kind, spec)?
+            access(state, &subject, spec)?
         }
     };
     (review["kind"], review["apiVersion"]) = ((*kind).into(), format!("{group}/v1").into());
@@ -53,7 +54,25 @@ fn token(state: &State, spec: &Value) -> Result<Value, Refusal> {
     })
 }
 
-fn access(state: &State, user: &User, kind: &str, spec: &Value) -> Result<Value, Refusal> {
+/// What is wrong with the attributes of a review: one kind of them is needed, and not both.
+fn refused_attributes(spec: &Value) -> Vec<Cause> {
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let cause = |field: &str, message: String| vec![Cause { reason: "FieldValueInvalid", field: field.to_owned(), message }];
+    match (resource.is_object(), path.is_object()) {
+        (true, true) => {
+            let shown = json!({"Path": path["path"].as_str().unwrap_or_default(), "Verb": path["verb"].as_str().unwrap_or_default()});
+            let message = format!("Invalid value: {shown}: cannot be specified in combination with resourceAttributes");
+            cause("spec.nonResourceAttributes", message)
+        }
+        (false, false) => {
+            let message = "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified".to_owned();
+            cause("spec.resourceAttributes", message)
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn access(state: &State, user: &User, spec: &Value) -> Result<Value, Refusal> {
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let asked = match (resource.is_object(), path.is_object()) {
@@ -68,8 +87,8 @@ fn access(state: &State, user: &User, kind: &str, spec: &Value) -> Result<Value,
         },
         (false, true) => Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() },
         _ => {
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            return Err(Refusal::invalid("authorization.k8s.io", kind, "", &[Cause::invalid("spec.resourceAttributes", "", why)]));
+            // The kind is lost on the way: the message begins with the group.
+            return Err(Refusal::invalid("authorization.k8s.io", "", "", &refused_attributes(spec)));
         }
     };
     let decision = decide(state, user, &asked);

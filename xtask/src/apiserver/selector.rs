@@ -1,9 +1,8 @@
 //! Label and field selectors of lists and watches.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
+use super::labels::{self, Requirement};
 use super::resource::Resource;
 use super::status::Refusal;
 use super::store::Object;
@@ -15,28 +14,10 @@ pub(super) struct Selector {
     fields: Vec<(String, bool, String)>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Requirement {
-    key: String,
-    test: Test,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Test {
-    Exists,
-    Missing,
-    In(Vec<String>),
-    /// Also true for objects without the label.
-    NotIn(Vec<String>),
-    Greater(i64),
-    Less(i64),
-}
-
 impl Selector {
     /// Reads both selectors of a request. Refuses with 400 what does not parse and fields that the kind does not offer.
     pub(super) fn parse(resource: &Resource, labels: &str, fields: &str) -> Result<Selector, Refusal> {
-        let labels =
-            split_outside_parentheses(labels).into_iter().map(requirement).collect::<Result<_, _>>().map_err(Refusal::bad_request)?;
+        let labels = labels::parse(labels).map_err(Refusal::bad_request)?;
         let fields = fields
             .split(',')
             .filter(|term| !term.trim().is_empty())
@@ -63,115 +44,6 @@ impl Selector {
                 (value == wanted) == *equal
             })
     }
-}
-
-impl Requirement {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let value = labels.get(&self.key);
-        let number = || value.and_then(|value| value.parse::<i64>().ok());
-        match &self.test {
-            Test::Exists => value.is_some(),
-            Test::Missing => value.is_none(),
-            Test::In(values) => value.is_some_and(|value| values.contains(value)),
-            Test::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
-            Test::Greater(than) => number().is_some_and(|number| number > *than),
-            Test::Less(than) => number().is_some_and(|number| number < *than),
-        }
-    }
-}
-
-fn split_outside_parentheses(selector: &str) -> Vec<&str> {
-    let (mut depth, mut start, mut terms) = (0_i32, 0, Vec::new());
-    for (at, character) in selector.char_indices() {
-        match character {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                terms.push(&selector[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    terms.push(&selector[start..]);
-    if terms.len() == 1 && terms[0].trim().is_empty() { Vec::new() } else { terms }
-}
-
-fn requirement(term: &str) -> Result<Requirement, String> {
-    let unparsed = |why: String| format!("unable to parse requirement: {why}");
-    let term = term.trim();
-    let set = |key: &str, values: &str| -> Result<(String, Vec<String>), String> {
-        let values = values.trim().strip_prefix('(').and_then(|values| values.strip_suffix(')'));
-        let values = values.ok_or_else(|| unparsed(format!("found '{term}', expected: '('")))?;
-        Ok((label_key(key)?, values.split(',').map(|value| label_value(value.trim())).collect::<Result<_, _>>()?))
-    };
-    let numbers = |key: &str, value: &str| -> Result<(String, i64), String> {
-        let number = value.trim().parse().map_err(|_| {
-            unparsed(format!(
-                "values[0][{}]: Invalid value: \"{}\": for 'Gt', 'Lt' operators, the value must be an integer",
-                key.trim(),
-                value.trim()
-            ))
-        })?;
-        Ok((label_key(key)?, number))
-    };
-    let (key, test) = if let Some(key) = term.strip_prefix('!') {
-        (label_key(key)?, Test::Missing)
-    } else if let Some((key, value)) = term.split_once("!=") {
-        (label_key(key)?, Test::NotIn(vec![label_value(value.trim())?]))
-    } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        (label_key(key)?, Test::In(vec![label_value(value.trim())?]))
-    } else if let Some((key, values)) =
-        term.split_once(" notin ").or_else(|| term.split_once(" notin(").map(|(key, _)| (key, &term[key.len() + 6..])))
-    {
-        let (key, values) = set(key, values)?;
-        (key, Test::NotIn(values))
-    } else if let Some((key, values)) =
-        term.split_once(" in ").or_else(|| term.split_once(" in(").map(|(key, _)| (key, &term[key.len() + 3..])))
-    {
-        let (key, values) = set(key, values)?;
-        (key, Test::In(values))
-    } else if let Some((key, value)) = term.split_once('>') {
-        let (key, number) = numbers(key, value)?;
-        (key, Test::Greater(number))
-    } else if let Some((key, value)) = term.split_once('<') {
-        let (key, number) = numbers(key, value)?;
-        (key, Test::Less(number))
-    } else {
-        (label_key(term)?, Test::Exists)
-    };
-    Ok(Requirement { key, test })
-}
-
-fn label_key(key: &str) -> Result<String, String> {
-    let key = key.trim();
-    let name = key.split_once('/').map_or(key, |(_, name)| name);
-    if is_label_value(name) && !name.is_empty() {
-        return Ok(key.to_owned());
-    }
-    Err(format!(
-        "unable to parse requirement: <nil>: Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or '.', and \
-         must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-         '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-    ))
-}
-
-fn label_value(value: &str) -> Result<String, String> {
-    if is_label_value(value) {
-        return Ok(value.to_owned());
-    }
-    Err(format!(
-        "unable to parse requirement: values[0]: Invalid value: \"{value}\": a valid label must be an empty string or consist of alphanumeric \
-         characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
-         used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-    ))
-}
-
-/// Whether text can be a label's value: at most 63 characters, alphanumeric at both ends.
-pub(super) fn is_label_value(value: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let ends = [value.as_bytes().first(), value.as_bytes().last()];
-    value.len() <= 63 && value.bytes().all(inner) && ends.into_iter().flatten().all(u8::is_ascii_alphanumeric)
 }
 
 fn field_term(resource: &Resource, term: &str) -> Result<(String, bool, String), String> {

@@ -82,7 +82,10 @@ impl Refusal {
 
     /// 422: fields that validation refuses. Each cause is `path`, reason (`FieldValueRequired`, …) and message.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Refusal {
-        let shown: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let mut shown: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        // The message says nothing twice, the causes may.
+        let mut said = std::collections::BTreeSet::new();
+        shown.retain(|text| said.insert(text.clone()));
         let shown = if let [one] = shown.as_slice() { one.clone() } else { format!("[{}]", shown.join(", ")) };
         let mut details = details(name, group, kind);
         details["causes"] =
@@ -118,6 +121,11 @@ impl Refusal {
         refusal
     }
 
+    /// 500: a get or watch from a revision that is no number. Only lists have a refusal of their own for it.
+    pub fn unreadable_revision(cause: &Cause) -> Refusal {
+        Refusal::new(500, "", format!("{}: {}", cause.field, cause.message))
+    }
+
     /// 500.
     pub fn internal(why: impl std::fmt::Display) -> Refusal {
         Refusal::new(500, "InternalError", format!("Internal error occurred: {why}"))
@@ -133,8 +141,11 @@ impl Refusal {
     pub fn body(&self) -> Value {
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            body["reason"] = self.reason.into();
+        }
         if let Some(details) = &self.details {
             body["details"] = details.clone();
         }
@@ -187,7 +198,10 @@ fn qualified(plural: &str, group: &str) -> String {
 }
 
 fn details(name: &str, group: &str, plural: &str) -> Value {
-    let mut details = json!({"kind": plural});
+    let mut details = json!({});
+    if !plural.is_empty() {
+        details["kind"] = plural.into();
+    }
     if !name.is_empty() {
         details["name"] = name.into();
     }

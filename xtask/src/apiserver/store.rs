@@ -164,6 +164,8 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct Store {
     tables: HashMap<String, Table>,
+    /// Tables of definitions that are gone: what their watches have not sent yet.
+    retired: Vec<Table>,
     revision: u64,
     history: usize,
     generations: u64,
@@ -173,7 +175,8 @@ pub(super) struct Store {
 impl Store {
     /// An empty store that remembers `history` changes of each resource.
     pub(super) fn new(history: usize) -> Store {
-        let mut store = Store { tables: HashMap::new(), revision: 1, history, generations: 0, changes: watch::Sender::new(1) };
+        let mut store =
+            Store { tables: HashMap::new(), retired: Vec::new(), revision: 1, history, generations: 0, changes: watch::Sender::new(1) };
         for resource in resource::builtin() {
             store.add_resource(resource);
         }
@@ -198,6 +201,16 @@ impl Store {
     /// The table of a resource by group and plural.
     pub(super) fn table(&self, group: &str, plural: &str) -> Option<&Table> {
         self.tables.get(&resource_key(group, plural))
+    }
+
+    /// The table of a definition that is gone.
+    pub(super) fn retired(&self, generation: u64) -> Option<&Table> {
+        self.retired.iter().find(|table| table.generation == generation)
+    }
+
+    /// Whether a group is served without definitions.
+    pub(super) fn has_builtin_group(&self, group: &str) -> bool {
+        self.tables.values().any(|table| !table.resource.custom && table.resource.group == group)
     }
 
     /// All tables, in no order.
@@ -227,7 +240,7 @@ impl Store {
 
     /// Ends a resource with all its objects: its watches end, its paths are gone.
     pub(super) fn remove_resource(&mut self, key: &str) {
-        self.tables.remove(key);
+        self.retired.extend(self.tables.remove(key));
         self.wake();
     }
 

@@ -75,8 +75,8 @@ enum Look {
     Events(Vec<u8>, u64),
     /// The history begins later.
     Expired(u64),
-    /// The resource is served no more.
-    Over,
+    /// The resource is served no more. What is still to be said.
+    Over(Vec<u8>),
 }
 
 impl Watch {
@@ -126,7 +126,10 @@ impl Watch {
                 return self.cut(pieces, cut).await;
             }
             match self.look(position, started) {
-                Look::Over => return,
+                Look::Over(last) => {
+                    self.send(pieces, last).await;
+                    return;
+                }
                 // Too slow: the stream ends, and the client finds out when it comes back.
                 Look::Expired(_) if started => return,
                 Look::Expired(oldest) => {
@@ -180,7 +183,7 @@ impl Watch {
     }
 
     fn look(&self, position: u64, started: bool) -> Look {
-        let looked = self.with_table(|table, revision| {
+        let look = |table: &Table, revision: u64| {
             if !started && table.since(position).is_none() {
                 return Look::Expired(table.compacted);
             }
@@ -192,8 +195,15 @@ impl Watch {
                 self.change(change, &mut events);
             }
             Look::Events(events, revision.max(position))
-        });
-        looked.unwrap_or(Look::Over)
+        };
+        if let Some(looked) = self.with_table(look) {
+            return looked;
+        }
+        let store = lock(&self.state.store);
+        match store.retired(self.generation).map(|table| look(table, store.revision())) {
+            Some(Look::Events(events, _)) => Look::Over(events),
+            _ => Look::Over(Vec::new()),
+        }
     }
 
     /// A change as this watch sees it: leaving the selection is a deletion, entering it an addition.
@@ -222,7 +232,7 @@ impl Watch {
             View::Full => json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(&self.version)}),
             View::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}),
         };
-        object["metadata"] = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
+        object["metadata"] = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

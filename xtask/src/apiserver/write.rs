@@ -75,7 +75,7 @@ pub(super) fn create(store: &mut Store, target: Target<'_>, mut value: Value) ->
     let mut causes = name_causes(&resource, &name);
     causes.extend(defaults::refused(&resource, &value));
     if !causes.is_empty() {
-        return Err(Refusal::invalid(&resource.group, &resource.kind, &name, &causes));
+        return Err(Refusal::invalid(defaults::validated_group(&resource), &resource.kind, &name, &causes));
     }
     let taken = store
         .table(target.group, target.plural)
@@ -157,9 +157,9 @@ pub(super) fn replace(store: &mut Store, target: Target<'_>, mut value: Value, s
     }
     prune_nulls(&mut after);
     defaults::fill(&resource, &mut after, target.now);
-    let causes = defaults::refused(&resource, &after);
+    let causes = defaults::refused_change(&resource, &before, &after);
     if !causes.is_empty() {
-        return Err(Refusal::invalid(&resource.group, &resource.kind, target.name, &causes));
+        return Err(Refusal::invalid(defaults::validated_group(&resource), &resource.kind, target.name, &causes));
     }
     store_changed(store, &target, &resource, &existing, before, after)
 }
@@ -188,13 +188,14 @@ fn store_changed(
     let finished = after["metadata"]["deletionTimestamp"].is_string()
         && after["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0
         && after["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+    // What takes the last finalizer away is not written: the object goes as it was, and the answer is what would have been.
+    if finished && store.remove(target.group, target.plural, &target.key()).is_some() {
+        return Ok(Arc::new(Object::new(resource, after, existing.revision)));
+    }
     let definition = definition(resource, &after);
     let object = store.put(target.group, target.plural, after).ok_or_else(Refusal::no_such_resource)?;
     if let Some(definition) = definition {
         store.add_resource(definition);
-    }
-    if finished && let Some(last) = store.remove(target.group, target.plural, &target.key()) {
-        return Ok(last);
     }
     Ok(object)
 }
@@ -218,26 +219,46 @@ pub(super) fn delete(store: &mut Store, target: Target<'_>, options: &Value) -> 
         if let (Some(wanted), found) = (preconditions[field].as_str(), value["metadata"][field].as_str().unwrap_or_default())
             && wanted != found
         {
-            let why = format!("Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {found}");
-            return Err(target.conflict(&why));
+            let mut why = format!("the {shown} in the precondition ({wanted}) does not match the {shown} in record ({found}). ");
+            why.push_str(if field == "uid" {
+                "The object might have been deleted and then recreated"
+            } else {
+                "The object might have been modified"
+            });
+            // Here the message names the kind, not the resource.
+            return Err(Refusal::conflict(&resource.group, &resource.kind, target.name, &why));
         }
     }
-    let grace = grace(&resource, &value, options);
     let finalizers = value["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
-    if grace == 0 && !finalizers {
-        return gone(store, &target, &resource).map(Deleted::Gone);
-    }
-    let earlier = value["metadata"]["deletionGracePeriodSeconds"].as_u64();
-    if value["metadata"]["deletionTimestamp"].is_string() && earlier.is_none_or(|earlier| earlier <= grace) {
-        return Ok(Deleted::Marked(existing));
-    }
-    let due = target.now + jiff::SignedDuration::from_secs(i64::try_from(grace).unwrap_or(i64::MAX / 2_000_000_000));
+    let marked = value["metadata"]["deletionTimestamp"].as_str().and_then(|due| due.parse::<Timestamp>().ok());
+    let pending = value["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let asked = options["gracePeriodSeconds"].as_i64().map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let after = |from: Timestamp, seconds: i64| from.saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(from);
+    let graceful = resource.key() == "pods" && (marked.is_none() || pending > 0);
+    let (due, grace) = match (marked, asked) {
+        // Only a shorter grace period than the one that runs changes anything. It counts from when that one began.
+        (Some(due), Some(asked)) if graceful && asked < pending => {
+            let shortened = after(due, asked - pending);
+            if shortened < target.now { (target.now, asked.min(1)) } else { (shortened, asked) }
+        }
+        (Some(_), _) if graceful || finalizers => return Ok(Deleted::Marked(existing)),
+        (None, _) if graceful => {
+            let grace = grace(&value, asked);
+            (after(target.now, grace), grace)
+        }
+        _ if finalizers => (target.now, 0),
+        _ => return gone(store, &target, &resource).map(Deleted::Gone),
+    };
     value["metadata"]["deletionTimestamp"] = seconds(due).into();
     value["metadata"]["deletionGracePeriodSeconds"] = grace.into();
-    if let Some(generation) = value["metadata"]["generation"].as_u64() {
+    if marked.is_none()
+        && let Some(generation) = value["metadata"]["generation"].as_u64()
+    {
         value["metadata"]["generation"] = (generation + 1).into();
     }
-    store.put(target.group, target.plural, value).map(Deleted::Marked).ok_or_else(Refusal::no_such_resource)
+    let object = store.put(target.group, target.plural, value).ok_or_else(Refusal::no_such_resource)?;
+    // A pod without a grace period is marked all the same, and gone right after: watchers see both.
+    if grace == 0 && !finalizers { gone(store, &target, &resource).map(Deleted::Gone) } else { Ok(Deleted::Marked(object)) }
 }
 
 /// Removes an object and what cannot be without it. Of a namespace its content goes first, at once: there is no controller to wait for.
@@ -254,19 +275,28 @@ fn gone(store: &mut Store, target: &Target<'_>, resource: &Resource) -> Result<A
         }
     }
     if resource.key() == "customresourcedefinitions.apiextensions.k8s.io" {
+        // Its objects go first, and watchers see them go.
+        let content: Vec<(String, String, Key)> = store
+            .tables()
+            .filter(|table| table.resource.key() == target.name)
+            .flat_map(|table| table.objects.keys().map(|key| (table.resource.group.clone(), table.resource.plural.clone(), key.clone())))
+            .collect();
+        for (group, plural, key) in content {
+            store.remove(&group, &plural, &key);
+        }
         store.remove_resource(target.name);
     }
     store.remove(target.group, target.plural, &target.key()).ok_or_else(|| Refusal::not_found(target.group, target.plural, target.name))
 }
 
-/// Seconds that a deleted object stays. Only pods that run somewhere have them.
-fn grace(resource: &Resource, value: &Value, options: &Value) -> u64 {
-    let unscheduled = value["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
-    let ended = matches!(value["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    if resource.key() != "pods" || unscheduled || ended {
+/// Seconds that a deleted pod stays: none if it runs nowhere.
+fn grace(pod: &Value, asked: Option<i64>) -> i64 {
+    let unscheduled = pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if unscheduled || ended {
         return 0;
     }
-    options["gracePeriodSeconds"].as_u64().or(value["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30)
+    asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
 }
 
 /// The resource that a CustomResourceDefinition adds.

@@ -145,9 +145,13 @@ fn service_account_tokens_expire_and_have_an_audience() {
 #[test]
 fn a_token_of_a_pod_ends_with_it() {
     let server = with_pods(&["web"]);
+    server.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "shop", "name": "default"}})).unwrap();
     server.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "shop", "name": "observer"}})).unwrap();
     let request = json!({"spec": {"expirationSeconds": 600, "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web"}}});
-    let made = send(&server, "POST", "/api/v1/namespaces/shop/serviceaccounts/observer/token", &request);
+    // Only the pod's own account has tokens of the pod.
+    assert_eq!(send(&server, "POST", "/api/v1/namespaces/shop/serviceaccounts/observer/token", &request).code, 400);
+    let made = send(&server, "POST", "/api/v1/namespaces/shop/serviceaccounts/default/token", &request);
+    assert_eq!((&made.body["metadata"]["name"], &made.body["metadata"]["namespace"]), (&json!("default"), &json!("shop")));
     let token = made.body["status"]["token"].as_str().unwrap().to_owned();
     let whoami = |token: &str| {
         let headers = [("authorization", format!("Bearer {token}")), ("content-type", "application/json".to_owned())];
@@ -157,7 +161,7 @@ fn a_token_of_a_pod_ends_with_it() {
     let user = whoami(&token).body["status"]["userInfo"].clone();
     assert_eq!(
         (&user["username"], &user["extra"]["authentication.kubernetes.io/pod-name"]),
-        (&json!("system:serviceaccount:shop:observer"), &json!(["web"]))
+        (&json!("system:serviceaccount:shop:default"), &json!(["web"]))
     );
     server.finish_pod("shop", "web").unwrap();
     server.create(pod("web")).unwrap();

@@ -96,7 +96,7 @@ fn options_that_a_list_refuses() {
             "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
         ),
         (&format!("continue={token}&resourceVersion=5"), 400, "specifying resource version is not allowed when using continue"),
-        ("labelSelector=app%3D-", 400, "unable to parse requirement: values[0]: Invalid value: \"-\""),
+        ("labelSelector=app%3D-", 400, "unable to parse requirement: values[0][app]: Invalid value: \"-\""),
         ("fieldSelector=spec.priority%3D1", 400, "field label not supported: spec.priority"),
         ("fieldSelector=spec", 400, "invalid selector: 'spec'; can't understand 'spec'"),
         ("continue=nonsense", 400, "invalid continue token: continue key is not valid"),

@@ -18,7 +18,11 @@ fn health_version_and_unknown_paths() {
     }
     assert_eq!(get(&server, "/version").body["gitVersion"], "v1.35.0");
     assert_eq!(get(&server, "/version").body["minor"], "35");
-    for path in ["/nothing", "/api/v2", "/apis/example.com", "/apis/networking.k8s.io/v2", "/api/v1/widgets"] {
+    for path in ["/api/v2", "/apis/networking.k8s.io/v2", "/api/v1/widgets", "/api/v1/namespaces/default/nodes"] {
+        let answer = get(&server, path);
+        assert_eq!((answer.code, answer.message()), (404, "the server could not find the requested resource"), "{path}");
+    }
+    for path in ["/nothing", "/apis/example.com", "/apis/example.com/v1/widgets"] {
         let answer = get(&server, path);
         assert_eq!((answer.code, &answer.body), (404, &Value::String("404 page not found\n".to_owned())), "{path}");
     }

@@ -41,6 +41,8 @@ fn a_watch_from_a_revision_tells_what_came_after_it() {
     assert_eq!((&marked["type"], &marked["object"]["metadata"]["deletionGracePeriodSeconds"]), (&json!("MODIFIED"), &json!(30)));
     assert!(marked["object"]["metadata"]["deletionTimestamp"].is_string());
     server.finish_pod("shop", "b").unwrap();
+    let shortened = events.next().unwrap();
+    assert_eq!((&shortened["type"], &shortened["object"]["metadata"]["deletionGracePeriodSeconds"]), (&json!("MODIFIED"), &json!(0)));
     let last = events.next().unwrap();
     assert_eq!((&last["type"], &last["object"]["status"]["phase"]), (&json!("DELETED"), &json!("Running")));
     assert_eq!(last["object"]["metadata"]["resourceVersion"], server.revision().to_string());

@@ -142,7 +142,7 @@ fn deletions() {
 
     // A namespace takes its content along.
     let gone = send(&server, "DELETE", "/api/v1/namespaces/shop", &json!({}));
-    assert_eq!((&gone.body["status"], &gone.body["details"]["name"]), (&json!("Success"), &json!("shop")));
+    assert_eq!((&gone.body["kind"], &gone.body["metadata"]["name"]), (&json!("Namespace"), &json!("shop")));
     assert_eq!(get(&server, "/api/v1/pods").names(), Vec::<&str>::new());
 }
 
@@ -177,13 +177,9 @@ fn events_as_the_new_api_wants_them() {
     for (field, value, cause) in [
         ("eventTime", Value::Null, "eventTime: Required value"),
         ("action", json!(""), "action: Required value"),
-        ("note", json!("x".repeat(1025)), "note: Invalid value"),
-        ("type", json!("Error"), "type: Invalid value: \"Error\": has invalid value"),
-        (
-            "regarding",
-            json!({"kind": "Pod", "namespace": "default"}),
-            "regarding.namespace: Invalid value: \"default\": does not match event.namespace",
-        ),
+        ("note", json!("x".repeat(1025)), "message: Invalid value: \"\": can have at most 1024 characters"),
+        ("type", json!("Error"), "type: Invalid value: \"\": has invalid value: Error"),
+        ("regarding", json!({"kind": "Node"}), "involvedObject.namespace: Invalid value: \"\": does not match event.namespace"),
     ] {
         let mut event = event.clone();
         event[field] = value;
