@@ -120,7 +120,8 @@ fn shown(frames: &[Value]) -> u64 {
 
 /// A stream that has begun.
 fn follow(agent: &Agent, query: &str) -> Frames {
-    let mut frames = agent.drops(&format!("follow=true&{query}"));
+    // From the beginning: something of the machine's may have been dropped before the reader came.
+    let mut frames = agent.drops(&format!("follow=true&since=2000-01-01T00:00:00Z&{query}"));
     frames.until("a watermark", |frame| frame["frame"] == "watermark");
     frames
 }
