@@ -285,6 +285,10 @@ impl Moments {
         if touched.is_nothing() || self.given.is_empty() {
             return Vec::new();
         }
+        // With the last of the first lists everything is judged again; what each of them alone brings is not worth a line.
+        if self.options.required.iter().any(|kind| !self.timeline.is_listed(*kind)) {
+            return Vec::new();
+        }
         // Looking who had an address costs little; judging again means to go back in time.
         let late = self.options.late;
         let look = self.timeline.look_back();
