@@ -379,7 +379,7 @@ fn changes_turn_verdicts_of_every_kind() {
         }
     }
     println!("pairs denied, allowed and undecided: {counts:?}, with addresses outside {outside}, of them with nodes {nodes}");
-    assert!(counts[..2].iter().all(|count| *count > 100) && counts[2] > 5 && outside > 200 && nodes > 50);
+    assert!(counts[..2].iter().all(|count| *count > 20) && counts[2] > 2 && outside > 50 && nodes > 10);
 }
 
 /// An object that is told again has no effect, and is not looked at.

@@ -34,7 +34,7 @@ pub(in crate::policy) enum Changed {
 }
 
 impl<'a> View<'a> {
-    /// The policies that isolate a pod in a direction, by name; changed ones last.
+    /// The policies that isolate a pod in a direction, by name.
     pub(in crate::policy) fn isolating(&self, pod: &Pod, direction: Direction) -> Vec<&'a NetworkPolicy> {
         let mut found: Vec<&NetworkPolicy> = match self.compiled.isolating(pod, direction, self.index) {
             Some(isolating) => isolating.collect(),
@@ -53,6 +53,9 @@ impl<'a> View<'a> {
                     found.push(policy);
                 }
             }
+        }
+        if !self.changed.is_empty() {
+            found.sort_by(|a, b| a.name.cmp(&b.name));
         }
         found
     }
