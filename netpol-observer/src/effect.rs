@@ -112,8 +112,9 @@ fn change(timeline: &mut Timeline, at: Timestamp, key: ObjectKey, object: Option
 }
 
 fn make(timeline: &mut Timeline, change: Change, bounds: &Bounds) -> Applied {
-    if !matters(&change) || bounds.verdicts == 0 {
-        let uncounted = (matters(&change) && change.is_of_policy()).then(|| effect(&change, Difference::NotCounted(NotCounted::Busy)));
+    let matters = matters(&change);
+    if !matters || bounds.verdicts == 0 {
+        let uncounted = (matters && change.is_of_policy()).then(|| effect(&change, Difference::NotCounted(NotCounted::Busy)));
         let is_changed = match change.after {
             Some(object) => timeline.apply(change.when, object),
             None => timeline.delete(change.when, &change.key),

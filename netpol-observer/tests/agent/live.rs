@@ -1,17 +1,16 @@
 //! Real drops of the running kernel, in network namespaces.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpol_observer::capture::is_built_in;
 use netpol_observer::capture::permissions::Permissions;
 use serde_json::Value;
-use xtask::netns::{Bed, Netns, required_tools};
-use xtask::testing::{report, skipped};
+use xtask::machine::Machine;
+use xtask::netns::{Bed, Netns};
+use xtask::testing::report;
 use xtask::traffic::{Datagram, Forger};
 
 use crate::http::{Frames, PATIENCE, accounted, connect, items, lost, send};
@@ -34,30 +33,9 @@ metadata: { name: nobody, namespace: shop }
 spec: { podSelector: {}, policyTypes: [Ingress] }
 "#;
 
-static MACHINE: Mutex<()> = Mutex::new(());
-
-/// The machine for one test at a time, as for the kernel tests.
-struct Machine {
-    _of_this_process: MutexGuard<'static, ()>,
-    _of_all: File,
-}
-
+/// The machine for one test, or `None` after printing why it cannot run here.
 fn machine(test: &str) -> Option<Machine> {
-    let missing = Permissions::read().missing_for_capture();
-    let why = if !missing.is_empty() {
-        format!("missing {missing:?}; run as root")
-    } else if !is_built_in() {
-        "built without the eBPF program; run `cargo xtask test`".to_owned()
-    } else if let Some(tool) = required_tools().first() {
-        format!("the Debian package {} is not installed", tool.package)
-    } else {
-        let of_this_process = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_all = File::create(std::env::temp_dir().join("npo-test.lock")).unwrap();
-        of_all.lock().unwrap();
-        return Some(Machine { _of_this_process: of_this_process, _of_all: of_all });
-    };
-    skipped(test, &why);
-    None
+    Machine::for_test(test, &Permissions::read().missing_for_capture(), is_built_in())
 }
 
 /// A node that drops what is sent to its pod's port 9, and counts it.

@@ -1,14 +1,12 @@
 //! A node with pods and a firewall in network namespaces, and the real agent on it.
 
-use std::fs::File;
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netpol_observer::capture::is_built_in;
 use netpol_observer::capture::permissions::Permissions;
 use serde_json::{Value, json};
-use xtask::netns::{Bed, Netns, required_tools};
-use xtask::testing::skipped;
+use xtask::machine::Machine;
+use xtask::netns::{Bed, Netns};
 use xtask::traffic::{Datagram, Forger};
 
 use crate::scene::{NAMESPACE, Scene, Tail, pod as agent_pod};
@@ -19,30 +17,9 @@ pub(crate) const API: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 20);
 /// The first of the ports that the node's firewall drops.
 pub(crate) const PORT: u16 = 9000;
 
-static MACHINE: Mutex<()> = Mutex::new(());
-
-/// The machine for one test at a time, as for the kernel tests.
-pub(crate) struct Machine {
-    _of_this_process: MutexGuard<'static, ()>,
-    _of_all: File,
-}
-
+/// The machine for one test, or `None` after printing why it cannot run here.
 pub(crate) fn machine(test: &str) -> Option<Machine> {
-    let missing = Permissions::read().missing_for_capture();
-    let why = if !missing.is_empty() {
-        format!("missing {missing:?}; run as root")
-    } else if !is_built_in() {
-        "built without the eBPF program; run `cargo xtask test`".to_owned()
-    } else if let Some(tool) = required_tools().first() {
-        format!("the Debian package {} is not installed", tool.package)
-    } else {
-        let of_this_process = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_all = File::create(std::env::temp_dir().join("npo-test.lock")).unwrap();
-        of_all.lock().unwrap();
-        return Some(Machine { _of_this_process: of_this_process, _of_all: of_all });
-    };
-    skipped(test, &why);
-    None
+    Machine::for_test(test, &Permissions::read().missing_for_capture(), is_built_in())
 }
 
 /// A node, and a host that stands for all other nodes: what it sends has whichever source address.

@@ -1,46 +1,21 @@
 //! What the kernel tests share: when to skip, one test at a time, pods and calls.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netpol_observer::capture::live::{Live, LiveOptions, open};
 use netpol_observer::capture::permissions::Permissions;
 use netpol_observer::capture::{Attach, KernelLedger, is_built_in};
-use xtask::netns::{Bed, Netns, required_tools};
+use xtask::machine::Machine;
+use xtask::netns::{Bed, Netns};
 use xtask::testing::skipped;
-
-/// One test at a time: the tracepoint is the machine's, and some tests count every drop there is.
-static MACHINE: Mutex<()> = Mutex::new(());
-
-/// The machine, for as long as this value lives: no other test runs on it, of this process or of another one.
-pub(crate) struct Machine {
-    _of_this_process: MutexGuard<'static, ()>,
-    /// Locked; closing it gives the machine back, also when the process is killed.
-    _of_all: File,
-}
 
 /// The machine for one test, or `None` after printing why it cannot run here.
 pub(crate) fn machine(test: &str) -> Option<Machine> {
-    let missing = Permissions::read().missing_for_capture();
-    let why = if !missing.is_empty() {
-        format!("missing {missing:?}; run as root")
-    } else if !is_built_in() {
-        "built without the eBPF program; run `cargo xtask test`".to_owned()
-    } else if let Some(tool) = required_tools().first() {
-        format!("the Debian package {} is not installed", tool.package)
-    } else {
-        let of_this_process = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_all = File::create(std::env::temp_dir().join("npo-test.lock")).unwrap();
-        of_all.lock().unwrap();
-        return Some(Machine { _of_this_process: of_this_process, _of_all: of_all });
-    };
-    skipped(test, &why);
-    None
+    Machine::for_test(test, &Permissions::read().missing_for_capture(), is_built_in())
 }
 
 /// Whether the machine is emulated, as the guests of `cargo xtask kernels` are: some ten to thirty times slower.
