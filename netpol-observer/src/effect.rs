@@ -90,6 +90,30 @@ pub fn reset(
     let gone = listed.iter().flat_map(|kind| timeline.keys(*kind)).filter(|key| !objects.contains_key(key)).map(|key| (key, None));
     let there = objects.iter().filter(|(key, _)| listed.contains(&key.kind)).map(|(key, object)| (key.clone(), Some(object.clone())));
     let told: BTreeMap<ObjectKey, Option<Object>> = gone.chain(there).collect();
+    let (changed, effects) = one_by_one(timeline, at, told, bounds);
+    (changed + timeline.reset(at, kinds, objects.into_values()), effects)
+}
+
+/// The same by what a list has otherwise than it was told before; see [`Timeline::relist`].
+pub fn relist(
+    timeline: &mut Timeline,
+    at: Timestamp,
+    kind: Kind,
+    changed: Vec<Object>,
+    is_same: impl Fn(&ObjectKey) -> bool,
+    bounds: &Bounds,
+) -> (usize, Vec<Effect>) {
+    let mut told: BTreeMap<ObjectKey, Option<Object>> = BTreeMap::new();
+    if is_compared(kind) {
+        told.extend(timeline.keys(kind).into_iter().filter(|key| !is_same(key)).map(|key| (key, None)));
+        told.extend(changed.iter().map(|object| (object.key(), Some(object.clone()))));
+    }
+    let (count, effects) = one_by_one(timeline, at, told, bounds);
+    (count + timeline.relist(at, kind, changed, is_same), effects)
+}
+
+/// Makes the changes that can have effects, and works them out for the first ones.
+fn one_by_one(timeline: &mut Timeline, at: Timestamp, told: BTreeMap<ObjectKey, Option<Object>>, bounds: &Bounds) -> (usize, Vec<Effect>) {
     let index = timeline.engine().index();
     let changes = told.into_iter().map(|(key, after)| Change { when: at, before: index.object(&key), key, after });
     let changes: Vec<Change> = changes.filter(matters).collect();
@@ -103,7 +127,7 @@ pub fn reset(
         changed += usize::from(applied.is_changed);
         effects.extend(applied.effect);
     }
-    (changed + timeline.reset(at, kinds, objects.into_values()), effects)
+    (changed, effects)
 }
 
 fn change(timeline: &mut Timeline, at: Timestamp, key: ObjectKey, object: Option<Object>, bounds: &Bounds) -> Applied {

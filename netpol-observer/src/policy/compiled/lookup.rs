@@ -16,8 +16,20 @@ pub(in crate::policy) struct Of {
     pub(in crate::policy) workload: WorkloadId,
     /// One of them.
     pub(in crate::policy) pod: Arc<Pod>,
-    /// Whether there are others.
-    pub(in crate::policy) has_more: bool,
+    /// Another, where there are several: a pod and itself are no example of two pods of the workload.
+    pub(in crate::policy) other: Option<Arc<Pod>>,
+}
+
+impl Of {
+    /// Whether there are several.
+    pub(in crate::policy) fn has_more(&self) -> bool {
+        self.other.is_some()
+    }
+
+    /// One or two of them.
+    pub(in crate::policy) fn examples(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        std::iter::once(&self.pod).chain(&self.other)
+    }
 }
 
 /// Adds the wanted pods of an end, those of one workload once.
@@ -25,8 +37,9 @@ pub(in crate::policy) fn gather(end: &End, mut is_wanted: impl FnMut(&Pod) -> bo
     for (pod, workload) in end.pods.iter().zip(&end.workloads).filter(|(pod, _)| is_wanted(pod)) {
         match found.iter_mut().find(|of| of.workload == *workload) {
             // A pod with several addresses may be at several ends.
-            Some(of) => of.has_more |= !Arc::ptr_eq(&of.pod, pod),
-            None => found.push(Of { workload: *workload, pod: pod.clone(), has_more: false }),
+            Some(of) if of.other.is_none() && !Arc::ptr_eq(&of.pod, pod) => of.other = Some(pod.clone()),
+            Some(_) => {}
+            None => found.push(Of { workload: *workload, pod: pod.clone(), other: None }),
         }
     }
 }

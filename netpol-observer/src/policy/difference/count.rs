@@ -215,11 +215,11 @@ fn both<'m>(sources: &'m [Member], destinations: &'m [Member]) -> impl Iterator<
 fn connects(source: &Member, destination: &Member, turn: &Turn, engine: &Engine) -> bool {
     match (&source.who, &destination.who) {
         // A pod may always reach itself.
-        (Who::Pods(one), Who::Pods(other)) => one.has_more || other.has_more || !Arc::ptr_eq(&one.pod, &other.pod),
+        (Who::Pods(one), Who::Pods(other)) => one.has_more() || other.has_more() || !Arc::ptr_eq(&one.pod, &other.pod),
         // And its own node may always reach it.
         (Who::Nodes(nodes), Who::Pods(of)) => {
             let is_called = |pod: &Arc<Pod>| nodes.iter().any(|node| !is_own(pod, node, engine.index()));
-            is_called(&of.pod) || (of.has_more && pods_at(engine, turn.destination, of).any(is_called))
+            is_called(&of.pod) || (of.has_more() && pods_at(engine, turn.destination, of).any(is_called))
         }
         (Who::Outside([calls, _]), _) => calls.is_some(),
         (_, Who::Outside([_, is_called])) => is_called.is_some(),

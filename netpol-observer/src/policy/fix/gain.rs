@@ -206,11 +206,11 @@ impl<'a> Gain<'a> {
         let changed: Vec<Changed> = self.task.view.changed.iter().chain([changed]).cloned().collect();
         let view = View { changed: &changed, ..self.task.view };
         // A pod calling itself is no example.
-        let of = |other: Option<&Of>| subjects.iter().find(|subject| other.is_none_or(|other| !Arc::ptr_eq(&other.pod, &subject.pod)));
-        let pair = peers.iter().find_map(|peer| Some((of(Some(peer))?, side(&peer.pod))));
-        let called = || Some((of(None).filter(|_| peers.is_empty())?, self.task.case.sides(self.task.direction).1));
+        let other_than = |peer: &Arc<Pod>| subjects.iter().flat_map(Of::examples).find(|subject| !Arc::ptr_eq(peer, subject));
+        let pair = peers.iter().flat_map(Of::examples).find_map(|peer| Some((other_than(peer)?, side(peer))));
+        let called = || Some((&subjects.first().filter(|_| peers.is_empty())?.pod, self.task.case.sides(self.task.direction).1));
         let Some((subject, other)) = pair.or_else(called) else { return false };
-        let own = side(&subject.pod);
+        let own = side(subject);
         let (source, destination) = match self.task.direction {
             Direction::Egress => (own, other),
             Direction::Ingress => (other, own),
@@ -298,7 +298,7 @@ fn pairs(subjects: &[Of], (outside, peer): (u64, &Peer), found: &mut impl FnMut(
         }
         for of in &peer.workloads {
             // A pod may always reach itself: that is nothing new.
-            let is_itself = !of.has_more && !subject.has_more && Arc::ptr_eq(&of.pod, &subject.pod);
+            let is_itself = !of.has_more() && !subject.has_more() && Arc::ptr_eq(&of.pod, &subject.pod);
             if !is_itself && !found((number, u64::from(of.workload)), &subject.pod, Named::Workload(&of.pod)) {
                 return false;
             }
