@@ -11,7 +11,10 @@ mod surroundings;
 
 pub use field::{ABSENT, Field, FieldSpec};
 pub use ledger::{Counter, Counters};
-pub use surroundings::{DEVICES, DeviceAddress, DeviceKey, HookEntry, MAX_HOOK_ENTRIES, NAME_BYTES, Surroundings, Way};
+pub use surroundings::{
+    CGROUP_LEVELS, CGROUP_NAME_BYTES, CGROUPS, CgroupNames, DEVICES, DeviceAddress, DeviceKey, HookEntry, MAX_HOOK_ENTRIES, NAME_BYTES,
+    Surroundings, Way,
+};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -104,6 +107,8 @@ impl RecordFlags {
     /// The packet is to be forwarded, by its route, and is still on the device it came in by: where it was dropped by a filter, that was in the
     /// FORWARD hook.
     pub const FORWARDED: u32 = 1 << 6;
+    /// The record's [`FoldKey`] tells cgroups apart: [`FoldKey::cgroup`] is [`cgroup_of_key`] of `cgroup_id`. Recordings of format version 2 do not have it.
+    pub const KEYED_BY_CGROUP: u32 = 1 << 7;
 }
 
 /// `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`), bytes as the kernel has them.
@@ -150,8 +155,14 @@ pub struct FoldKey {
     pub protocol: u8,
     /// 1 for a packet that is not the first fragment.
     pub later_fragment: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// [`cgroup_of_key`] of the socket's cgroup: pods that share the node's network have its address, and nothing else tells them apart. 0
+    /// without a socket.
+    pub cgroup: u16,
+}
+
+/// What [`FoldKey::cgroup`] holds of a cgroup's id ([`DropRecord::cgroup_id`]): its four 16-bit words, combined.
+pub const fn cgroup_of_key(id: u64) -> u16 {
+    (id ^ (id >> 16) ^ (id >> 32) ^ (id >> 48)) as u16
 }
 
 /// How often a [`FoldKey`] was dropped again after its record, within one epoch of the fold.

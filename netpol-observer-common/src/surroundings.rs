@@ -1,5 +1,6 @@
 //! What user space asks the kernel about a drop's surroundings: whose filters are registered at its hook, and what lies at
-//! the other end of its device. Asked when it is wanted, by running the `surroundings` program; nothing of it happens per packet.
+//! the other end of its device, and whose its socket is. Asked when it is wanted, by running the programs `surroundings` and
+//! `cgroup_names`; nothing of it happens per packet.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -32,7 +33,7 @@ pub const MAX_HOOK_ENTRIES: usize = 16;
 /// Bytes kept of the name of a table or chain (`NFT_NAME_MAXLEN` is 256; names this long are not in use).
 pub const NAME_BYTES: usize = 64;
 
-/// The kernel fields that the `surroundings` program follows; the discriminant is the place in its table of offsets. All may be
+/// The kernel fields that these programs follow; the discriminant is the place in its table of offsets. All may be
 /// [`ABSENT`](crate::ABSENT): then what they lead to is not known. They come from modules, and may appear while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -65,11 +66,17 @@ pub enum Way {
     TableName,
     /// `xt_table.name`
     XtTableName,
+    /// `kernfs_node.id`
+    KernfsId,
+    /// `kernfs_node.name`
+    KernfsName,
+    /// `kernfs_node.parent`, from 6.15 on `__parent`
+    KernfsParent,
 }
 
 impl Way {
     /// How many there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 17;
 }
 
 /// A function at a netfilter hook.
@@ -110,5 +117,25 @@ pub struct Surroundings {
     pub entries: [HookEntry; MAX_HOOK_ENTRIES],
 }
 
+/// How many cgroups' addresses are kept; the ones longest unused go first.
+pub const CGROUPS: u32 = 4096;
+
+/// A cgroup and its ancestors as far as they are looked at. The kubelet's of a pod is one above that of its container's; containers may have more below.
+pub const CGROUP_LEVELS: usize = 8;
+
+/// Bytes kept of the name of a cgroup. The longest of interest is `kubelet-kubepods-besteffort-pod` with a uid and `.slice`.
+pub const CGROUP_NAME_BYTES: usize = 96;
+
+/// What the `cgroup_names` program found.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CgroupNames {
+    /// `kernfs_node.id` at the remembered address. Another than the one asked for: it is gone. 0: nothing is remembered.
+    pub id: u64,
+    /// `kernfs_node.name`, its own first, then its parent's and so on; NUL padded, empty behind the root. Longer ones are cut.
+    pub names: [[u8; CGROUP_NAME_BYTES]; CGROUP_LEVELS],
+}
+
+const _: () = assert!(size_of::<CgroupNames>() == 8 + CGROUP_LEVELS * CGROUP_NAME_BYTES);
 const _: () = assert!(size_of::<HookEntry>() == 176);
 const _: () = assert!(size_of::<Surroundings>() == 48 + MAX_HOOK_ENTRIES * 176);

@@ -1,7 +1,7 @@
 //! What makes two drops the same, read from the packet.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use netpol_observer_common::{Field, FoldKey, FoldValue, TUNNEL_PORTS};
+use netpol_observer_common::{Field, FoldKey, FoldValue, TUNNEL_PORTS, cgroup_of_key};
 
 use crate::kernel::SkBuff;
 use crate::maps::add_one;
@@ -17,7 +17,7 @@ const ICMPV6: u8 = 58;
 /// The key of a packet; `None` for one that is not plain IPv4 or IPv6. IPv6 extension headers are not walked: such a packet
 /// is rare, has no key, and each is reported. Nor has a datagram to a port of tunnels: inside are many connections.
 #[inline(always)]
-pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u32) -> Option<FoldKey> {
+pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u32, cgroup: u64) -> Option<FoldKey> {
     // SAFETY: a __be16 field.
     let ether_type = u16::from_be(unsafe { skb.get::<u16>(Field::SkbProtocol) });
     let (network, len) = skb.network();
@@ -30,7 +30,7 @@ pub(crate) fn key<const TYPED: bool>(skb: &SkBuff<TYPED>, netns: u32, reason: u3
         ether_type,
         protocol: 0,
         later_fragment: 0,
-        reserved: [0; 2],
+        cgroup: cgroup_of_key(cgroup),
     };
     match ether_type {
         // With the transport's first four bytes, behind a header without options.

@@ -149,6 +149,29 @@ pub(crate) fn thread<const TYPED: bool>(ctx: *mut c_void) -> Option<u32> {
 /// directly; otherwise (raw tracepoint) each read is a helper call.
 pub(crate) struct SkBuff<const TYPED: bool>(pub(crate) *const u8);
 
+/// TCP_TIME_WAIT and TCP_NEW_SYN_RECV (include/net/tcp_states.h): sockets in these states are small structures without a
+/// cgroup (`sk_fullsock()`).
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_NEW_SYN_RECV: u8 = 12;
+
+/// A number of which the verifier knows nothing any more, whatever it knew of it. Ways that differ in what is known of a number are gone
+/// through to their ends one by one; those that do not are once. `by` is a number that it knows nothing of.
+#[inline(always)]
+pub(crate) fn forgotten(value: u64, by: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: an addition and a subtraction.
+    unsafe { core::arch::asm!("{value} += {by}", "{value} -= {by}", value = inout(reg) value, by = in(reg) by) };
+    value
+}
+
+/// A socket's cgroup v2.
+pub(crate) struct Cgroup {
+    /// Its kernfs id, 0 without one.
+    pub(crate) id: u64,
+    /// Address of its `kernfs_node`.
+    pub(crate) node: u64,
+}
+
 /// Where a packet was: its device and network namespace.
 pub(crate) struct Origin {
     /// Address of the `net_device`, 0 without one.
@@ -178,6 +201,26 @@ impl<const TYPED: bool> SkBuff<TYPED> {
     pub(crate) fn socket(&self) -> u64 {
         // SAFETY: pointer-sized.
         unsafe { self.get(Field::SkbSk) }
+    }
+
+    /// The cgroup of the socket.
+    #[inline(always)]
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        let none = Cgroup { id: 0, node: 0 };
+        let socket = self.socket();
+        if socket == 0 {
+            return none;
+        }
+        // SAFETY: a byte, pointers and a number, by typed loads or checked helpers.
+        unsafe {
+            let state = follow::<TYPED, u8>(socket, Field::SockState);
+            if state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV {
+                return none;
+            }
+            let cgroup = follow::<TYPED, u64>(socket, Field::SockCgroup);
+            let node = if cgroup == 0 { 0 } else { follow::<TYPED, u64>(cgroup, Field::CgroupKn) };
+            if node == 0 { none } else { Cgroup { id: follow::<TYPED, u64>(node, Field::KernfsId), node } }
+        }
     }
 
     /// Address and length of the linear data from the network header on.

@@ -109,8 +109,11 @@ fn on_free_unless_handled<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuf
 #[inline(always)]
 fn on_drop<const TYPED: bool>(ctx: &impl EbpfContext, skb: &SkBuff<TYPED>, location: u64, reason: u32) {
     maps::count(Counter::Seen);
-    let origin = skb.origin();
-    let Some(key) = fold::key(skb, origin.netns, reason) else {
+    let mut origin = skb.origin();
+    origin.flags = kernel::forgotten(u64::from(origin.flags), location) as u32;
+    // The record reads it again: kept, it doubles what the verifier has to go through.
+    let cgroup = kernel::forgotten(skb.cgroup().id, location);
+    let Some(key) = fold::key(skb, origin.netns, reason, cgroup) else {
         report(ctx, skb, &origin, location, reason, None);
         return;
     };

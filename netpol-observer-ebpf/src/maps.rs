@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use netpol_observer_common::{
-    CORE_REASONS, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue, LOCATION_RANGES, LocationRange,
-    ReasonAction, Surroundings, Way,
+    CGROUPS, CORE_REASONS, CgroupNames, Counter, Counters, DEVICES, DeviceAddress, DeviceKey, FOLD_ENTRIES, FoldKey, FoldValue,
+    LOCATION_RANGES, LocationRange, ReasonAction, Surroundings, Way,
 };
 
 /// Records on their way to user space. User space sets the size when it loads the program.
@@ -71,13 +71,21 @@ static FOLD_ODD: HashMap<FoldKey, FoldValue> = HashMap::with_max_entries(FOLD_EN
 #[map(name = "DEVICES")]
 static DEVICE_ADDRESSES: LruHashMap<DeviceKey, DeviceAddress> = LruHashMap::with_max_entries(DEVICES, 0);
 
-/// Byte offsets for the `surroundings` program. Not read-only data as [`crate::kernel`]'s: modules bring their types late.
+/// Where the kernfs nodes of the cgroups of recent records are, by their ids.
+#[map(name = "CGROUPS")]
+static CGROUP_NODES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(CGROUPS, 0);
+
+/// Byte offsets for the programs `surroundings` and `cgroup_names`. Not read-only data as [`crate::kernel`]'s: modules bring their types late.
 #[map]
 static WAYS: Array<u32> = Array::with_max_entries(Way::COUNT as u32, 0);
 
 /// What that program found last. Whoever runs it sees to it that nobody else does at the time.
 #[map]
 static SURROUNDINGS: Array<Surroundings> = Array::with_max_entries(1, 0);
+
+/// What `cgroup_names` found last, likewise.
+#[map]
+static CGROUP_NAMES: Array<CgroupNames> = Array::with_max_entries(1, 0);
 
 /// Whether the table says that this free is a drop to speak of.
 #[inline(always)]
@@ -277,6 +285,23 @@ pub(crate) fn remember(key: &DeviceKey, address: &DeviceAddress) {
     }
 }
 
+/// Remembers where a cgroup is, likewise.
+#[inline(always)]
+pub(crate) fn remember_cgroup(id: u64, node: u64) {
+    let known = CGROUP_NODES.get_ptr(id);
+    // SAFETY: a pointer to an aligned word of a map, valid for this run of the program.
+    if !known.is_some_and(|known| unsafe { known.read_volatile() } == node) {
+        let _ = CGROUP_NODES.insert(id, node, 0);
+    }
+}
+
+/// Where a cgroup was.
+#[inline(always)]
+pub(crate) fn recall_cgroup(id: u64) -> Option<u64> {
+    // SAFETY: an aligned word; the program checks what it leads to.
+    unsafe { CGROUP_NODES.get(id) }.copied()
+}
+
 /// Where a device was.
 #[inline(always)]
 pub(crate) fn recall(key: &DeviceKey) -> Option<DeviceAddress> {
@@ -297,4 +322,10 @@ pub(crate) fn way(way: Way) -> Option<u64> {
 #[inline(always)]
 pub(crate) fn surroundings() -> Option<*mut Surroundings> {
     SURROUNDINGS.get_ptr_mut(0)
+}
+
+/// Where the names of a cgroup go.
+#[inline(always)]
+pub(crate) fn cgroup_names() -> Option<*mut CgroupNames> {
+    CGROUP_NAMES.get_ptr_mut(0)
 }

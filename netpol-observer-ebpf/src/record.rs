@@ -5,13 +5,8 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel};
 use netpol_observer_common::{DeviceAddress, DeviceKey, DropRecord, FEW_STACK_FRAMES, Field, HEADER_BYTES, RecordFlags, STACK_FRAMES};
 
-use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, follow, now, offset, probe, probe_into, zero};
-use crate::maps::{may_take_stack, remember};
-
-/// TCP_TIME_WAIT and TCP_NEW_SYN_RECV (include/net/tcp_states.h): sockets in these states are small structures without a
-/// cgroup (`sk_fullsock()`).
-const TCP_TIME_WAIT: u8 = 6;
-const TCP_NEW_SYN_RECV: u8 = 12;
+use crate::kernel::{NFCT_PTRMASK, Origin, SkBuff, follow, forgotten, now, offset, probe, probe_into, zero};
+use crate::maps::{may_take_stack, remember, remember_cgroup};
 
 /// Frames left out: this program and the function that runs it.
 const SKIP_FRAMES: u64 = 2;
@@ -50,6 +45,7 @@ pub(crate) unsafe fn fill<const TYPED: bool>(
         remember(&DeviceKey { netns: origin.netns, ifindex: (*record).ifindex }, &DeviceAddress { device: origin.device, net: origin.net });
         flags |= conntrack(record, skb);
         flags |= socket(record, skb);
+        flags = forgotten(u64::from(flags), now) as u32;
         packet(record, skb);
         if skb.is_being_forwarded(origin, (*record).ifindex) {
             flags |= RecordFlags::FORWARDED;
@@ -82,26 +78,21 @@ unsafe fn conntrack<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYP
 #[inline(always)]
 unsafe fn socket<const TYPED: bool>(record: *mut DropRecord, skb: &SkBuff<TYPED>) -> u32 {
     let socket = skb.socket();
+    let cgroup = skb.cgroup();
     // SAFETY: fields are read by typed loads or checked helpers.
     unsafe {
         (*record).socket_cookie = 0;
-        (*record).cgroup_id = 0;
+        (*record).cgroup_id = cgroup.id;
         if socket == 0 {
             return 0;
         }
         (*record).socket_cookie = follow::<TYPED, u64>(socket, Field::SockCookie);
-        let state = follow::<TYPED, u8>(socket, Field::SockState);
-        if state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV {
-            let cgroup = follow::<TYPED, u64>(socket, Field::SockCgroup);
-            if cgroup != 0 {
-                let node = follow::<TYPED, u64>(cgroup, Field::CgroupKn);
-                if node != 0 {
-                    (*record).cgroup_id = follow::<TYPED, u64>(node, Field::KernfsId);
-                }
-            }
-        }
     }
-    RecordFlags::SOCKET
+    if cgroup.id == 0 {
+        return RecordFlags::SOCKET;
+    }
+    remember_cgroup(cgroup.id, cgroup.node);
+    RecordFlags::SOCKET | RecordFlags::KEYED_BY_CGROUP
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Answers to user space's questions about a drop's surroundings. This program is attached to nothing: user space runs it
+//! Answers to user space's questions about a drop's surroundings. These programs are attached to nothing: user space runs them
 //! (`BPF_PROG_TEST_RUN`) when it wants to know.
 
 use core::ffi::c_void;
@@ -8,9 +8,9 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use netpol_observer_common::{DeviceKey, HookEntry, MAX_HOOK_ENTRIES, Surroundings, Way};
+use netpol_observer_common::{CGROUP_LEVELS, DeviceKey, HookEntry, MAX_HOOK_ENTRIES, Surroundings, Way};
 
-use crate::maps::{recall, surroundings as answer, way};
+use crate::maps::{cgroup_names as names_of_cgroup, recall, recall_cgroup, surroundings as answer, way};
 
 /// Arguments: network namespace and interface index of a record, and the offset in `struct net` of the pointer to the
 /// `nf_hook_entries` in question, 0 for none. The answer is in the map SURROUNDINGS; its `netns` is 0 when there is none.
@@ -29,6 +29,26 @@ pub fn surroundings(ctx: RawTracePointContext) -> i32 {
         peer(to, at.device);
         if hooks != 0 {
             entries(to, pointer(at.net, hooks));
+        }
+    }
+    0
+}
+
+/// Argument: the id of a cgroup v2. The answer is in the map CGROUP_NAMES; its `id` is another when there is none. The names of cgroups are in
+/// the kernel for everybody alike; a container sees the tree below its own cgroup only.
+#[expect(unreachable_pub, reason = "the macro exports the program under this name")]
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn cgroup_names(ctx: RawTracePointContext) -> i32 {
+    let id: u64 = ctx.arg(0);
+    let Some(to) = names_of_cgroup() else { return 0 };
+    // SAFETY: `to` points to the map's one element, and everything is written by helpers that check the source.
+    unsafe {
+        (*to).id = 0;
+        let Some(mut node) = recall_cgroup(id) else { return 0 };
+        (*to).id = read::<u64>(node, Way::KernfsId);
+        for level in 0..CGROUP_LEVELS {
+            string(&raw mut (*to).names[level], follow(node, Way::KernfsName));
+            node = follow(node, Way::KernfsParent);
         }
     }
     0

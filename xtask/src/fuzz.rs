@@ -73,7 +73,7 @@ pub(crate) fn bring_compiler() -> Result<()> {
 }
 
 /// Builds all targets and returns the directory they are in.
-fn build(root: &Path) -> Result<PathBuf> {
+pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     bring_compiler()?;
     let version = output(Command::new("rustc").current_dir(root).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;

@@ -277,7 +277,7 @@ fn send(scene: &Scene, fate: Fate, place: Place, first: u64) -> Result<u64> {
         (_, Place::Task) => (&scene.node, SAME),
     };
     if fate == Fate::Ignored {
-        let address = hardware_address(scene)?;
+        let address = scene.hardware_address()?;
         return from.in_ns(|| {
             let frames = Frames::new("eth0", address)?;
             (0..count).try_for_each(|_| frames.send())?;
@@ -291,14 +291,6 @@ fn send(scene: &Scene, fate: Fate, place: Place, first: u64) -> Result<u64> {
             _ => forger.send(first, count as usize, all_different),
         }
     })?
-}
-
-/// Of the node's end of the sender's link.
-fn hardware_address(scene: &Scene) -> Result<[u8; 6]> {
-    let shown = scene.node.exec(&["ip", "-brief", "link", "show", "dev", "vethsender"])?.stdout;
-    let address = shown.split_ascii_whitespace().find(|word| word.matches(':').count() == 5).context("vethsender has no address")?;
-    let bytes: Vec<u8> = address.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    <[u8; 6]>::try_from(bytes).ok().with_context(|| format!("{address} is no hardware address"))
 }
 
 /// The empty program's time per run.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use xtask::netns::{Bed, Netns};
+use xtask::packages;
 use xtask::traffic::Datagram;
 use xtask::traffic::cluster::{CALLERS, SERVER_RANGE, SERVERS, caller, objects, server};
 
@@ -60,6 +61,21 @@ impl Scene {
     /// What the firewall has dropped since the rules were loaded.
     pub(crate) fn dropped(&self) -> Result<u64> {
         Ok(self.node.counter(COUNTER)?.packets)
+    }
+
+    /// Of the node's end of the sender's link.
+    pub(crate) fn hardware_address(&self) -> Result<[u8; 6]> {
+        let shown = self.node.exec(&["ip", "-brief", "link", "show", "dev", "vethsender"])?.stdout;
+        let address = shown.split_ascii_whitespace().find(|word| word.matches(':').count() == 5).context("vethsender has no address")?;
+        let bytes: Vec<u8> = address.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        <[u8; 6]>::try_from(bytes).ok().with_context(|| format!("{address} is no hardware address"))
+    }
+
+    /// Whether the sender's device leaves cutting datagrams out of larger buffers to the kernel, which then happens before they are dropped.
+    pub(crate) fn cut_segments(&self, on: bool) -> Result<()> {
+        packages::ensure("the benchmark's sender", &["ethtool"])?;
+        let device_takes_them_whole = if on { "off" } else { "on" };
+        self.sender.exec(&["ethtool", "-K", "eth0", "tx-udp-segmentation", device_takes_them_whole]).map(drop)
     }
 
     pub(crate) fn manifests(&self) -> &Path {

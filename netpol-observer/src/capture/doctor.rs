@@ -189,7 +189,7 @@ fn kernel_checks(kernel: &Kernel, attach: Attach) -> Vec<Check> {
     });
     let missing: Vec<&str> = surroundings::known(kernel).into_iter().filter(|(_, known)| !known).map(|(what, _)| what).collect();
     checks.push(if missing.is_empty() {
-        Check::works("surroundings", "chains of nftables, tables of iptables, the other end of a veth")
+        Check::works("surroundings", "chains of nftables, tables of iptables, the other end of a veth, the names of cgroups")
     } else {
         // As long as a module is not loaded, nothing of its kind drops packets.
         let found = format!("without {}: this kernel shows no types of them, or their modules are not loaded", missing.join(", "));

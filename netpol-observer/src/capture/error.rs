@@ -135,8 +135,8 @@ impl CaptureError {
                 "run as root, or give the process CAP_BPF and CAP_PERFMON (kernel 5.8 on), and CAP_SYSLOG for symbol names"
             }
             CaptureError::Refused(Refuser::Seccomp) => {
-                "in a container use a runtime whose default seccomp profile permits bpf() with CAP_BPF (containerd 1.6, Docker 20.10.10, \
-                 CRI-O 1.21 or newer), or a Localhost profile that does"
+                "in a container use a runtime whose default seccomp profile permits bpf() with CAP_BPF (containerd 1.7, Docker 23.0 or newer), or a \
+                 Localhost profile that does"
             }
             CaptureError::Refused(Refuser::Lockdown) => "boot without lockdown=confidentiality; lockdown=integrity is no obstacle",
             CaptureError::Refused(Refuser::SecurityModule) => "the kernel log or the audit log says which module and why",

@@ -317,6 +317,10 @@ impl KernelNames for LiveNames {
         }
     }
 
+    fn pod_of_cgroup(&self, cgroup: u64) -> Option<Arc<str>> {
+        self.surroundings.get()?.pod_of_cgroup(cgroup)
+    }
+
     fn peer(&self, netns: u32, ifindex: u32) -> Option<Peer> {
         self.surroundings.get()?.peer(netns, ifindex)
     }

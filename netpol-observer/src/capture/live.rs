@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use netpol_observer_common::DropRecord;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::candidates::Candidates;
@@ -44,8 +44,8 @@ impl Default for LiveOptions {
 
 /// Records taken from the ring before they are handed on.
 const BATCH: usize = 1024;
-/// Batches that may wait for a slow reader. Beyond that the ring fills, and the kernel counts what it could not write.
-const BATCHES: usize = 16;
+/// Records that may wait for a slow reader. Beyond that the ring fills, and the kernel counts what it could not write.
+const WAITING: usize = 16 * BATCH;
 /// What a ring buffer has in front of each record (`BPF_RINGBUF_HDR_SZ`).
 const RECORD_HEADER: usize = 8;
 /// Between two readings of the ring. The kernel wakes a reader that has read everything: by interrupt, in the middle of what drops packets.
@@ -55,7 +55,8 @@ const MODULES_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A running capture.
 pub struct Live {
-    batches: mpsc::Receiver<Vec<Captured>>,
+    batches: mpsc::UnboundedReceiver<Vec<Captured>>,
+    room: Arc<Semaphore>,
     current: std::vec::IntoIter<Captured>,
     names: Arc<LiveNames>,
     stop: Option<oneshot::Sender<()>>,
@@ -63,7 +64,7 @@ pub struct Live {
     form: Form,
 }
 
-/// Loads and attaches the program and starts reading. Must be called within a tokio runtime.
+/// Loads and attaches the program and starts reading, in a thread of its own.
 ///
 /// # Errors
 /// When the kernel, the process's permissions or the binary do not allow it; the error says which.
@@ -87,18 +88,16 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
     }
     let ring = program.take_ring()?;
     let logger = program.take_logger();
-    // SAFETY: the ring owns its map's descriptor and keeps it open and unchanged until it is dropped together with the AsyncFd.
-    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
-        .map_err(|error| CaptureError::Io { what: "watch the ring", error: error.into() })?;
     program.attach()?;
     let candidates = names.with_symbols(|symbols| Candidates::new(&reasons, symbols));
     program.set_candidates(&candidates)?;
 
-    let (batches_in, batches) = mpsc::channel(BATCHES);
+    let (batches_in, batches) = mpsc::unbounded_channel();
+    let room = Arc::new(Semaphore::new(WAITING));
+    let out = Out { batches: batches_in, room: Arc::clone(&room) };
     let (stop, stopped) = oneshot::channel();
     let reader = Reader {
         program,
-        ring,
         ring_records: options.ring_bytes as usize / (size_of::<DropRecord>() + RECORD_HEADER) + 1,
         logger,
         received: 0,
@@ -108,8 +107,36 @@ pub fn open(options: LiveOptions) -> Result<Live, CaptureError> {
         reasons,
         modules: modules(),
     };
-    tokio::spawn(reader.run(options.fold_interval, batches_in, stopped));
-    Ok(Live { batches, current: Vec::new().into_iter(), names, stop: Some(stop), release: kernel.release, form })
+    start(reader, ring, options.fold_interval, out, stopped)?;
+    Ok(Live { batches, room, current: Vec::new().into_iter(), names, stop: Some(stop), release: kernel.release, form })
+}
+
+/// Reads in a thread of its own: the tables must turn in time also while explanations take all there is of the other threads, or drops that lie
+/// further apart than the interval are counted as one flow's.
+fn start(
+    reader: Reader,
+    ring: RingBuf<MapData>,
+    fold_interval: Duration,
+    out: Out,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), CaptureError> {
+    let failed = |error| CaptureError::Io { what: "start the thread that reads the ring", error };
+    let run = move || {
+        let read = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                // SAFETY: the ring owns its map's descriptor and keeps it open and unchanged until it is dropped together with the AsyncFd.
+                let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+                reader.run(ring, fold_interval, out, stopped).await;
+                io::Result::Ok(())
+            })
+        };
+        if let Err(error) = read() {
+            tracing::error!("the ring cannot be watched: {error}");
+        }
+    };
+    std::thread::Builder::new().name("ring".to_owned()).spawn(run).map_err(failed)?;
+    Ok(())
 }
 
 impl Live {
@@ -120,7 +147,8 @@ impl Live {
             if let Some(captured) = self.current.next() {
                 return Some(captured);
             }
-            self.current = self.batches.recv().await?.into_iter();
+            let batch = self.batches.recv().await?;
+            self.begin(batch);
         }
     }
 
@@ -130,8 +158,14 @@ impl Live {
             if let Some(captured) = self.current.next() {
                 return Some(captured);
             }
-            self.current = self.batches.try_recv().ok()?.into_iter();
+            let batch = self.batches.try_recv().ok()?;
+            self.begin(batch);
         }
+    }
+
+    fn begin(&mut self, batch: Vec<Captured>) {
+        self.room.add_permits(batch.len());
+        self.current = batch.into_iter();
     }
 
     /// Detaches the program. What it has captured is still delivered by [`Live::next`].
@@ -178,12 +212,34 @@ impl Live {
     }
 }
 
+impl Drop for Live {
+    fn drop(&mut self) {
+        // The reader need not wait for room any more.
+        self.room.close();
+    }
+}
+
 /// Whoever took the batches has gone.
-type Gone = mpsc::error::SendError<Vec<Captured>>;
+struct Gone;
+
+/// Where batches go. By records, not by batches: a batch may be one record, and the tables must turn while many of them wait.
+struct Out {
+    batches: mpsc::UnboundedSender<Vec<Captured>>,
+    room: Arc<Semaphore>,
+}
+
+impl Out {
+    /// Waits for room. A slow reader holds the ring back here; the kernel counts what no longer fits.
+    async fn send(&self, batch: Vec<Captured>) -> Result<(), Gone> {
+        // A batch is never more than there can be room for.
+        let records = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        self.room.acquire_many(records).await.map_err(|_| Gone)?.forget();
+        self.batches.send(batch).map_err(|_| Gone)
+    }
+}
 
 struct Reader {
     program: Program,
-    ring: AsyncFd<RingBuf<MapData>>,
     /// As many as the ring holds.
     ring_records: usize,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -196,7 +252,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self, fold_interval: Duration, out: mpsc::Sender<Vec<Captured>>, mut stopped: oneshot::Receiver<()>) {
+    async fn run(mut self, mut ring: AsyncFd<RingBuf<MapData>>, fold_interval: Duration, out: Out, mut stopped: oneshot::Receiver<()>) {
         let mut fold = interval_at(Instant::now() + fold_interval, fold_interval);
         fold.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut modules = interval_at(Instant::now() + MODULES_INTERVAL, MODULES_INTERVAL);
@@ -209,12 +265,12 @@ impl Reader {
                 _ = &mut stopped => break,
                 _ = fold.tick() => {
                     let misses = self.program.misses();
-                    if self.turn(&out).await.is_err() || out.send(vec![self.ledger(misses)]).await.is_err() {
+                    if self.turn(&mut ring, &out).await.is_err() || out.send(vec![self.ledger(misses)]).await.is_err() {
                         break;
                     }
                 }
                 _ = modules.tick() => self.look_for_modules(),
-                result = read_ready(&mut self.ring, rested, &mut self.arena, &mut batch) => match result {
+                result = read_ready(&mut ring, rested, &mut self.arena, &mut batch) => match result {
                     Ok(()) => {
                         self.received += batch.len() as u64;
                         rested = Instant::now() + READ_INTERVAL;
@@ -225,33 +281,32 @@ impl Reader {
                     }
                 },
             }
-            // A slow reader holds the ring back here; the kernel counts what no longer fits.
             if !batch.is_empty() && out.send(batch).await.is_err() {
                 break;
             }
         }
-        self.program_end(&out).await;
+        self.program_end(&mut ring, &out).await;
     }
 
-    async fn program_end(mut self, out: &mpsc::Sender<Vec<Captured>>) {
+    async fn program_end(mut self, ring: &mut AsyncFd<RingBuf<MapData>>, out: &Out) {
         let misses = self.program.misses();
         self.program.detach();
         // A run that began before the table turned may have opened its key in the other one. Whoever does not listen any more need not hear.
         for _ in 0..2 {
-            let _ = self.turn(out).await;
+            let _ = self.turn(ring, out).await;
         }
         let _ = out.send(vec![self.ledger(misses)]).await;
     }
 
     /// Everything that is in the ring now, then the repeats: a repeat is always behind its record. A slow reader holds it back between
-    /// batches, so that no more of them are under way than [`BATCHES`].
-    async fn turn(&mut self, out: &mpsc::Sender<Vec<Captured>>) -> Result<(), Gone> {
+    /// batches, so that no more records are under way than [`WAITING`].
+    async fn turn(&mut self, ring: &mut AsyncFd<RingBuf<MapData>>, out: &Out) -> Result<(), Gone> {
         let mut repeats = self.program.turn_fold();
         // More than the ring holds were not in it when the tables turned: in a flood it does not become empty.
         let mut left = self.ring_records;
         while left > 0 {
             let mut batch = Vec::new();
-            let more = drain(self.ring.get_mut(), &mut self.arena, &mut batch, BATCH.min(left));
+            let more = drain(ring.get_mut(), &mut self.arena, &mut batch, BATCH.min(left));
             left -= batch.len();
             self.received += batch.len() as u64;
             if !batch.is_empty() {

@@ -30,7 +30,7 @@ pub use writer::{RecordingWriter, WriteError};
 /// First bytes of every recording.
 const MAGIC: &[u8; 8] = b"npo-rec\n";
 /// Goes up whenever a program that knows only the versions before would misread the file, be it by a new kind of frame.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Bytes of JSON a header may have; a thousand reasons are some 40 KB.
 const MAX_HEADER: u32 = 1 << 20;
 /// Bytes a frame may have; the longest are records and symbols (`KSYM_NAME_LEN` is 512).
@@ -64,8 +64,10 @@ const KIND_END: u8 = 8;
 const KIND_HOOK: u8 = 9;
 /// Network namespace u32, interface index u32, JSON: the other end of a device, from here on; without JSON: none any more (since 2)
 const KIND_PEER: u8 = 10;
+/// Kernfs id of a cgroup u64, uid: the pod whose cgroup it is (since 3)
+const KIND_CGROUP: u8 = 11;
 
-/// Hooks and devices a recording has surroundings of; those of later ones are left out.
+/// Hooks, devices and cgroups a recording has surroundings of; those of later ones are left out.
 const MAX_PLACES: usize = 16_384;
 
 /// The families and hooks by the numbers frames have for them.

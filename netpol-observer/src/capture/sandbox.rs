@@ -1,6 +1,6 @@
 //! Whose network namespace it is: the pod of the processes in it, as /proc tells where this process may look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,10 @@ const MAX_PODS: usize = 4096;
 const MAX_NOBODY: usize = 4096;
 
 /// Network namespaces by inode number → the pods in them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sandboxes {
+    /// `/proc`
+    proc: PathBuf,
     pods: HashMap<u32, Sandbox>,
     /// Those that had none.
     nobody: HashMap<u32, Nobody>,
@@ -75,6 +77,18 @@ impl Sandbox {
     }
 }
 
+impl Default for Sandboxes {
+    fn default() -> Self {
+        Sandboxes {
+            proc: PathBuf::from("/proc"),
+            pods: HashMap::new(),
+            nobody: HashMap::new(),
+            processes: Processes::default(),
+            walked: None,
+        }
+    }
+}
+
 impl Sandboxes {
     /// The pod in a network namespace. Needs the host's process ids and CAP_SYS_PTRACE, as root on the node has them; without, nobody
     /// is found.
@@ -116,7 +130,7 @@ impl Sandboxes {
     /// Goes through the processes, or the new ones alone, those with the highest numbers first, which mostly are the newest, until one is in the
     /// namespace; keeps all that it finds on the way.
     fn walk_to(&mut self, wanted: u32, new_ones: bool) {
-        let Ok(entries) = fs::read_dir("/proc") else { return };
+        let Ok(entries) = fs::read_dir(&self.proc) else { return };
         let mut processes: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         let all = processes.clone();
         self.processes.newcomers(&mut processes, Instant::now());
@@ -127,11 +141,14 @@ impl Sandboxes {
         if self.pods.len() >= MAX_PODS {
             self.pods.clear();
         }
+        // Not by what was known before: its number may be another's by now.
+        let mut met = HashSet::new();
         for process in processes {
-            let process = Path::new("/proc").join(process.to_string());
-            if netns(&process).is_some_and(|netns| !self.pods.contains_key(&netns))
+            let process = self.proc.join(process.to_string());
+            if netns(&process).is_some_and(|netns| !met.contains(&netns))
                 && let Some((found, sandbox)) = Sandbox::of(process)
             {
+                met.insert(found);
                 self.pods.insert(found, sandbox);
                 if found == wanted {
                     return;
@@ -157,18 +174,21 @@ fn inode(link: &str) -> Option<u32> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The kubelet names the cgroup of a pod `pod<uid>` (cgroupfs driver) or `…-pod<uid with underscores>.slice` (systemd driver); the
-/// uid of a static pod is a hash without dashes.
+/// The uid in the path of a process's cgroup, or of one of its cgroups.
 fn pod_uid(cgroups: &str) -> Option<String> {
-    cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(|path| {
-        path.split('/').find_map(|segment| {
-            let name = segment.strip_suffix(".slice").unwrap_or(segment);
-            let uid = name.rsplit_once("-pod").filter(|(before, _)| before.starts_with("kubepods")).map(|(_, uid)| uid);
-            let uid = uid.or_else(|| name.strip_prefix("pod"))?.replace('_', "-");
-            let plausible = uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-            plausible.then_some(uid)
-        })
-    })
+    cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(|path| path.split('/').find_map(pod_uid_in))
+}
+
+/// The uid in the name of a pod's cgroup. The kubelet names it `pod<uid>` (cgroupfs driver) or `…-pod<uid with underscores>.slice` (systemd
+/// driver); the uid of a static pod is a hash without dashes.
+pub(super) fn pod_uid_in(segment: &str) -> Option<String> {
+    let name = segment.strip_suffix(".slice").unwrap_or(segment);
+    // A kubelet that has a cgroup of its own as the root puts its name in front, as in kind: `kubelet-kubepods-…`.
+    let is_kubelets = |before: &str| before.split('-').any(|part| part == "kubepods");
+    let uid = name.rsplit_once("-pod").filter(|(before, _)| is_kubelets(before)).map(|(_, uid)| uid);
+    let uid = uid.or_else(|| name.strip_prefix("pod"))?.replace('_', "-");
+    let plausible = uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    plausible.then_some(uid)
 }
 
 #[cfg(test)]
@@ -182,6 +202,8 @@ mod tests {
         let slice = "0::/kubepods.slice/kubepods-burstable.slice/\
                      kubepods-burstable-pod0c7c1a2e_3e5f_4a4b_9d3e_5f0a6b7c8d9e.slice/cri-containerd-4f1e.scope\n";
         assert_eq!(pod_uid(slice), uid);
+        let nested = "kubelet-kubepods-burstable-pod0c7c1a2e_3e5f_4a4b_9d3e_5f0a6b7c8d9e.slice";
+        assert_eq!(pod_uid_in(nested), uid, "kind");
         assert_eq!(pod_uid("12:memory:/kubepods/pod0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e/x\n0::/\n"), uid, "version 1");
         assert_eq!(
             pod_uid("0::/kubepods/besteffort/poda1b2c3d4e5f60718293a4b5c6d7e8f90\n"),
@@ -216,6 +238,28 @@ mod tests {
         assert_eq!(newcomers(3, &[1, 3, 4]), [3, 4]);
         assert_eq!(newcomers(5, &[1, 2, 4]), [2, 4], "a number that was given again");
         assert_eq!(newcomers(9, &[1, 2, 4]), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn a_number_that_was_given_again_is_its_new_pods_after_any_walk() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |id: u32, netns: u32, group: &str| {
+            let directory = proc.path().join(id.to_string());
+            fs::create_dir_all(directory.join("ns")).unwrap();
+            std::os::unix::fs::symlink(format!("net:[{netns}]"), directory.join("ns/net")).unwrap();
+            fs::write(directory.join("cgroup"), format!("0::/{group}\n")).unwrap();
+        };
+        let [first, second] = ["0c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e", "1c7c1a2e-3e5f-4a4b-9d3e-5f0a6b7c8d9e"];
+        let mut sandboxes = Sandboxes { proc: proc.path().to_owned(), ..Sandboxes::default() };
+        process(10, 7, &format!("kubepods/pod{first}"));
+        assert_eq!(sandboxes.pod_uid(7).as_deref(), Some(first));
+        fs::remove_dir_all(proc.path().join("10")).unwrap();
+        process(11, 7, &format!("kubepods/pod{second}"));
+        // A walk for a namespace that is nobody's; no other may begin soon after it.
+        sandboxes.walked = None;
+        assert_eq!(sandboxes.pod_uid(8), None);
+        sandboxes.walked = Some((Instant::now(), Duration::from_secs(60)));
+        assert_eq!(sandboxes.pod_uid(7).as_deref(), Some(second));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A drop's surroundings, asked of the running kernel: the functions registered at its hook, and the other end of its device.
 //!
 //! The `surroundings` program follows pointers from a device that a record came from (`net` → `netns_nf` → `nf_hook_entries` →
-//! `nft_chain`; `net_device` → its peer). It is run on demand, at most once a second for each hook of a namespace; rules are
-//! neither added nor listed, and no capability beyond those of capture is needed.
+//! `nft_chain`; `net_device` → its peer), and `cgroup_names` those from a socket's cgroup to the root of its hierarchy. They are run on demand,
+//! at most once a second for each hook of a namespace; rules are neither added nor listed, and no capability beyond those of capture is needed,
+//! nor a view of the host's processes or cgroups.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,17 +13,18 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use netpol_observer_common::{ABSENT, HookEntry, MAX_HOOK_ENTRIES, Surroundings as Answer, Way};
+use netpol_observer_common::{ABSENT, CgroupNames, HookEntry, MAX_HOOK_ENTRIES, Surroundings as Answer, Way};
 use zerocopy::FromBytes as _;
 
 use super::error::CaptureError;
 use super::kernel::Kernel;
 use super::program::{SharedEbpf, take};
-use super::sandbox::Sandboxes;
+use super::sandbox::{Sandboxes, pod_uid_in};
 use crate::flow::{HookFamily, HookFunction, HookPoint, Peer, Symbol};
 
-/// The program's name in the object.
+/// The programs' names in the object.
 const PROGRAM: &str = "surroundings";
+const CGROUP_PROGRAM: &str = "cgroup_names";
 /// How long an answer holds: rules are changed, but not between the packets of one flood.
 const VALID: Duration = Duration::from_secs(1);
 /// Answers kept; beyond that all are forgotten.
@@ -31,6 +33,7 @@ const MAX_ANSWERS: usize = 4096;
 const NETDEV_ALIGN: u32 = 32;
 
 type AnswerBytes = [u8; size_of::<Answer>()];
+type CgroupBytes = [u8; size_of::<CgroupNames>()];
 
 /// What can be asked.
 pub(super) struct Surroundings {
@@ -46,26 +49,33 @@ impl std::fmt::Debug for Surroundings {
 
 struct State {
     answer: Array<MapData, AnswerBytes>,
+    cgroup_answer: Array<MapData, CgroupBytes>,
     ways: Array<MapData, u32>,
     /// Offsets in `struct net` of the arrays of hooks.
     hooks: [Option<u32>; 3],
     functions: HashMap<HookPoint, (Instant, Arc<[HookFunction]>)>,
     peers: HashMap<(u32, u32), (Instant, Option<Peer>)>,
     sandboxes: Sandboxes,
+    /// By the ids of their cgroups. Whose a cgroup is never changes, and no other gets its id; one that was not found is asked for again.
+    pods: HashMap<u64, (Instant, Option<Arc<str>>)>,
 }
 
 impl Surroundings {
-    /// Loads the program.
+    /// Loads the programs.
     pub(super) fn load(shared: &SharedEbpf, kernel: &Kernel) -> Result<Self, CaptureError> {
         let mut ebpf = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        program(&mut ebpf)?.load().map_err(|error| CaptureError::Load(error.to_string()))?;
+        for name in [PROGRAM, CGROUP_PROGRAM] {
+            program(&mut ebpf, name)?.load().map_err(|error| CaptureError::Load(error.to_string()))?;
+        }
         let mut state = State {
             answer: take(&mut ebpf, "SURROUNDINGS")?,
+            cgroup_answer: take(&mut ebpf, "CGROUP_NAMES")?,
             ways: take(&mut ebpf, "WAYS")?,
             hooks: [None; 3],
             functions: HashMap::new(),
             peers: HashMap::new(),
             sandboxes: Sandboxes::default(),
+            pods: HashMap::new(),
         };
         drop(ebpf);
         state.find_ways(kernel)?;
@@ -120,17 +130,38 @@ impl Surroundings {
         peer
     }
 
-    /// Runs the program. `None` when it knows nothing of the device, or the namespace is gone.
+    /// See [`KernelNames::pod_of_cgroup`](crate::flow::KernelNames::pod_of_cgroup).
+    pub(super) fn pod_of_cgroup(&self, id: u64) -> Option<Arc<str>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, pod)) = state.pods.get(&id)
+            && (pod.is_some() || when.elapsed() < VALID)
+        {
+            return pod.clone();
+        }
+        let names = self.run(CGROUP_PROGRAM, &[id]).and_then(|()| state.cgroup_answer.get(&0, 0).ok());
+        let names = names.and_then(|bytes| CgroupNames::read_from_bytes(&bytes).ok()).filter(|names| names.id == id);
+        // From the root: what is below its own group a pod may name as it likes.
+        let pod = names.and_then(|names| names.names.iter().rev().find_map(|name| pod_uid_in(&text(name)))).map(Arc::from);
+        keep(&mut state.pods, id, pod.clone());
+        pod
+    }
+
+    /// Asks about a device and a hook. `None` when nothing is known of the device, or the namespace is gone.
     fn ask(&self, state: &State, netns: u32, ifindex: u32, hooks_offset: u32) -> Option<Answer> {
-        let mut options = RawTracePointRunOptions::new();
-        options.args[..3].copy_from_slice(&[netns.into(), ifindex.into(), hooks_offset.into()]);
-        let ran = {
-            let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-            program(&mut ebpf).ok()?.test_run(options)
-        };
-        ran.inspect_err(|error| tracing::debug!("asking for surroundings: {error}")).ok()?;
+        self.run(PROGRAM, &[netns.into(), ifindex.into(), hooks_offset.into()])?;
         let bytes = state.answer.get(&0, 0).ok()?;
         Answer::read_from_bytes(&bytes).ok().filter(|answer| answer.netns == netns)
+    }
+
+    /// Runs one of the programs.
+    fn run(&self, name: &str, arguments: &[u64]) -> Option<()> {
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..arguments.len()].copy_from_slice(arguments);
+        let ran = {
+            let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+            program(&mut ebpf, name).ok()?.test_run(options)
+        };
+        ran.inspect_err(|error| tracing::debug!("asking for surroundings: {error}")).ok().map(drop)
     }
 }
 
@@ -176,23 +207,27 @@ fn ways(kernel: &Kernel) -> [(Way, Option<u32>); Way::COUNT] {
         (Way::ChainTable, field("nft_chain", "table")),
         (Way::TableName, field("nft_table", "name")),
         (Way::XtTableName, field("xt_table", "name")),
+        (Way::KernfsId, field("kernfs_node", "id")),
+        (Way::KernfsName, field("kernfs_node", "name")),
+        (Way::KernfsParent, field("kernfs_node", "__parent").or_else(|| field("kernfs_node", "parent"))),
     ]
 }
 
-/// What this kernel lets be known, for `observer doctor`: whether chains of nf_tables, tables of x_tables, and peers are found.
-pub(super) fn known(kernel: &Kernel) -> [(&'static str, bool); 3] {
+/// What this kernel lets be known, for `observer doctor`: whether chains of nf_tables, tables of x_tables, peers, and the names of cgroups are found.
+pub(super) fn known(kernel: &Kernel) -> [(&'static str, bool); 4] {
     let ways = ways(kernel);
     let all = |wanted: &[Way]| ways.iter().filter(|(way, _)| wanted.contains(way)).all(|(_, offset)| offset.is_some());
     [
         ("nftables chains", all(&[Way::HookCount, Way::Hooks, Way::ChainName, Way::ChainTable, Way::TableName])),
         ("iptables tables", all(&[Way::HookCount, Way::Hooks, Way::XtTableName])),
         ("the other end of a veth", all(&[Way::DevicePrivate, Way::DeviceLinkOps, Way::LinkOpsKind, Way::DeviceNet, Way::DeviceIfindex])),
+        ("the names of cgroups", all(&[Way::KernfsId, Way::KernfsName, Way::KernfsParent])),
     ]
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, CaptureError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(CaptureError::ForeignObject("program surroundings"))?;
-    program.try_into().map_err(|_: aya::programs::ProgramError| CaptureError::ForeignObject("raw tracepoint program surroundings"))
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint, CaptureError> {
+    let program = ebpf.program_mut(name).ok_or(CaptureError::ForeignObject("programs for surroundings"))?;
+    program.try_into().map_err(|_: aya::programs::ProgramError| CaptureError::ForeignObject("raw tracepoint programs for surroundings"))
 }
 
 fn function(entry: &HookEntry, symbol: impl Fn(u64) -> Option<Symbol>) -> Option<HookFunction> {

@@ -6,6 +6,8 @@
 mod cluster_policy;
 mod metadata;
 pub(super) mod names;
+
+pub use names::{invalid_label, invalid_subdomain};
 mod policy;
 mod schema;
 mod selector;

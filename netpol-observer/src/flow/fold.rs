@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netpol_observer_common::{DropRecord, FoldKey};
+use netpol_observer_common::{DropRecord, FoldKey, RecordFlags, cgroup_of_key};
 
 use super::packet::{ETH_P_IP, ETH_P_IPV6};
 use super::{Flow, FlowError, FoldId, IcmpKind, Protocol, Tunnel};
@@ -11,8 +11,8 @@ impl FoldId {
     /// The id of a key: FNV-1a (64 bit) over its fields, numbers as little-endian, so that a recording gets the same ids on
     /// every machine and in every version of the program.
     pub fn of(key: &FoldKey) -> FoldId {
-        let FoldKey { netns, reason, src, dst, dst_port, ether_type, protocol, later_fragment, reserved: _ } = key;
-        FoldId(0xcbf2_9ce4_8422_2325).with(&[
+        let FoldKey { netns, reason, src, dst, dst_port, ether_type, protocol, later_fragment, cgroup } = key;
+        let id = FoldId(0xcbf2_9ce4_8422_2325).with(&[
             netns.to_le_bytes().as_slice(),
             reason.to_le_bytes().as_slice(),
             src,
@@ -20,7 +20,9 @@ impl FoldId {
             dst_port,
             ether_type.to_le_bytes().as_slice(),
             &[*protocol, *later_fragment],
-        ])
+        ]);
+        // Most have none, and have the ids that they had before keys told cgroups apart.
+        if *cgroup == 0 { id } else { id.with(&[cgroup.to_le_bytes().as_slice()]) }
     }
 
     /// The id of a connection's packet that was dropped inside a tunnel packet; `self` is the id of the same packet outside of one.
@@ -45,10 +47,11 @@ impl FoldId {
 /// IPv6 packets with extension headers and datagrams to the ports of tunnels ([`TUNNEL_PORTS`](netpol_observer_common::TUNNEL_PORTS)) are
 /// not folded by the kernel; they get a key of their decoded protocol and ports all the same, so that user space has an id for them.
 pub fn fold_key(record: &DropRecord, flow: &Flow) -> FoldKey {
-    key(record.netns, record.reason, flow)
+    let cgroup = if record.flags & RecordFlags::KEYED_BY_CGROUP == 0 { 0 } else { cgroup_of_key(record.cgroup_id) };
+    FoldKey { cgroup, ..key(record.netns, record.reason, flow) }
 }
 
-/// The key of a packet in a network namespace, dropped for a reason.
+/// The key of a packet in a network namespace, dropped for a reason, of no socket.
 pub(super) fn key(netns: u32, reason: u32, flow: &Flow) -> FoldKey {
     let later_fragment = flow.fragment.is_some_and(|fragment| fragment.offset > 0);
     let dst_port = match (flow.destination_port, flow.icmp) {
@@ -65,7 +68,7 @@ pub(super) fn key(netns: u32, reason: u32, flow: &Flow) -> FoldKey {
         ether_type: if flow.source.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 },
         protocol: flow.protocol.number(),
         later_fragment: u8::from(later_fragment),
-        reserved: [0; 2],
+        cgroup: 0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ const TURN: Duration = Duration::from_millis(100);
 /// How long a shared capture may take to account for everything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Of so many shapes the namespaces are kept: what the capture remembers of one (`VALID` in capture/surroundings.rs) is older than the time that
+/// Of so many scenes the namespaces are kept: what the capture remembers of one (`VALID` in capture/surroundings.rs) is older than the time that
 /// these take.
 const HELD: usize = 3;
 
@@ -39,7 +40,7 @@ struct Capture {
     modules: String,
     /// Runs of the program that the kernel had skipped before this shape.
     misses: u64,
-    /// The namespaces of the last shapes, the latest last. While they live their numbers are not given to others, whom the capture would take for them.
+    /// The namespaces of the last scenes, the latest last. While they live their numbers are not given to others, whom the capture would take for them.
     held: VecDeque<Vec<File>>,
 }
 
@@ -62,10 +63,7 @@ pub(crate) fn during(namespaces: &[Netns], traffic: impl FnOnce() + Send, mut ea
     capture.beside(traffic, &mut each);
     let ledger = if shared {
         let ledger = capture.settle(&mut each);
-        capture.held.push_back(namespaces.iter().map(|namespace| File::open(namespace.path()).unwrap()).collect());
-        if capture.held.len() > HELD {
-            capture.held.pop_front();
-        }
+        capture.hold(namespaces);
         *slot = Some(capture);
         ledger
     } else {
@@ -80,6 +78,19 @@ impl Capture {
         let modules = modules();
         let live = runtime.block_on(async { start(options) });
         Capture { live, runtime, modules, misses: 0, held: VecDeque::new() }
+    }
+
+    fn hold(&mut self, namespaces: &[Netns]) {
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        // Several shapes may be of one scene.
+        let is_known =
+            self.held.back().is_some_and(|held| held.iter().map(inode).eq(namespaces.iter().map(|namespace| namespace.inode().unwrap())));
+        if !is_known {
+            self.held.push_back(namespaces.iter().map(|namespace| File::open(namespace.path()).unwrap()).collect());
+        }
+        if self.held.len() > HELD {
+            self.held.pop_front();
+        }
     }
 
     fn beside(&mut self, traffic: impl FnOnce() + Send, mut each: impl FnMut(Captured)) {

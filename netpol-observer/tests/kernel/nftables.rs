@@ -12,7 +12,7 @@ const VERDICTS: [&str; 3] = ["drop", "reject with tcp reset", "reject"];
 /// The rules of one table with a counter beside the verdict.
 fn rules(hook: &str, verdict: &str) -> String {
     format!(
-        "table inet test {{
+        "table inet policies {{
            counter denied {{ }}
            chain policies {{
              type filter hook {hook} priority 0; policy accept;
@@ -39,15 +39,17 @@ fn netdev() {
     for (hook, device, policies, direction, behind) in
         [("ingress", "vethweb", EGRESS, Direction::Egress, "shop/web"), ("egress", "vethapi", INGRESS, Direction::Ingress, "shop/api")]
     {
+        let scene = Scene::routed();
+        let node = scene.node.netns();
         for ipv6 in [false, true] {
-            let scene = Scene::routed();
-            let node = scene.node.netns();
             let shape = Shape::new(&format!("nftables netdev {hook}, drop"), ipv6, policies)
                 .netfilter("nft_do_chain", hook, &Class::PolicyDenied(vec![direction]), &Agreement::Agrees)
                 .on(device)
                 .behind(behind);
             let rules = format!(
-                "table netdev test {{
+                "table netdev test {{ }}
+                 delete table netdev test
+                 table netdev test {{
                    counter denied {{ }}
                    chain policies {{
                      type filter hook {hook} device {device} priority 0; policy accept;
@@ -74,11 +76,12 @@ fn netdev() {
 }
 
 /// Bridged, IPv6, verdict; at other places than between pods the bridge with one verdict alone.
-fn each(between_pods: bool, mut case: impl FnMut(bool, bool, &str)) {
+fn each(between_pods: bool, mut case: impl FnMut(&Scene, bool, bool, &str)) {
     for bridged in [false, true] {
+        let scene = scene(bridged);
         for ipv6 in [false, true] {
             for verdict in VERDICTS.into_iter().take(if bridged && !between_pods { 1 } else { VERDICTS.len() }) {
-                case(bridged, ipv6, verdict);
+                case(&scene, bridged, ipv6, verdict);
             }
         }
     }
@@ -87,11 +90,10 @@ fn each(between_pods: bool, mut case: impl FnMut(bool, bool, &str)) {
 #[test]
 fn forward() {
     let Some(_machine) = machine("nftables::forward") else { return };
-    each(true, |bridged, ipv6, verdict| {
+    each(true, |scene, bridged, ipv6, verdict| {
         let directions = [("", INGRESS, Direction::Ingress), (", egress denied", EGRESS, Direction::Egress)];
         for (word, policies, direction) in directions.into_iter().take(if verdict == "drop" { 2 } else { 1 }) {
-            let scene = scene(bridged);
-            scene.node.netns().nft(&rules("forward", verdict)).unwrap();
+            scene.enforce(scene.node.netns(), &rules("forward", verdict));
             // Between two ports of a bridge the packet is on the one it leaves by, between two links on the one it came in by.
             let (interface, behind) = if bridged { ("vethapi", "shop/api") } else { ("vethweb", "shop/web") };
             Shape::new(&format!("{}{word}", name(verdict, "forward", bridged)), ipv6, policies)
@@ -99,7 +101,7 @@ fn forward() {
                 .on(interface)
                 .behind(behind)
                 .prove(
-                    &scene,
+                    scene,
                     tcp(scene.ns("web"), scene.ns("api"), API[usize::from(ipv6)].parse().unwrap()),
                     Some(&|| scene.node.netns().counter("denied").unwrap().packets),
                 );
@@ -110,9 +112,8 @@ fn forward() {
 #[test]
 fn input() {
     let Some(_machine) = machine("nftables::input") else { return };
-    each(false, |bridged, ipv6, verdict| {
-        let scene = scene(bridged);
-        scene.node.netns().nft(&rules("input", verdict)).unwrap();
+    each(false, |scene, bridged, ipv6, verdict| {
+        scene.enforce(scene.node.netns(), &rules("input", verdict));
         let (interface, behind) = if bridged { ("cni0", None) } else { ("vethweb", Some("shop/web")) };
         let mut shape = Shape::new(&name(verdict, "input", bridged), ipv6, "")
             .between("shop/web", "node node-1")
@@ -121,16 +122,15 @@ fn input() {
         shape.expectation.behind = behind.map(str::to_owned);
         let address = NODE[usize::from(ipv6)].parse().unwrap();
         let counter = || scene.node.netns().counter("denied").unwrap().packets;
-        shape.prove(&scene, tcp(scene.ns("web"), scene.ns("node"), address), Some(&counter));
+        shape.prove(scene, tcp(scene.ns("web"), scene.ns("node"), address), Some(&counter));
     });
 }
 
 #[test]
 fn output() {
     let Some(_machine) = machine("nftables::output") else { return };
-    each(false, |bridged, ipv6, verdict| {
-        let scene = scene(bridged);
-        scene.node.netns().nft(&rules("output", verdict)).unwrap();
+    each(false, |scene, bridged, ipv6, verdict| {
+        scene.enforce(scene.node.netns(), &rules("output", verdict));
         let family = usize::from(ipv6);
         let (interface, behind) = match (verdict, ipv6, bridged) {
             // nf_send_unreach6() lends the packet the loopback device, for want of another.
@@ -145,6 +145,6 @@ fn output() {
         shape.expectation.outgoing = interface != "lo";
         shape.expectation.behind = behind.map(str::to_owned);
         let counter = || scene.node.netns().counter("denied").unwrap().packets;
-        shape.prove(&scene, tcp(scene.ns("node"), scene.ns("api"), API[family].parse().unwrap()), Some(&counter));
+        shape.prove(scene, tcp(scene.ns("node"), scene.ns("api"), API[family].parse().unwrap()), Some(&counter));
     });
 }

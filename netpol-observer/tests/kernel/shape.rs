@@ -26,7 +26,7 @@ use crate::capture::{Names, during};
 use crate::support::assert_balanced;
 
 pub(crate) use expectation::{Ends, Expectation, Look, ends, version};
-pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID, in_cgroup2};
+pub(crate) use scene::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, WEB, WEB_UID};
 pub(crate) use traffic::*;
 
 /// What is tried, and what it must come to.

@@ -1,7 +1,7 @@
 //! What the kernel tests share: when to skip, one test at a time, pods and calls.
 
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,9 +102,13 @@ impl Pods {
     }
 }
 
-/// A TCP server in `netns` that accepts on `address` and sends one byte to each caller, until the process ends.
+/// A TCP server in `netns` that accepts on `address` and sends one byte to each caller, until the process ends. One that is there already is
+/// enough.
 pub(crate) fn serve_tcp(netns: &Netns, address: SocketAddr) {
-    let listener = netns.in_ns(|| TcpListener::bind(address)).unwrap().unwrap();
+    let listener = match netns.in_ns(|| TcpListener::bind(address)).unwrap() {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => return,
+        listener => listener.unwrap(),
+    };
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             use std::io::Write as _;

@@ -1,10 +1,11 @@
 //! The filters at a drop's hook, and the other end of its device, as the kernel has them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use netpol_observer::capture::Captured;
 use netpol_observer::capture::live::{Live, LiveOptions};
-use netpol_observer::flow::{DropEvent, HookFunction, decode_record};
+use netpol_observer::flow::{DropEvent, FoldId, HookFunction, decode_record};
 use tokio::time::timeout;
 use xtask::netns::Netns;
 
@@ -163,6 +164,50 @@ fn a_pod_is_known_soon_after_it_has_a_process() {
         known(&scene, port).as_deref() == Some(WEB_UID)
     });
     assert!(known_at_last);
+}
+
+/// What the node itself sends.
+const OUTPUT: &str = "table inet own { chain sends { type filter hook output priority 0; policy accept; udp dport 9001-9099 drop; }; }";
+
+/// Pods in the node's network have its address, and their packets are alike. The socket's cgroup tells whose each is, and repeats are counted
+/// for the pod that sends them.
+#[test]
+fn the_pods_in_the_network_of_a_node() {
+    let Some(_machine) = machine("surroundings::the_pods_in_the_network_of_a_node") else { return };
+    let pods = ["33333333-3333-4333-8333-333333333333", "44444444-4444-4444-8444-444444444444"];
+    let mut scene = Scene::links();
+    scene.ns("node").nft(OUTPUT).unwrap();
+    pods.iter().for_each(|uid| scene.inhabit("node", uid));
+    let netns = u32::try_from(scene.ns("node").inode().unwrap()).unwrap();
+    // By pod, as far as it is known: packets.
+    let mut packets: BTreeMap<Option<String>, u64> = BTreeMap::new();
+    runtime().block_on(async {
+        let live = start(LiveOptions::default());
+        let names = live.names();
+        tokio::task::block_in_place(|| {
+            for uid in [pods[0], pods[1], pods[0], pods[1], pods[1]] {
+                scene.sandbox(uid).send_udp("10.244.1.20:9001".parse().unwrap()).unwrap();
+            }
+        });
+        let mut pod_of = HashMap::new();
+        for captured in live.finish().await {
+            let (id, count) = match captured {
+                Captured::Record(bytes) => match decode_record(&bytes, &*names) {
+                    Ok(event) if event.netns == Some(netns) => {
+                        let uid = event.socket.and_then(|socket| socket.pod_uid).map(|uid| uid.to_string());
+                        pod_of.insert(event.id, uid);
+                        (event.id, 1)
+                    }
+                    _ => continue,
+                },
+                Captured::Repeat { key, value } if key.netns == netns => (FoldId::of(&key), value.count),
+                _ => continue,
+            };
+            *packets.entry(pod_of[&id].clone()).or_default() += count;
+        }
+    });
+    let expected: Vec<(Option<String>, u64)> = pods.map(|uid| Some(uid.to_owned())).into_iter().zip([2, 3]).collect();
+    assert_eq!(packets.into_iter().collect::<Vec<_>>(), expected);
 }
 
 /// The first drop in the namespace on its way to this port.

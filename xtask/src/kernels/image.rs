@@ -106,7 +106,7 @@ fn merged(path: &Path) -> PathBuf {
 }
 
 /// What the dynamic linker would load for a program; nothing for scripts and static ones.
-fn libraries_of(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn libraries_of(program: &Path) -> Vec<PathBuf> {
     let Ok(output) = Command::new("ldd").arg(program).stdin(Stdio::null()).output() else { return Vec::new() };
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()

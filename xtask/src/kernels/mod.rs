@@ -33,6 +33,7 @@ use binaries::Binaries;
 use column::{Column, Place, Types};
 use debian::{Kernel, SERIES};
 use guest::Guest;
+pub(crate) use image::libraries_of;
 pub(crate) use report::{Report, Verdict};
 
 /// What `cargo xtask kernels` takes.
@@ -57,6 +58,9 @@ pub(crate) struct KernelsOptions {
     #[arg(value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
 }
+
+/// Where everything of theirs lies.
+const DIRECTORY: &str = "target/kernels";
 
 /// Debian packages that the guests or their making need.
 const TOOLS: &[&str] = &["qemu-system-x86", "busybox-static", "kmod", "xz-utils", "iproute2", "nftables", "iptables", "ipset", "netbase"];
@@ -109,7 +113,7 @@ impl Session {
     /// Installs QEMU, fetches kernels.
     pub(crate) fn prepare(root: &Path, options: &KernelsOptions) -> Result<Self> {
         packages::ensure("kernels in guests", TOOLS)?;
-        let directory = root.join("target/kernels");
+        let directory = root.join(DIRECTORY);
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let columns = Column::chosen(&options.kernel);
         let of_column = |column: &&Column| match column.place {
@@ -188,6 +192,11 @@ pub(crate) struct Plan<'a> {
     filtered: bool,
     test_timeout: Duration,
     keep_shapes: Option<&'a Path>,
+}
+
+/// Compiles what the guests run, so that it is there when they start.
+pub(crate) fn build_ahead(root: &Path) -> Result<()> {
+    Binaries::build(root, &root.join(DIRECTORY)).map(drop)
 }
 
 /// What CI runs, or why that cannot be done here.

@@ -16,6 +16,7 @@ mod namespace;
 mod netlink;
 mod node;
 mod process;
+mod sandbox;
 mod stale;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ mod tests;
 pub use namespace::{CounterValue, Netns};
 pub use node::{Bridge, Node};
 pub use process::{Output, Process};
+pub use sandbox::{Sandbox, in_cgroup2};
 
 use std::env;
 use std::fs;

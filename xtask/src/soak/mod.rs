@@ -86,7 +86,7 @@ pub fn run(options: &SoakOptions, mut say: impl FnMut(&str)) -> Result<Verdict> 
             soak.verdict
                 .problem(format!("{} readers have {loaded:?} loaded, and {expected:?} were expected", steady.len() + restless.len()));
         }
-        soak.samples.add(soak.began.elapsed(), usage::of(steady[0].id())?, usage::of(std::process::id())?);
+        soak.samples.add(soak.began.elapsed(), usage::settled(steady[0].id())?, usage::of(std::process::id())?);
         if reported.elapsed() >= options.report {
             reported = Instant::now();
             say(&soak.line(&steady, &restless, loaded)?);

@@ -9,6 +9,31 @@ use anyhow::{Context as _, Result};
 /// For experiments (IEEE 802, "Local Experimental Ethertype 1"): freed with `SKB_DROP_REASON_UNHANDLED_PROTO`.
 const ETHER_TYPE: u16 = 0x88B5;
 
+/// A packet socket, and the address of `to` at the other end of a device in the namespace of the calling thread.
+pub(super) fn open(device: &str, to: [u8; 6], ether_type: u16) -> Result<(OwnedFd, libc::sockaddr_ll)> {
+    let name = CString::new(device).context("a device's name")?;
+    // SAFETY: the string is terminated.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("no device {device}"));
+    }
+    // SAFETY: no memory is passed.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error()).context("cannot open a packet socket");
+    }
+    // SAFETY: a descriptor just made, owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: plain old data; all zeros is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ether_type.to_be();
+    address.sll_ifindex = i32::try_from(index).context("a device's index")?;
+    address.sll_halen = 6;
+    address.sll_addr[..6].copy_from_slice(&to);
+    Ok((socket, address))
+}
+
 /// Sends such frames from a device.
 pub struct Frames {
     socket: OwnedFd,
@@ -22,26 +47,7 @@ impl Frames {
     /// # Errors
     /// There is no such device, or not root.
     pub fn new(device: &str, to: [u8; 6]) -> Result<Self> {
-        let name = CString::new(device).context("a device's name")?;
-        // SAFETY: the string is terminated.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        if index == 0 {
-            return Err(io::Error::last_os_error()).with_context(|| format!("no device {device}"));
-        }
-        // SAFETY: no memory is passed.
-        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if socket < 0 {
-            return Err(io::Error::last_os_error()).context("cannot open a packet socket");
-        }
-        // SAFETY: a descriptor just made, owned by nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        // SAFETY: plain old data; all zeros is a value.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = ETHER_TYPE.to_be();
-        address.sll_ifindex = i32::try_from(index).context("a device's index")?;
-        address.sll_halen = 6;
-        address.sll_addr[..6].copy_from_slice(&to);
+        let (socket, address) = open(device, to, ETHER_TYPE)?;
         let mut frame = [0; 60];
         frame[..6].copy_from_slice(&to);
         frame[6] = 2;

@@ -4,10 +4,12 @@ pub mod cluster;
 mod forger;
 mod frames;
 mod pace;
+mod segments;
 
 pub use forger::{Datagram, Forger};
 pub use frames::Frames;
 pub use pace::{Sent, paced};
+pub use segments::{SEGMENTS, Segments};
 
 use std::io;
 

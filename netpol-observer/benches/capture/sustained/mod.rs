@@ -8,8 +8,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
-use xtask::traffic::{Datagram, Forger, Sent, paced};
+use anyhow::{Context as _, Result};
+use xtask::traffic::{Forger, Segments, Sent, cpus, paced, pin};
 
 use crate::report::{Cell, Part};
 use crate::scene::{Scene, all_different, of_flows};
@@ -92,11 +92,48 @@ struct Limit {
     why: String,
 }
 
-type Source = Box<dyn Fn(u64) -> Datagram + Send + Sync>;
+/// What is dropped.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// [`FLOWS`] flows that repeat. Each CPU has a sender, and many packets leave it with one system call: it is not the senders that are measured.
+    Flows,
+    /// Every packet another flow, each sent by itself.
+    Different,
+}
+
+impl Load {
+    fn send(self, scene: &Scene, rate: f64, time: Duration) -> Result<Sent> {
+        match self {
+            Load::Different => scene.sender.in_ns(|| {
+                let mut forger = Forger::new()?;
+                paced(rate, time, |first, count| forger.send(first, count, all_different))
+            })?,
+            Load::Flows => {
+                let (senders, address) = (cpus(), scene.hardware_address()?);
+                let send = |number: usize| -> Result<Sent> {
+                    pin(number)?;
+                    let mut segments = Segments::new("eth0", address)?;
+                    let mut flows = (number as u64..).step_by(senders).map(of_flows(FLOWS));
+                    paced(rate / senders as f64, time, |_, count| {
+                        segments.send(flows.next().context("there are endlessly many")?, count)?;
+                        Ok(count as u64)
+                    })
+                };
+                thread::scope(|scope| {
+                    let running: Vec<_> = (0..senders).map(|number| scope.spawn(move || scene.sender.in_ns(|| send(number))?)).collect();
+                    running.into_iter().try_fold(Sent::default(), |all, sender| {
+                        let sent = sender.join().ok().context("a sender panicked")??;
+                        Ok(Sent { packets: all.packets + sent.packets, time: all.time.max(sent.time) })
+                    })
+                })
+            }
+        }
+    }
+}
 
 struct Contender {
     tool: Box<dyn Tool>,
-    source: Source,
+    load: Load,
 }
 
 pub(crate) fn measure(scene: &Scene, observer: &Path, effort: Effort) -> Result<Part> {
@@ -106,12 +143,13 @@ pub(crate) fn measure(scene: &Scene, observer: &Path, effort: Effort) -> Result<
         &["without loss", "limit", "delivered of the observer's load", "observer as against it", "… every packet another flow"],
     );
     let observed = |name| -> Box<dyn Tool> { Box::new(observer::Tail::new(name, observer, scene.manifests())) };
-    let flows = Contender { tool: observed("observer tail, 5,000 flows"), source: Box::new(of_flows(FLOWS)) };
-    let different = Contender { tool: observed("observer tail, every packet another flow"), source: Box::new(all_different) };
+    scene.cut_segments(true)?;
+    let flows = Contender { tool: observed("observer tail, 5,000 flows"), load: Load::Flows };
+    let different = Contender { tool: observed("observer tail, every packet another flow"), load: Load::Different };
     let mut alternatives = Vec::new();
     for tool in [alternatives::bpftrace(scene), alternatives::ulogd(scene)] {
         match tool {
-            Ok(tool) => alternatives.push(Contender { tool, source: Box::new(all_different) }),
+            Ok(tool) => alternatives.push(Contender { tool, load: Load::Flows }),
             Err((name, error)) => part
                 .row(name, vec![Cell::Absent, Cell::Text(format!("cannot run here: {error:#}")), Cell::Absent, Cell::Absent, Cell::Absent]),
         }
@@ -140,6 +178,7 @@ pub(crate) fn measure(scene: &Scene, observer: &Path, effort: Effort) -> Result<
             ],
         );
     }
+    scene.cut_segments(false)?;
     part.note("delivered is held against the firewall's own counter; a rate counts when nothing is lost and no more than 1 % of the lines (or 200) come later than a second after the load's end");
     part.note("all write to a file; bpftrace's buffers, ulogd2's socket buffer and the observer's ring are of 8 MiB each");
     part.note("the observer's lines name pods, rules and fixes; the others' name addresses");
@@ -203,11 +242,7 @@ fn step_at(scene: &Scene, contender: &Contender, rate: f64, effort: Effort) -> R
     scene.rules(tool.rule())?;
     let output = scene.directory().join("delivered");
     let running = tool.start(&output)?;
-    let source = &contender.source;
-    let sent = scene.sender.in_ns(|| -> Result<Sent> {
-        let mut forger = Forger::new()?;
-        paced(rate, effort.pick(Duration::from_secs(4), Duration::from_millis(1500)), |first, count| forger.send(first, count, source))
-    })??;
+    let sent = contender.load.send(scene, rate, effort.pick(Duration::from_secs(4), Duration::from_millis(1500)))?;
     thread::sleep(GRACE);
     let cut = fs::metadata(&output).map(|file| file.len()).unwrap_or(0) as usize;
     thread::sleep(SETTLE);

@@ -10,9 +10,9 @@ use netpol_observer_common::{Counters, DropRecord, FoldKey, FoldValue};
 use zerocopy::FromBytes as _;
 
 use super::{
-    ByteOrder, FAMILIES, FRAME_HEAD, HOOKS, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_HOOK, KIND_LEDGER, KIND_PEER, KIND_REASON,
-    KIND_RECORD, KIND_REPEAT, KIND_SYMBOL, LEDGER_FIELDS, MAGIC, MAX_FRAME, MAX_HEADER, MAX_PLACES, MAX_REASONS, MAX_SYMBOLS, REPEAT_LEN,
-    RecordingHeader, VERSION,
+    ByteOrder, FAMILIES, FRAME_HEAD, HOOKS, KIND_CGROUP, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_HOOK, KIND_LEDGER, KIND_PEER,
+    KIND_REASON, KIND_RECORD, KIND_REPEAT, KIND_SYMBOL, LEDGER_FIELDS, MAGIC, MAX_FRAME, MAX_HEADER, MAX_PLACES, MAX_REASONS, MAX_SYMBOLS,
+    REPEAT_LEN, RecordingHeader, VERSION,
 };
 use crate::capture::{Captured, KernelLedger};
 use crate::flow::{HookFunction, HookPoint, KernelNames, Peer, Symbol};
@@ -117,6 +117,7 @@ pub struct RecordingReader<R: Read> {
     clock_offset_ns: i64,
     hooks: HashMap<HookPoint, Arc<[HookFunction]>>,
     peers: HashMap<(u32, u32), Peer>,
+    cgroups: HashMap<u64, Arc<str>>,
 }
 
 impl<R: Read> RecordingReader<R> {
@@ -163,6 +164,7 @@ impl<R: Read> RecordingReader<R> {
             clock_offset_ns: header.clock_offset_ns,
             hooks: HashMap::new(),
             peers: HashMap::new(),
+            cgroups: HashMap::new(),
             header,
         })
     }
@@ -300,6 +302,14 @@ impl<R: Read> RecordingReader<R> {
                     self.peers.insert(device, serde_json::from_slice(json).map_err(|e| format!("the peer of a device: {e}"))?);
                 }
             }
+            KIND_CGROUP => {
+                let (cgroup, pod_uid) = payload.split_first_chunk::<8>().ok_or_else(|| wrong_length("cgroup"))?;
+                let pod_uid = std::str::from_utf8(pod_uid).map_err(|_| "a pod whose uid is not UTF-8".to_owned())?;
+                if self.cgroups.len() >= MAX_PLACES {
+                    return Err(format!("pods of more than {MAX_PLACES} cgroups"));
+                }
+                self.cgroups.insert(u64::from_le_bytes(*cgroup), pod_uid.into());
+            }
             KIND_END => {
                 let count = u64::from_le_bytes(payload.try_into().map_err(|_| wrong_length("end mark"))?);
                 let records = self.records;
@@ -338,6 +348,10 @@ impl<R: Read> KernelNames for RecordingReader<R> {
 
     fn hook_functions(&self, at: HookPoint, _ifindex: u32) -> Arc<[HookFunction]> {
         self.hooks.get(&at).map_or_else(|| Arc::from([]), Arc::clone)
+    }
+
+    fn pod_of_cgroup(&self, cgroup: u64) -> Option<Arc<str>> {
+        self.cgroups.get(&cgroup).cloned()
     }
 
     fn peer(&self, netns: u32, ifindex: u32) -> Option<Peer> {

@@ -267,6 +267,7 @@ struct Surrounded {
     names: Names,
     functions: RefCell<Vec<HookFunction>>,
     peer: RefCell<Option<Peer>>,
+    pod: RefCell<Option<Arc<str>>>,
 }
 
 impl KernelNames for Surrounded {
@@ -286,6 +287,10 @@ impl KernelNames for Surrounded {
         self.functions.borrow().as_slice().into()
     }
 
+    fn pod_of_cgroup(&self, cgroup: u64) -> Option<Arc<str>> {
+        self.pod.borrow().clone().filter(|_| cgroup == 4242)
+    }
+
     fn peer(&self, _netns: u32, _ifindex: u32) -> Option<Peer> {
         self.peer.borrow().clone()
     }
@@ -295,16 +300,19 @@ impl KernelNames for Surrounded {
 fn surroundings_are_those_of_the_time() {
     let function = |table: &str| HookFunction { function: "ipt_do_table".into(), priority: -7, table: Some(table.into()), chain: None };
     let peer = Peer { netns: 77, index: 2, name: "eth0".into(), pod_uid: Some("uid".into()) };
-    let kernel = Surrounded { names: Names::linux(), functions: vec![function("filter")].into(), peer: Some(peer.clone()).into() };
+    let (functions, pod) = (vec![function("filter")].into(), Some("pod".into()).into());
+    let kernel = Surrounded { names: Names::linux(), functions, peer: Some(peer.clone()).into(), pod };
     let mut file = Vec::new();
     let mut writer = RecordingWriter::new(&mut file, &header(&kernel.names)).unwrap();
-    let record = Captured::Record(drop_of(1).bytes());
+    let record = Captured::Record(drop_of(1).socket(7, 4242).bytes());
     writer.write(&record, &kernel).unwrap();
     let first = writer.buffered();
     writer.write(&record, &kernel).unwrap();
     assert_eq!(writer.buffered() - first, FRAME_HEAD + size_of::<DropRecord>(), "what is known is not written again");
     *kernel.functions.borrow_mut() = vec![function("raw"), function("mangle")];
     *kernel.peer.borrow_mut() = None;
+    // The kernel forgets where cgroups were; whose one was stays so.
+    *kernel.pod.borrow_mut() = None;
     writer.write(&record, &kernel).unwrap();
     writer.finish().unwrap();
 
@@ -314,6 +322,8 @@ fn surroundings_are_those_of_the_time() {
     assert_eq!(events[1], events[0]);
     assert_eq!(events[2].filters, [function("raw"), function("mangle")]);
     assert_eq!(events[2].peer, None);
+    let pods: Vec<_> = events.iter().map(|event| event.socket.as_ref().unwrap().pod_uid.as_deref()).collect();
+    assert_eq!(pods, [Some("pod"); 3]);
 }
 
 fn error_of(file: &[u8]) -> String {
@@ -342,7 +352,7 @@ fn files_that_cannot_be_replayed_say_why() {
     };
     assert_eq!(error_of(b"{\"kind\": \"Pod\"}..."), "this is no recording of netpol-observer: it does not begin with \"npo-rec\\n\"");
     assert!(error_of(b"").starts_with("this is no recording"));
-    assert_eq!(with(8, &[3]), "recording has format version 3, this program reads up to 2: replay it with a newer netpol-observer");
+    assert_eq!(with(8, &[4]), "recording has format version 4, this program reads up to 3: replay it with a newer netpol-observer");
     assert!(with(8, &[0]).contains("format version 0"));
     assert!(with(12, &[0xff; 4]).contains("4294967295 bytes are more than the 1048576"));
     assert!(with(16, b"}").starts_with("header of the recording: "));

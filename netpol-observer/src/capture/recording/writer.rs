@@ -9,9 +9,9 @@ use netpol_observer_common::{DropRecord, FoldKey, FoldValue};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{
-    FAMILIES, FRAME_HEAD, HOOKS, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_HOOK, KIND_LEDGER, KIND_PEER, KIND_REASON, KIND_RECORD,
-    KIND_REPEAT, KIND_SYMBOL, MAGIC, MAX_FRAME, MAX_HEADER, MAX_PLACES, MAX_REASONS, MAX_SYMBOLS, RecordingHeader, SYMBOLS_PER_RECORD,
-    VERSION,
+    FAMILIES, FRAME_HEAD, HOOKS, KIND_CGROUP, KIND_CLOCK, KIND_END, KIND_FORGET_SYMBOLS, KIND_HOOK, KIND_LEDGER, KIND_PEER, KIND_REASON,
+    KIND_RECORD, KIND_REPEAT, KIND_SYMBOL, MAGIC, MAX_FRAME, MAX_HEADER, MAX_PLACES, MAX_REASONS, MAX_SYMBOLS, RecordingHeader,
+    SYMBOLS_PER_RECORD, VERSION,
 };
 use crate::capture::{Captured, KernelLedger};
 use crate::flow::{HookFunction, HookPoint, KernelNames, Peer, hook_point};
@@ -71,6 +71,8 @@ pub struct RecordingWriter<W: Write> {
     /// Surroundings that are in the file and in force.
     hooks: HashMap<HookPoint, Arc<[HookFunction]>>,
     peers: HashMap<(u32, u32), Option<Peer>>,
+    /// Cgroups whose pods are in the file.
+    cgroups: HashSet<u64>,
 }
 
 impl<W: Write> RecordingWriter<W> {
@@ -90,6 +92,7 @@ impl<W: Write> RecordingWriter<W> {
             reasons: header.reasons.keys().copied().collect(),
             hooks: HashMap::new(),
             peers: HashMap::new(),
+            cgroups: HashSet::new(),
         };
         writer.buffer.extend_from_slice(MAGIC);
         writer.buffer.extend_from_slice(&VERSION.to_le_bytes());
@@ -219,6 +222,15 @@ impl<W: Write> RecordingWriter<W> {
                 self.frame(KIND_PEER, &[&record.netns.to_le_bytes(), &record.ifindex.to_le_bytes(), &json]);
                 self.peers.insert(device, peer);
             }
+        }
+        let cgroup = record.cgroup_id;
+        if cgroup != 0
+            && !self.cgroups.contains(&cgroup)
+            && self.cgroups.len() < MAX_PLACES
+            && let Some(pod_uid) = names.pod_of_cgroup(cgroup)
+        {
+            self.frame(KIND_CGROUP, &[&cgroup.to_le_bytes(), shortened(&pod_uid)]);
+            self.cgroups.insert(cgroup);
         }
     }
 

@@ -68,7 +68,7 @@ pub(super) fn invalid_port_name(name: &str) -> Vec<String> {
 }
 
 /// Why a text is no DNS subdomain (RFC 1123), as most objects' names must be.
-pub(super) fn invalid_subdomain(name: &str) -> Vec<String> {
+pub fn invalid_subdomain(name: &str) -> Vec<String> {
     const REGEX: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
     const MUST: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and \
                         end with an alphanumeric character";
@@ -83,7 +83,7 @@ pub(super) fn invalid_subdomain(name: &str) -> Vec<String> {
 }
 
 /// Why a text is no DNS label (RFC 1123), as namespaces' names must be.
-pub(super) fn invalid_label(name: &str) -> Vec<String> {
+pub fn invalid_label(name: &str) -> Vec<String> {
     const REGEX: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
     const MUST: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with \
                         an alphanumeric character";

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use netpol_observer_common::FoldKey;
+use netpol_observer_common::{FoldKey, RecordFlags};
 use proptest::prelude::*;
 
 use super::super::testing::{self, Names, RecordBuilder, SYN};
@@ -152,7 +152,7 @@ fn the_id_never_changes() {
         ether_type: 0,
         protocol: 0,
         later_fragment: 0,
-        reserved: [0; 2],
+        cgroup: 0,
     };
     let mut fnv = 0xcbf2_9ce4_8422_2325_u64;
     for _ in 0..46 {
@@ -183,7 +183,7 @@ fn keys_are_those_of_the_kernel() {
         ether_type: 0x0800,
         protocol: 6,
         later_fragment: 0,
-        reserved: [0; 2],
+        cgroup: 0,
     };
     assert_eq!(key, expected);
     let key = key_of(&testing::icmp(addr("10.0.0.1:0").ip(), addr("10.0.0.2:0").ip(), 8, 1));
@@ -193,6 +193,20 @@ fn keys_are_those_of_the_kernel() {
     assert_eq!((key_of(&fragment).later_fragment, key_of(&fragment).dst_port), (0, [0, 2]));
     fragment[7] = 9;
     assert_eq!((key_of(&fragment).later_fragment, key_of(&fragment).dst_port), (1, [0, 0]));
+}
+
+#[test]
+fn pods_with_one_address_have_keys_of_their_own() {
+    let of = |cgroup: u64| {
+        let mut record = syn().socket(1, cgroup).build();
+        record.flags |= RecordFlags::KEYED_BY_CGROUP;
+        let flow = decode(record.ether_type, &record.header[..usize::from(record.header_len)]).unwrap();
+        fold_key(&record, &flow)
+    };
+    assert_eq!(of(0x0001_0020_0300_4000).cgroup, 0x4321);
+    assert_ne!(FoldId::of(&of(11)), FoldId::of(&of(12)));
+    assert_eq!(FoldId::of(&of(0)), id(&syn()), "no cgroup to speak of");
+    assert_eq!(id(&syn().socket(1, 11)), id(&syn()), "recorded before keys told them apart");
 }
 
 #[test]

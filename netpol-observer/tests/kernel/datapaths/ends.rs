@@ -12,24 +12,23 @@ use crate::shape::{API, EGRESS, GATEWAY, INGRESS, NODE, Scene, Shape, WEB};
 use crate::support::machine;
 
 /// A program in the node's network calls a pod of the node: policies cannot forbid it, so a rule that drops it is none of theirs.
-fn host_network_client(ipv6: bool) {
+fn host_network_client(scene: &Scene, ipv6: bool) {
     let shape = Shape::new("host-network client, own node", ipv6, INGRESS)
         .between("node node-1", "shop/api")
         .leaving_by("vethapi")
         .behind("shop/api")
         .dropped_otherwise("output", &Class::HostFirewall, &Agreement::PoliciesAllow);
-    let scene = Scene::routed();
     let node = scene.ns("node").clone();
-    node.nft(&filter("output", DENIED_TCP)).unwrap();
+    scene.enforce(&node, &filter("output", DENIED_TCP));
     let api = of(API, ipv6);
     let calls = denied(&node, move |port| SocketAddr::new(api, port));
     let allowed = Allowed::new(&node, scene.ns("api"), api);
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, allowed.beside(calls), Some(&counter));
+    shape.prove(scene, allowed.beside(calls), Some(&counter));
 }
 
 /// A pod calls a program in its node's network.
-fn host_network_server(policies: &str, ipv6: bool) {
+fn host_network_server(scene: &Scene, policies: &str, ipv6: bool) {
     let denied_by_policy = !policies.is_empty();
     let (name, class, agreement) = if denied_by_policy {
         ("host-network server, denied by policies", Class::PolicyDenied(vec![Direction::Egress]), Agreement::Agrees)
@@ -41,41 +40,40 @@ fn host_network_server(policies: &str, ipv6: bool) {
         .on("vethweb")
         .behind("shop/web")
         .dropped_otherwise("input", &class, &agreement);
-    let scene = Scene::routed();
     let node = scene.ns("node").clone();
-    node.nft(&filter("input", DENIED_TCP)).unwrap();
+    scene.enforce(&node, &filter("input", DENIED_TCP));
     let own = of(NODE, ipv6);
     let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), of(API, ipv6));
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, allowed.beside(denied(scene.ns("web"), move |port| SocketAddr::new(own, port))), Some(&counter));
+    shape.prove(scene, allowed.beside(denied(scene.ns("web"), move |port| SocketAddr::new(own, port))), Some(&counter));
 }
 
 /// A program in the network of another node calls a pod: for the policies it is that node.
-fn host_network_client_elsewhere(ipv6: bool) {
+fn host_network_client_elsewhere(scene: &Scene, ipv6: bool) {
     let shape = Shape::new("host-network client, other node", ipv6, INGRESS)
         .between("node node-1", "shop/api")
         .on("eth0")
         .dropped_otherwise("forward", &ingress(), &Agreement::Agrees);
-    let scene = two_nodes();
     let (node, other) = (scene.ns("node").clone(), scene.ns("other").clone());
     let api = of(FAR_API, ipv6);
     let (via, own) = (of(super::beds::OTHER_NODE, ipv6), of(NODE, ipv6));
     ip(&node, &format!("route add {api} via {via} src {own}"));
-    other.nft(&filter("forward", DENIED_TCP)).unwrap();
+    scene.enforce(&other, &filter("forward", DENIED_TCP));
     let calls = denied(&node, move |port| SocketAddr::new(api, port));
     let allowed = Allowed::new(&node, scene.ns("api"), api);
     let counter = move || other.counter("denied").unwrap().packets;
-    shape.prove(&scene, allowed.beside(calls), Some(&counter));
+    shape.prove(scene, allowed.beside(calls), Some(&counter));
 }
 
 #[test]
 fn host_network() {
     let Some(_machine) = machine("datapaths::ends::host_network") else { return };
+    let (scene, of_two_nodes) = (Scene::routed(), two_nodes());
     for ipv6 in [false, true] {
-        host_network_client(ipv6);
-        host_network_client_elsewhere(ipv6);
-        host_network_server("", ipv6);
-        host_network_server(EGRESS, ipv6);
+        host_network_client(&scene, ipv6);
+        host_network_client_elsewhere(&of_two_nodes, ipv6);
+        host_network_server(&scene, "", ipv6);
+        host_network_server(&scene, EGRESS, ipv6);
     }
 }
 
@@ -83,6 +81,8 @@ fn host_network() {
 #[test]
 fn bridge() {
     let Some(_machine) = machine("datapaths::ends::bridge") else { return };
+    let scene = Scene::bridged();
+    let node = scene.ns("node").clone();
     for ipv6 in [false, true] {
         for (policies, words, class) in
             [(INGRESS, "ingress denied", ingress()), (EGRESS, "egress denied", Class::PolicyDenied(vec![Direction::Egress]))]
@@ -91,12 +91,10 @@ fn bridge() {
                 .on("vethapi")
                 .behind("shop/api")
                 .dropped_otherwise("forward", &class, &Agreement::Agrees);
-            let scene = Scene::bridged();
-            let node = scene.ns("node").clone();
-            node.nft(&filter("forward", DENIED_TCP)).unwrap();
+            scene.enforce(&node, &filter("forward", DENIED_TCP));
             let api = of(API, ipv6);
             let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), api);
-            let counter = move || node.counter("denied").unwrap().packets;
+            let counter = || node.counter("denied").unwrap().packets;
             shape.prove(&scene, allowed.beside(denied(scene.ns("web"), move |port| SocketAddr::new(api, port))), Some(&counter));
         }
         // The other way round: api calls web, on whom no policy is.
@@ -105,12 +103,10 @@ fn bridge() {
             .on("vethweb")
             .behind("shop/web")
             .dropped_otherwise("forward", &Class::HostFirewall, &Agreement::PoliciesAllow);
-        let scene = Scene::bridged();
-        let node = scene.ns("node").clone();
-        node.nft(&filter("forward", DENIED_TCP)).unwrap();
+        scene.enforce(&node, &filter("forward", DENIED_TCP));
         let web = of(WEB, ipv6);
         let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), of(API, ipv6));
-        let counter = move || node.counter("denied").unwrap().packets;
+        let counter = || node.counter("denied").unwrap().packets;
         shape.prove(&scene, allowed.beside(denied(scene.ns("api"), move |port| SocketAddr::new(web, port))), Some(&counter));
 
         // The node calls its pods from the bridge's address.
@@ -118,24 +114,20 @@ fn bridge() {
             .between("node node-1", "shop/api")
             .leaving_by("cni0")
             .dropped_otherwise("output", &Class::HostFirewall, &Agreement::PoliciesAllow);
-        let scene = Scene::bridged();
-        let node = scene.ns("node").clone();
-        node.nft(&filter("output", DENIED_TCP)).unwrap();
+        scene.enforce(&node, &filter("output", DENIED_TCP));
         let api = of(API, ipv6);
         let allowed = Allowed::new(&node, scene.ns("api"), api);
-        let counter = move || node.counter("denied").unwrap().packets;
+        let counter = || node.counter("denied").unwrap().packets;
         shape.prove(&scene, allowed.beside(denied(scene.ns("node"), move |port| SocketAddr::new(api, port))), Some(&counter));
 
         let shape = Shape::new("bridge's own address, host firewall", ipv6, INGRESS)
             .between("shop/web", "node node-1")
             .on("cni0")
             .dropped_otherwise("input", &Class::HostFirewall, &Agreement::PoliciesAllow);
-        let scene = Scene::bridged();
-        let node = scene.ns("node").clone();
-        node.nft(&filter("input", DENIED_TCP)).unwrap();
+        scene.enforce(&node, &filter("input", DENIED_TCP));
         let gateway = of(GATEWAY, ipv6);
         let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), of(API, ipv6));
-        let counter = move || node.counter("denied").unwrap().packets;
+        let counter = || node.counter("denied").unwrap().packets;
         shape.prove(&scene, allowed.beside(denied(scene.ns("web"), move |port| SocketAddr::new(gateway, port))), Some(&counter));
     }
 }

@@ -92,9 +92,10 @@ impl Proxy {
     }
 
     /// Drops the denied ports behind the translation.
-    fn enforce(self, node: &Netns, ipv6: bool) {
+    fn enforce(self, scene: &Scene, ipv6: bool) {
+        let node = scene.ns("node");
         match self {
-            Proxy::Nftables => node.nft(&filter("forward", DENIED_TCP)).unwrap(),
+            Proxy::Nftables => scene.enforce(node, &filter("forward", DENIED_TCP)),
             _ => self.iptables(node, ipv6, "-A FORWARD -p tcp --dport 9001:9010 -j DROP"),
         }
     }
@@ -118,42 +119,43 @@ fn calls_to_service(scene: &Scene, caller: &str, ipv6: bool) -> impl FnOnce() + 
     allowed.beside(denied(scene.ns(caller), move |port| SocketAddr::new(vip, port)))
 }
 
-fn behind_translation(proxy: Proxy, ipv6: bool) {
+fn behind_translation(scene: &Scene, proxy: Proxy, ipv6: bool) {
     let shape = Shape::new(&format!("Service, translated by {}, dropped behind", proxy.name()), ipv6, INGRESS)
         .service("shop/api")
         .on("vethweb")
         .behind("shop/web")
         .netfilter(proxy.frees(), "forward", &ingress(), &Agreement::Agrees);
-    let scene = with_service(Scene::routed());
     proxy.install(scene.ns("node"), ipv6);
-    proxy.enforce(scene.ns("node"), ipv6);
-    shape.prove(&scene, calls_to_service(&scene, "web", ipv6), None);
+    proxy.enforce(scene, ipv6);
+    shape.prove(scene, calls_to_service(scene, "web", ipv6), None);
 }
 
 #[test]
 fn dropped_behind_the_translation() {
     let Some(_machine) = machine("datapaths::services::dropped_behind_the_translation") else { return };
     for proxy in PROXIES {
+        let scene = with_service(Scene::routed());
         for ipv6 in [false, true] {
-            behind_translation(proxy, ipv6);
+            behind_translation(&scene, proxy, ipv6);
         }
     }
 }
 
 /// At the device the packet comes in by, or in the hook before the translation: it still has the Service's address.
-fn before_translation(hook: &str, ipv6: bool) {
+fn before_translation(scene: &Scene, hook: &str, ipv6: bool) {
     let shape = Shape::new(&format!("Service, dropped before translation in {hook}"), ipv6, INGRESS)
         .service("shop/api")
         .on("vethweb")
         .behind("shop/web")
         .dropped_by_nft(hook);
-    let scene = with_service(Scene::routed());
     let node = scene.ns("node").clone();
     Proxy::Nftables.install(&node, ipv6);
     let (family, at) =
         if hook == "ingress" { ("netdev", "ingress device vethweb priority 0") } else { ("inet", "prerouting priority -300") };
     node.nft(&format!(
-        "table {family} policies {{
+        "table {family} policies {{ }}
+         delete table {family} policies
+         table {family} policies {{
            counter denied {{ }}
            chain drops {{
              type filter hook {at}; policy accept;
@@ -163,91 +165,90 @@ fn before_translation(hook: &str, ipv6: bool) {
     ))
     .unwrap();
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, calls_to_service(&scene, "web", ipv6), Some(&counter));
+    shape.prove(scene, calls_to_service(scene, "web", ipv6), Some(&counter));
 }
 
 #[test]
 fn dropped_before_the_translation() {
     let Some(_machine) = machine("datapaths::services::dropped_before_the_translation") else { return };
     for hook in ["ingress", "prerouting"] {
+        let scene = with_service(Scene::routed());
         for ipv6 in [false, true] {
-            before_translation(hook, ipv6);
+            before_translation(&scene, hook, ipv6);
         }
     }
 }
 
 /// A call from outside to a node port. Behind the masquerade the packet comes from the node; the connection's entry knows the caller.
-fn node_port(masqueraded: bool, ipv6: bool) {
+fn node_port(scene: &Scene, masqueraded: bool, ipv6: bool) {
     let place = if masqueraded { "masqueraded" } else { "not masqueraded yet" };
     let mut shape = Shape::new(&format!("NodePort, {place}"), ipv6, INGRESS)
         .between(OUTSIDE[usize::from(ipv6)], "shop/api")
         .service("shop/api")
         .dropped_by_nft(if masqueraded { "postrouting" } else { "forward" });
     shape = if masqueraded { shape.on("vethapi").behind("shop/api") } else { shape.on("extoutside") };
-    let scene = with_outside(with_service(Scene::routed()));
     let node = scene.ns("node").clone();
-    Proxy::Nftables.install(&node, ipv6);
-    node.nft(
-        &filter(if masqueraded { "postrouting" } else { "forward" }, DENIED_TCP)
-            .replace("priority 0", if masqueraded { "priority 200" } else { "priority 0" }),
-    )
-    .unwrap();
+    let rules = filter(if masqueraded { "postrouting" } else { "forward" }, DENIED_TCP);
+    scene.enforce(&node, &rules.replace("priority 0", if masqueraded { "priority 200" } else { "priority 0" }));
     let own = of(NODE, ipv6);
     let allowed = Allowed::new(scene.ns("outside"), scene.ns("api"), of(API, ipv6)).dialled(own, 30080);
     let calls = allowed.beside(denied(scene.ns("outside"), move |port| SocketAddr::new(own, port + 22_000)));
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, calls, Some(&counter));
+    shape.prove(scene, calls, Some(&counter));
 }
 
 #[test]
 fn node_ports() {
     let Some(_machine) = machine("datapaths::services::node_ports") else { return };
+    let scene = with_outside(with_service(Scene::routed()));
     for ipv6 in [false, true] {
-        node_port(false, ipv6);
-        node_port(true, ipv6);
+        Proxy::Nftables.install(scene.ns("node"), ipv6);
+        node_port(&scene, false, ipv6);
+        node_port(&scene, true, ipv6);
     }
 }
 
 /// A pod calls its own Service, whose only endpoint it is. Policies cannot keep a pod from itself.
-fn hairpin(ipv6: bool) {
+fn hairpin(scene: &Scene, ipv6: bool) {
     let shape = Shape::new("hairpin, to itself", ipv6, INGRESS)
         .between("shop/api", "shop/api")
         .service("shop/api")
         .on("vethapi")
         .behind("shop/api")
         .dropped_otherwise("forward", &Class::HostFirewall, &Agreement::PoliciesAllow);
-    let scene = with_service(Scene::bridged());
     let node = scene.ns("node").clone();
-    node.exec(&["bridge", "link", "set", "dev", "vethapi", "hairpin", "on"]).unwrap();
-    Proxy::Nftables.install(&node, ipv6);
-    node.nft(&filter("forward", DENIED_TCP)).unwrap();
+    scene.enforce(&node, &filter("forward", DENIED_TCP));
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, calls_to_service(&scene, "api", ipv6), Some(&counter));
+    shape.prove(scene, calls_to_service(scene, "api", ipv6), Some(&counter));
 }
 
 /// A pod calls a Service and lands on another pod of its bridge.
-fn on_one_bridge(ipv6: bool) {
+fn on_one_bridge(scene: &Scene, ipv6: bool) {
     let shape =
         Shape::new("Service, on one bridge", ipv6, INGRESS).service("shop/api").on("vethapi").behind("shop/api").dropped_by_nft("forward");
-    let scene = with_service(Scene::bridged());
     let node = scene.ns("node").clone();
-    Proxy::Nftables.install(&node, ipv6);
-    node.nft(&filter("forward", DENIED_TCP)).unwrap();
+    scene.enforce(&node, &filter("forward", DENIED_TCP));
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, calls_to_service(&scene, "web", ipv6), Some(&counter));
+    shape.prove(scene, calls_to_service(scene, "web", ipv6), Some(&counter));
 }
 
 #[test]
 fn on_a_bridge() {
     let Some(_machine) = machine("datapaths::services::on_a_bridge") else { return };
+    let scene = with_service(Scene::bridged());
+    let node = scene.ns("node");
     for ipv6 in [false, true] {
-        on_one_bridge(ipv6);
-        hairpin(ipv6);
+        Proxy::Nftables.install(node, ipv6);
+        on_one_bridge(&scene, ipv6);
+    }
+    node.exec(&["bridge", "link", "set", "dev", "vethapi", "hairpin", "on"]).unwrap();
+    for ipv6 in [false, true] {
+        hairpin(&scene, ipv6);
     }
 }
 
 /// A pod that calls out of the cluster, behind the masquerade: the packet comes from the node.
-fn masqueraded(ipv6: bool) {
+fn masqueraded(scene: &Scene, ipv6: bool) {
     let shape = Shape::new("masqueraded source", ipv6, crate::shape::EGRESS)
         .between("shop/web", OUTSIDE[usize::from(ipv6)])
         .on("extoutside")
@@ -257,7 +258,6 @@ fn masqueraded(ipv6: bool) {
             &Class::PolicyDenied(vec![netpol_observer::cluster::Direction::Egress]),
             &Agreement::Agrees,
         );
-    let scene = with_outside(Scene::routed());
     let node = scene.ns("node").clone();
     let family = if ipv6 { "ip6" } else { "ip" };
     node.nft(&format!(
@@ -271,17 +271,18 @@ fn masqueraded(ipv6: bool) {
         of(OUTSIDE, ipv6)
     ))
     .unwrap();
-    node.nft(&filter("postrouting", &format!("oifname extoutside {DENIED_TCP}")).replace("priority 0", "priority 200")).unwrap();
+    scene.enforce(&node, &filter("postrouting", &format!("oifname extoutside {DENIED_TCP}")).replace("priority 0", "priority 200"));
     let outside = of(OUTSIDE, ipv6);
     let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), of(API, ipv6));
     let counter = move || node.counter("denied").unwrap().packets;
-    shape.prove(&scene, allowed.beside(denied(scene.ns("web"), move |port| SocketAddr::new(outside, port))), Some(&counter));
+    shape.prove(scene, allowed.beside(denied(scene.ns("web"), move |port| SocketAddr::new(outside, port))), Some(&counter));
 }
 
 #[test]
 fn masqueraded_sources() {
     let Some(_machine) = machine("datapaths::services::masqueraded_sources") else { return };
+    let scene = with_outside(Scene::routed());
     for ipv6 in [false, true] {
-        masqueraded(ipv6);
+        masqueraded(&scene, ipv6);
     }
 }

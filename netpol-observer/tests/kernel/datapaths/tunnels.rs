@@ -98,53 +98,80 @@ impl Tunnel {
     }
 }
 
-fn calls(scene: &Scene, ipv6: bool) -> impl FnOnce() + Send + use<> {
-    denied(scene.ns("web"), move |port| SocketAddr::new(of(FAR_API, ipv6), port))
+/// What each of the shapes below needs.
+struct Laid<'a> {
+    scene: &'a Scene,
+    tunnel: Tunnel,
+    inner_ipv6: bool,
+    /// Why there is none.
+    lacking: Option<String>,
 }
 
-/// Behind the end of the tunnel the packet is what the pod sent: the policies' enforcement drops it like any other.
-fn inside(tunnel: Tunnel, ipv6: bool) {
-    let shape = Shape::new(&format!("{}, dropped inside", tunnel.name(ipv6)), ipv6, INGRESS).on("tun0").dropped_by_nft("forward");
-    let scene = two_nodes();
-    if let Err(why) = tunnel.lay(&scene, ipv6) {
-        return shape.cannot_run(&why);
+impl<'a> Laid<'a> {
+    fn lay(scene: &'a Scene, tunnel: Tunnel, inner_ipv6: bool) -> Self {
+        Laid { scene, tunnel, inner_ipv6, lacking: tunnel.lay(scene, inner_ipv6).err() }
     }
-    let other = scene.ns("other").clone();
-    other.nft(&filter("forward", DENIED_TCP)).unwrap();
-    let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), of(FAR_API, ipv6));
-    let counter = move || other.counter("denied").unwrap().packets;
-    shape.prove(&scene, allowed.beside(calls(&scene, ipv6)), Some(&counter));
-}
 
-/// A firewall that knows of the nodes' own services and not of the tunnel.
-fn outside(tunnel: Tunnel, ipv6: bool, at_sender: bool) {
-    let (at, hook) = if at_sender { ("node", "output") } else { ("other", "input") };
-    let name = format!("{}, dropped outside by the {}", tunnel.name(ipv6), if at_sender { "sender" } else { "receiver" });
-    // At the sender the packet still is on the device of the tunnel.
-    let shape = Shape::new(&name, ipv6, "")
-        .tunnel(&tunnel.told("node node-1", "node node-2"))
-        .says("no policy speaks of tunnels. Inside was a packet from shop/web to shop/api on 90")
-        .on(if at_sender { "tun0" } else { "eth0" })
-        .dropped_otherwise(hook, &Class::HostFirewall, &Agreement::NotEnforcement);
-    let scene = two_nodes();
-    if let Err(why) = tunnel.lay(&scene, ipv6) {
-        return shape.cannot_run(&why);
+    fn calls(&self) -> impl FnOnce() + Send + use<> {
+        let ipv6 = self.inner_ipv6;
+        denied(self.scene.ns("web"), move |port| SocketAddr::new(of(FAR_API, ipv6), port))
     }
-    let firewall = scene.ns(at).clone();
-    firewall.nft(&filter(hook, tunnel.carrier(ipv6))).unwrap();
-    let allowed = Allowed::new(scene.ns("node"), scene.ns("other"), of(OTHER_NODE, tunnel.outer_ipv6));
-    shape.prove(&scene, allowed.beside(calls(&scene, ipv6)), None);
+
+    /// Behind the end of the tunnel the packet is what the pod sent: the policies' enforcement drops it like any other.
+    fn inside(&self) {
+        let Laid { scene, tunnel, inner_ipv6: ipv6, lacking } = self;
+        let shape = Shape::new(&format!("{}, dropped inside", tunnel.name(*ipv6)), *ipv6, INGRESS).on("tun0").dropped_by_nft("forward");
+        if let Some(why) = lacking {
+            return shape.cannot_run(why);
+        }
+        let other = scene.ns("other").clone();
+        scene.enforce(&other, &filter("forward", DENIED_TCP));
+        let allowed = Allowed::new(scene.ns("web"), scene.ns("api"), of(FAR_API, *ipv6));
+        let counter = move || other.counter("denied").unwrap().packets;
+        shape.prove(scene, allowed.beside(self.calls()), Some(&counter));
+    }
+
+    /// A firewall that knows of the nodes' own services and not of the tunnel.
+    fn outside(&self, at_sender: bool) {
+        let Laid { scene, tunnel, inner_ipv6: ipv6, lacking } = self;
+        let (at, hook) = if at_sender { ("node", "output") } else { ("other", "input") };
+        let name = format!("{}, dropped outside by the {}", tunnel.name(*ipv6), if at_sender { "sender" } else { "receiver" });
+        // At the sender the packet still is on the device of the tunnel.
+        let shape = Shape::new(&name, *ipv6, "")
+            .tunnel(&tunnel.told("node node-1", "node node-2"))
+            .says("no policy speaks of tunnels. Inside was a packet from shop/web to shop/api on 90")
+            .on(if at_sender { "tun0" } else { "eth0" })
+            .dropped_otherwise(hook, &Class::HostFirewall, &Agreement::NotEnforcement);
+        if let Some(why) = lacking {
+            return shape.cannot_run(why);
+        }
+        scene.enforce(scene.ns(at), &filter(hook, tunnel.carrier(*ipv6)));
+        let allowed = Allowed::new(scene.ns("node"), scene.ns("other"), of(OTHER_NODE, tunnel.outer_ipv6));
+        shape.prove(scene, allowed.beside(self.calls()), None);
+    }
+
+    fn take_up(self) {
+        if self.lacking.is_none() {
+            for namespace in ["node", "other"] {
+                ip(self.scene.ns(namespace), "link del tun0");
+            }
+        }
+    }
 }
 
 fn all_of(kind: Kind, test: &str) {
     let Some(_machine) = machine(test) else { return };
+    let scene = two_nodes();
     for ipv6 in [false, true] {
-        let tunnel = Tunnel { kind, outer_ipv6: ipv6 };
-        inside(tunnel, ipv6);
-        outside(tunnel, ipv6, false);
-        outside(tunnel, ipv6, true);
+        let laid = Laid::lay(&scene, Tunnel { kind, outer_ipv6: ipv6 }, ipv6);
+        laid.inside();
+        laid.outside(false);
+        laid.outside(true);
+        laid.take_up();
         // And of the other family than what is inside.
-        outside(Tunnel { kind, outer_ipv6: !ipv6 }, ipv6, false);
+        let laid = Laid::lay(&scene, Tunnel { kind, outer_ipv6: !ipv6 }, ipv6);
+        laid.outside(false);
+        laid.take_up();
     }
 }
 

@@ -11,10 +11,10 @@ use aya::{Ebpf, EbpfLoader};
 use netpol_observer::capture::kernel::release;
 use netpol_observer::cluster::Direction;
 use netpol_observer::diagnose::{Agreement, Class};
-use xtask::netns::Netns;
+use xtask::netns::{Netns, in_cgroup2};
 
 use super::{address, commands, web_to_api};
-use crate::shape::{API, DENIED, EGRESS, INGRESS, Look, Scene, Shape, in_cgroup2, tcp, udp, version};
+use crate::shape::{API, DENIED, EGRESS, INGRESS, Look, Scene, Shape, tcp, udp, version};
 use crate::support::machine;
 
 /// The tests' own enforcers: netpol-observer-ebpf/src/bin/enforcers.rs.
@@ -121,17 +121,22 @@ fn attach_tc(namespace: &Netns, ebpf: &mut Ebpf, place: Place, tcx: bool) {
 fn tc() {
     let Some(_machine) = machine("enforcers::ebpf::tc") else { return };
     for place in PLACES {
-        for ipv6 in [false, true] {
-            for (name, tcx) in [("tc eBPF (clsact)", false), ("tc eBPF (tcx)", true)] {
-                let shape = tc_shape(name, place, ipv6);
-                if tcx && version(&release()) < (6, 6) {
-                    shape.cannot_run("tcx came with 6.6");
-                    continue;
-                }
-                let scene = Scene::routed();
-                let mut ebpf = load();
+        let scene = Scene::routed();
+        // What is attached with clsact stays.
+        for (name, tcx) in [("tc eBPF (tcx)", true), ("tc eBPF (clsact)", false)] {
+            let mut ebpf = load();
+            let can_run = !tcx || version(&release()) >= (6, 6);
+            if can_run {
                 attach_tc(scene.ns(place.namespace), &mut ebpf, place, tcx);
-                shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| packets(&ebpf)));
+            }
+            for ipv6 in [false, true] {
+                let shape = tc_shape(name, place, ipv6);
+                if can_run {
+                    let before = packets(&ebpf);
+                    shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| packets(&ebpf) - before));
+                } else {
+                    shape.cannot_run("tcx came with 6.6");
+                }
             }
         }
     }

@@ -11,22 +11,22 @@ use crate::support::machine;
 fn with_iptables() {
     let Some(_machine) = machine("enforcers::ipset::with_iptables") else { return };
     for variant in ["legacy", "nft"] {
+        let scene = Scene::routed();
+        let node = scene.node.netns();
         for ipv6 in [false, true] {
-            let scene = Scene::routed();
-            let node = scene.node.netns();
             let program = xtables(variant, ipv6);
             let family = if ipv6 { "inet6" } else { "inet" };
             let class = Class::PolicyDenied(vec![Direction::Ingress]);
             let shape = forwarded(&format!("ipset with iptables-{variant} DROP"), ipv6, INGRESS, frees(variant), &class);
             // The sources admitted and the ports admitted, and everything else to the pod dropped.
             let rules = format!(
-                "ipset create sources hash:ip family {family}
-                 ipset add sources {web}
-                 ipset create ports bitmap:port range 8000-9999
-                 ipset add ports 8080
+                "ipset create sources-{family} hash:ip family {family}
+                 ipset add sources-{family} {web}
+                 ipset create ports-{family} bitmap:port range 8000-9999
+                 ipset add ports-{family} 8080
                  {program} -N policy
                  {program} -A FORWARD -d {api} -p tcp -j policy
-                 {program} -A policy -m set --match-set sources src -m set --match-set ports dst -j ACCEPT
+                 {program} -A policy -m set --match-set sources-{family} src -m set --match-set ports-{family} dst -j ACCEPT
                  {program} -A policy -j DROP",
                 web = address(WEB, ipv6),
                 api = address(API, ipv6),
@@ -42,12 +42,12 @@ fn with_iptables() {
 #[test]
 fn of_nftables() {
     let Some(_machine) = machine("enforcers::ipset::of_nftables") else { return };
+    let scene = Scene::routed();
+    let node = scene.node.netns();
     for ipv6 in [false, true] {
-        let scene = Scene::routed();
-        let node = scene.node.netns();
         let (kind, ip) = if ipv6 { ("ipv6_addr", "ip6") } else { ("ipv4_addr", "ip") };
-        node.nft(&format!(
-            "table inet test {{
+        let rules = format!(
+            "table inet policies {{
                counter denied {{ }}
                set allowed {{ type {kind} . inet_service; elements = {{ {api} . 8080 }} }}
                chain policies {{
@@ -58,8 +58,8 @@ fn of_nftables() {
              }}",
             web = address(WEB, ipv6),
             api = address(API, ipv6),
-        ))
-        .unwrap();
+        );
+        scene.enforce(node, &rules);
         let class = Class::PolicyDenied(vec![Direction::Egress]);
         forwarded("nftables set, drop", ipv6, EGRESS, "nft_do_chain", &class).prove(
             &scene,

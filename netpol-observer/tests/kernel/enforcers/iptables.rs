@@ -9,7 +9,8 @@ use crate::support::machine;
 
 const PORTS: &str = "-p tcp --dport 9001:9010";
 
-fn forward(variant: &str) {
+fn forward(scene: &Scene, variant: &str) {
+    let node = scene.node.netns();
     for ipv6 in [false, true] {
         let icmp = if ipv6 { "icmp6-adm-prohibited" } else { "icmp-admin-prohibited" };
         for (name, target, option) in [
@@ -17,15 +18,13 @@ fn forward(variant: &str) {
             ("REJECT tcp-reset", "REJECT", "--reject-with tcp-reset".to_owned()),
             ("REJECT icmp", "REJECT", format!("--reject-with {icmp}")),
         ] {
-            let scene = Scene::routed();
-            let node = scene.node.netns();
             let program = xtables(variant, ipv6);
             let class = Class::PolicyDenied(vec![Direction::Ingress]);
             let shape = forwarded(&format!("iptables-{variant} {name}"), ipv6, INGRESS, frees(variant), &class);
-            match commands(node, &format!("{program} -A FORWARD {PORTS} -j {target} {option}")) {
+            match commands(node, &format!("{program} -F FORWARD\n{program} -A FORWARD {PORTS} -j {target} {option}")) {
                 Ok(()) => {
                     let counter = || xtables_packets(node, &program, "FORWARD", target);
-                    shape.prove(&scene, web_to_api(&scene, ipv6), Some(&counter));
+                    shape.prove(scene, web_to_api(scene, ipv6), Some(&counter));
                 }
                 Err(why) => shape.cannot_run(&why),
             }
@@ -34,11 +33,10 @@ fn forward(variant: &str) {
 }
 
 /// Rules of the node for its own traffic: no policy is to blame.
-fn host(variant: &str) {
+fn host(scene: &Scene, variant: &str) {
+    let node = scene.node.netns();
     for ipv6 in [false, true] {
         for (chain, hook) in [("INPUT", "input"), ("OUTPUT", "output")] {
-            let scene = Scene::routed();
-            let node = scene.node.netns();
             let program = xtables(variant, ipv6);
             let shape = Shape::new(&format!("iptables-{variant} DROP, {hook}"), ipv6, "").netfilter(
                 frees(variant),
@@ -54,7 +52,7 @@ fn host(variant: &str) {
                 (shape, Box::new(tcp(node, scene.ns("api"), address(API, ipv6))))
             };
             match commands(node, &format!("{program} -A {chain} {PORTS} -j DROP")) {
-                Ok(()) => shape.prove(&scene, traffic, Some(&|| xtables_packets(node, &program, chain, "DROP"))),
+                Ok(()) => shape.prove(scene, traffic, Some(&|| xtables_packets(node, &program, chain, "DROP"))),
                 Err(why) => shape.cannot_run(&why),
             }
         }
@@ -64,13 +62,15 @@ fn host(variant: &str) {
 #[test]
 fn legacy() {
     let Some(_machine) = machine("enforcers::iptables::legacy") else { return };
-    forward("legacy");
-    host("legacy");
+    let scene = Scene::routed();
+    forward(&scene, "legacy");
+    host(&scene, "legacy");
 }
 
 #[test]
 fn nft() {
     let Some(_machine) = machine("enforcers::iptables::nft") else { return };
-    forward("nft");
-    host("nft");
+    let scene = Scene::routed();
+    forward(&scene, "nft");
+    host(&scene, "nft");
 }

@@ -179,9 +179,9 @@ fn verdicts() {
     let variants =
         [("iptables-legacy", directions[0]), ("iptables-nft", directions[0]), ("iptables-nft", directions[1]), ("nftables", directions[0])];
     for (variant, (word, policies, direction)) in variants {
+        let scene = Scene::routed();
+        let node = scene.node.netns();
         for ipv6 in [false, true] {
-            let scene = Scene::routed();
-            let node = scene.node.netns();
             let mut shape =
                 Shape::new(&format!("NFQUEUE from {variant}, verdict drop{word}"), ipv6, policies).on("vethweb").behind("shop/web");
             // nf_reinject() came to lie in nfnetlink_queue.c with 6.12, where it is part of its caller.
@@ -207,7 +207,9 @@ fn verdicts() {
                 None => {
                     let chain = "type filter hook forward priority 0; policy accept; meta l4proto tcp ct state new queue num";
                     let refused = node
-                        .nft(&format!("table inet test {{ chain policies {{ {chain} {QUEUE}; }}; }}"))
+                        .nft(&format!(
+                            "table inet test {{ }}\ndelete table inet test\ntable inet test {{ chain policies {{ {chain} {QUEUE}; }}; }}"
+                        ))
                         .map_err(|error| format!("{error:#}"));
                     // A kernel without the expression does not know what the rule speaks of.
                     refused.map_err(|error| {

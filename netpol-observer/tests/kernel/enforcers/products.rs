@@ -11,12 +11,12 @@ use crate::support::machine;
 /// kube-router: a firewall chain per pod, a chain per policy that marks what it admits, sets for the peers, REJECT for the rest.
 fn kube_router(program: &str, ipv6: bool) -> String {
     let (web, api) = (address(WEB, ipv6), address(API, ipv6));
-    let family = if ipv6 { "inet6" } else { "inet" };
+    let (family, of) = if ipv6 { ("inet6", "inet6:") } else { ("inet", "") };
     format!(
-        "ipset create KUBE-SRC-1 hash:ip family {family}
-         ipset add KUBE-SRC-1 {web}
-         ipset create KUBE-DST-1 hash:ip family {family}
-         ipset add KUBE-DST-1 {api}
+        "ipset create {of}KUBE-SRC-1 hash:ip family {family}
+         ipset add {of}KUBE-SRC-1 {web}
+         ipset create {of}KUBE-DST-1 hash:ip family {family}
+         ipset add {of}KUBE-DST-1 {api}
          {program} -N KUBE-ROUTER-FORWARD
          {program} -N KUBE-POD-FW-API
          {program} -N KUBE-NWPLCY-API
@@ -24,7 +24,7 @@ fn kube_router(program: &str, ipv6: bool) -> String {
          {program} -A KUBE-ROUTER-FORWARD -d {api} -j KUBE-POD-FW-API
          {program} -A KUBE-POD-FW-API -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
          {program} -A KUBE-POD-FW-API -d {api} -j KUBE-NWPLCY-API
-         {program} -A KUBE-NWPLCY-API -p tcp -m set --match-set KUBE-SRC-1 src -m set --match-set KUBE-DST-1 dst -m tcp --dport 8080 -j MARK --set-xmark 0x10000/0x10000
+         {program} -A KUBE-NWPLCY-API -p tcp -m set --match-set {of}KUBE-SRC-1 src -m set --match-set {of}KUBE-DST-1 dst -m tcp --dport 8080 -j MARK --set-xmark 0x10000/0x10000
          {program} -A KUBE-POD-FW-API -m mark ! --mark 0x10000/0x10000 -m limit --limit 10/min --limit-burst 10 -j NFLOG --nflog-group 100
          {program} -A KUBE-POD-FW-API -m mark ! --mark 0x10000/0x10000 -j REJECT
          {program} -A KUBE-POD-FW-API -j MARK --set-xmark 0x0/0x10000
@@ -55,12 +55,12 @@ fn calico(program: &str) -> String {
 /// Azure NPM: policies put marks, one chain looks at them in the end.
 fn azure(program: &str, ipv6: bool) -> String {
     let (web, api) = (address(WEB, ipv6), address(API, ipv6));
-    let family = if ipv6 { "inet6" } else { "inet" };
+    let (family, of) = if ipv6 { ("inet6", "6") } else { ("inet", "") };
     format!(
-        "ipset create azure-npm-1 hash:net family {family}
-         ipset add azure-npm-1 {api}
-         ipset create azure-npm-2 hash:net family {family}
-         ipset add azure-npm-2 {web}
+        "ipset create azure-npm{of}-1 hash:net family {family}
+         ipset add azure-npm{of}-1 {api}
+         ipset create azure-npm{of}-2 hash:net family {family}
+         ipset add azure-npm{of}-2 {web}
          {program} -N AZURE-NPM
          {program} -N AZURE-NPM-INGRESS
          {program} -N AZURE-NPM-INGRESS-1
@@ -68,40 +68,44 @@ fn azure(program: &str, ipv6: bool) -> String {
          {program} -A FORWARD -m conntrack --ctstate NEW -j AZURE-NPM
          {program} -A AZURE-NPM -j AZURE-NPM-INGRESS
          {program} -A AZURE-NPM -m mark --mark 0x2000 -j AZURE-NPM-ACCEPT
-         {program} -A AZURE-NPM-INGRESS -m set --match-set azure-npm-1 dst -j AZURE-NPM-INGRESS-1
+         {program} -A AZURE-NPM-INGRESS -m set --match-set azure-npm{of}-1 dst -j AZURE-NPM-INGRESS-1
          {program} -A AZURE-NPM-INGRESS -m mark --mark 0x4000 -j DROP
-         {program} -A AZURE-NPM-INGRESS-1 -p tcp --dport 8080 -m set --match-set azure-npm-2 src -j MARK --set-mark 0x2000
+         {program} -A AZURE-NPM-INGRESS-1 -p tcp --dport 8080 -m set --match-set azure-npm{of}-2 src -j MARK --set-mark 0x2000
          {program} -A AZURE-NPM-INGRESS-1 -m mark ! --mark 0x2000 -j MARK --set-mark 0x4000
          {program} -A AZURE-NPM-ACCEPT -j ACCEPT"
     )
 }
 
-fn try_rules(name: &str, variant: &str, ipv6: bool, policies: &str, direction: Direction, rules: &str, (chain, target): (&str, &str)) {
+/// One product's rules for both families.
+fn try_rules(
+    name: &str,
+    variant: &str,
+    policies: &str,
+    direction: Direction,
+    rules: impl Fn(&str, bool) -> String,
+    (chain, target): (&str, &str),
+) {
     let scene = Scene::routed();
     let node = scene.node.netns();
-    let program = xtables(variant, ipv6);
-    let class = Class::PolicyDenied(vec![direction]);
-    let shape = forwarded(&format!("{name}, iptables-{variant}"), ipv6, policies, frees(variant), &class);
-    match commands(node, rules) {
-        Ok(()) => shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| xtables_packets(node, &program, chain, target))),
-        Err(why) => shape.cannot_run(&why),
+    for ipv6 in [false, true] {
+        let program = xtables(variant, ipv6);
+        let class = Class::PolicyDenied(vec![direction]);
+        let shape = forwarded(&format!("{name}, iptables-{variant}"), ipv6, policies, frees(variant), &class);
+        match commands(node, &rules(&program, ipv6)) {
+            Ok(()) => shape.prove(&scene, web_to_api(&scene, ipv6), Some(&|| xtables_packets(node, &program, chain, target))),
+            Err(why) => shape.cannot_run(&why),
+        }
     }
 }
 
 #[test]
 fn iptables() {
     let Some(_machine) = machine("enforcers::products::iptables") else { return };
-    for ipv6 in [false, true] {
-        for variant in ["legacy", "nft"] {
-            let program = xtables(variant, ipv6);
-            let rules = kube_router(&program, ipv6);
-            try_rules("kube-router's rules", variant, ipv6, INGRESS, Direction::Ingress, &rules, ("KUBE-POD-FW-API", "REJECT"));
-            let at = ("cali-fw-vethweb", "DROP");
-            try_rules("Calico's rules", variant, ipv6, EGRESS, Direction::Egress, &calico(&program), at);
-        }
-        let rules = azure(&xtables("nft", ipv6), ipv6);
-        try_rules("Azure NPM's rules", "nft", ipv6, INGRESS, Direction::Ingress, &rules, ("AZURE-NPM-INGRESS", "DROP"));
+    for variant in ["legacy", "nft"] {
+        try_rules("kube-router's rules", variant, INGRESS, Direction::Ingress, kube_router, ("KUBE-POD-FW-API", "REJECT"));
+        try_rules("Calico's rules", variant, EGRESS, Direction::Egress, |program, _| calico(program), ("cali-fw-vethweb", "DROP"));
     }
+    try_rules("Azure NPM's rules", "nft", INGRESS, Direction::Ingress, azure, ("AZURE-NPM-INGRESS", "DROP"));
 }
 
 /// Felix in nftables mode: one table, dispatch by a map of devices.

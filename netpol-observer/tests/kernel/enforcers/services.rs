@@ -59,9 +59,9 @@ fn shape(name: &str, ipv6: bool, frees: &str) -> Shape {
 fn iptables_mode() {
     let Some(_machine) = machine("enforcers::services::iptables_mode") else { return };
     for variant in ["legacy", "nft"] {
+        let scene = scene();
+        let node = scene.node.netns();
         for ipv6 in [false, true] {
-            let scene = scene();
-            let node = scene.node.netns();
             let program = xtables(variant, ipv6);
             let shape = shape(&format!("Service without endpoints, kube-proxy with iptables-{variant}"), ipv6, frees(variant));
             let service = address(SERVICE, ipv6);

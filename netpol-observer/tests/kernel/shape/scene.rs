@@ -1,15 +1,13 @@
 //! The node and the pods that a shape is tried on, and the cluster that they are.
 
-use std::fs;
+use std::cell::RefCell;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpol_observer::cluster::manifests;
 use netpol_observer::policy::{Engine, Profile};
-use xtask::netns::{Bed, Netns, Node, Process};
+use xtask::netns::{Bed, Netns, Node, Sandbox};
 
 /// By family: IPv4, IPv6.
 pub(crate) const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -79,6 +77,8 @@ pub(crate) struct Scene {
     sandboxes: Vec<Sandbox>,
     /// When the last of them came.
     inhabited: Instant,
+    /// Where the rules of table `inet policies` are.
+    enforcing: RefCell<Option<Netns>>,
     pub(crate) bed: Bed,
 }
 
@@ -86,7 +86,15 @@ impl Scene {
     /// Any bed: `namespaces` are those whose drops count, the node's is added.
     pub(crate) fn new(bed: Bed, node: Node, mut namespaces: Vec<Netns>, manifests: &str) -> Self {
         namespaces.insert(0, node.netns().clone());
-        Scene { node, namespaces, manifests: manifests.to_owned(), sandboxes: Vec::new(), inhabited: Instant::now(), bed }
+        Scene {
+            node,
+            namespaces,
+            manifests: manifests.to_owned(),
+            sandboxes: Vec::new(),
+            inhabited: Instant::now(),
+            enforcing: RefCell::default(),
+            bed,
+        }
     }
 
     /// The pods `web` and `api` on links of their own.
@@ -127,7 +135,7 @@ impl Scene {
 
     /// A process in a pod's namespace and in a control group named as the kubelet names them: by it the pod behind a device is found.
     pub(crate) fn inhabit(&mut self, namespace: &str, pod_uid: &str) {
-        let sandbox = Sandbox::start(self.ns(namespace), pod_uid);
+        let sandbox = Sandbox::start(self.ns(namespace), pod_uid).unwrap();
         self.sandboxes.push(sandbox);
         self.inhabited = Instant::now();
     }
@@ -141,7 +149,21 @@ impl Scene {
     /// The control group of a pod, below the root of the version 2 hierarchy.
     pub(crate) fn group(&self, namespace: &str) -> &str {
         let own = self.ns(namespace).full_name();
-        self.sandboxes.iter().map(|sandbox| &*sandbox.group).find(|group| group.starts_with(own)).expect("an inhabited namespace")
+        self.sandboxes.iter().map(Sandbox::group).find(|group| group.starts_with(own)).expect("an inhabited namespace")
+    }
+
+    /// Loads the rules of table `inet policies` into a namespace, in place of those that one shape before this one was enforced by.
+    pub(crate) fn enforce(&self, namespace: &Netns, rules: &str) {
+        let before = self.enforcing.replace(Some(namespace.clone()));
+        if let Some(before) = before.filter(|before| before.full_name() != namespace.full_name()) {
+            before.nft("delete table inet policies").unwrap();
+        }
+        namespace.nft(&format!("table inet policies {{ }}\ndelete table inet policies\n{rules}")).unwrap();
+    }
+
+    /// What stands for a pod's containers.
+    pub(crate) fn sandbox(&self, pod_uid: &str) -> &Sandbox {
+        self.sandboxes.iter().find(|sandbox| sandbox.pod_uid() == pod_uid).expect("an inhabited namespace")
     }
 
     /// The engine over the cluster with `policies`.
@@ -166,73 +188,4 @@ fn engine(manifests: &str) -> Arc<Engine> {
 
 fn addresses(of: [&str; 2]) -> [IpAddr; 2] {
     of.map(|address| address.parse().unwrap())
-}
-
-/// How the control groups of sandboxes end, behind the name of their network namespace.
-const GROUP: &str = ".npo";
-
-/// Removes groups that tests have left whose namespace is gone: they were killed.
-fn remove_stale(root: &Path) -> std::io::Result<()> {
-    for group in fs::read_dir(root)?.flatten() {
-        let name = group.file_name().to_string_lossy().into_owned();
-        if name.strip_suffix(GROUP).is_some_and(|namespace| !Path::new("/run/netns").join(namespace).exists()) {
-            let kubepods = group.path().join("kubepods");
-            let pods = fs::read_dir(&kubepods).into_iter().flatten().flatten().map(|pod| pod.path());
-            // Another run may be doing the same.
-            let _ = pods.chain([kubepods.clone(), group.path()]).try_for_each(fs::remove_dir);
-        }
-    }
-    Ok(())
-}
-
-/// What the pause container is on a node.
-struct Sandbox {
-    process: Option<Process>,
-    group: String,
-}
-
-impl Sandbox {
-    fn start(namespace: &Netns, pod_uid: &str) -> Self {
-        let mut sleep = Command::new("sleep");
-        sleep.arg("infinity");
-        let process = namespace.spawn(sleep).unwrap();
-        let id = process.id();
-        let group = format!("{}{GROUP}/kubepods/pod{pod_uid}", namespace.full_name());
-        in_cgroup2(|root| {
-            remove_stale(root)?;
-            fs::create_dir_all(root.join(&group))?;
-            fs::write(root.join(&group).join("cgroup.procs"), id.to_string())
-        })
-        .unwrap();
-        Sandbox { process: Some(process), group }
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        self.process.take();
-        let group = PathBuf::from(&self.group);
-        let removed = in_cgroup2(|root| {
-            group.ancestors().filter(|part| !part.as_os_str().is_empty()).try_for_each(|part| fs::remove_dir(root.join(part)))
-        });
-        if let Err(error) = removed {
-            eprintln!("left behind: control group {}: {error}", self.group);
-        }
-    }
-}
-
-/// Runs `work` with the root of the version 2 hierarchy, mounted for this thread alone: not every machine has it mounted, and some
-/// have it elsewhere.
-pub(crate) fn in_cgroup2<T: Send>(work: impl FnOnce(&Path) -> std::io::Result<T> + Send) -> std::io::Result<T> {
-    let mount = || {
-        let root = Path::new("/tmp");
-        // SAFETY: the strings are terminated, and the mounts are this thread's own.
-        let ok = unsafe {
-            libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()) == 0
-                && libc::mount(c"none".as_ptr(), c"/tmp".as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null()) == 0
-        };
-        if ok { work(root) } else { Err(std::io::Error::last_os_error()) }
-    };
-    std::thread::scope(|scope| scope.spawn(mount).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
