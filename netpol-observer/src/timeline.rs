@@ -150,6 +150,21 @@ impl Timeline {
         count
     }
 
+    /// Of a kind that was listed before: these objects are new or otherwise, those that are the same are as they were, and all others are gone. Returns how
+    /// many came, changed or went.
+    pub fn relist(
+        &mut self,
+        at: Timestamp,
+        kind: Kind,
+        changed: impl IntoIterator<Item = Object>,
+        is_same: impl Fn(&ObjectKey) -> bool,
+    ) -> usize {
+        let changed: BTreeMap<ObjectKey, Object> = changed.into_iter().map(|object| (object.key(), object)).collect();
+        let gone: Vec<ObjectKey> = self.keys(kind).into_iter().filter(|key| !is_same(key) && !changed.contains_key(key)).collect();
+        let went = gone.iter().filter(|key| self.delete(at, key)).count();
+        went + changed.into_values().filter(|object| self.apply(at, object.clone())).count()
+    }
+
     /// Forgets changes that are older than is to be kept. Every change does that too; this is for a cluster in which nothing changes.
     pub fn expire(&mut self, now: Timestamp) {
         self.moment(now);
@@ -217,6 +232,11 @@ impl Timeline {
         let made = make(&mut self.engine, &key, object);
         self.settled(at, key, before, true);
         Some((at, made))
+    }
+
+    /// The newest time that was told.
+    pub(crate) fn last(&self) -> Timestamp {
+        self.last
     }
 
     /// How many kinds there was a list of.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use netpol_observer::agent::{Judge as _, Objects as _, Observation, Watched, WatchedJudge};
+use netpol_observer::agent::{Budget, Judge as _, Objects as _, Observation, Watched, WatchedJudge};
 use netpol_observer::capture::Captured;
 use netpol_observer::cluster::{Kind, Object};
 use netpol_observer::flow::testing::{Names, RecordBuilder};
@@ -19,9 +19,6 @@ use netpol_observer::watch::{self, News, WatchOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
-
-/// As an agent does it (`agent/watched.rs`).
-const BUSY: usize = 32;
 
 /// Whom all pods call.
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
@@ -51,6 +48,9 @@ pub(crate) struct Said {
     pub(crate) lags: Vec<u64>,
 }
 
+/// Of so many writes of pods one is used in an explanation.
+pub(crate) const EXPLAINED: usize = 20;
+
 struct Known {
     watched: Arc<Watched>,
     judge: WatchedJudge,
@@ -59,10 +59,13 @@ struct Known {
     lists_of_pods: u64,
     arrived: usize,
     lags: Vec<u64>,
+    /// Microseconds since the epoch. What was written before is none of the writes that are counted, whatever becomes of the pod.
+    began: i64,
 }
 
 /// Watches with a kubeconfig. Says how it stands when everything is there for the first time, and then for each line on standard input.
 pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure> {
+    netpol_observer::allocator::keep_small();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = Instant::now();
     let timeline = Timeline::new(Profile::default(), Limits::default(), Timestamp::now());
@@ -75,6 +78,7 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
         lists_of_pods: 0,
         arrived: 0,
         lags: Vec::new(),
+        began: Timestamp::now().as_microsecond(),
     }));
     let mut watching = runtime.block_on(async {
         let config = Kubeconfig::from_yaml(&std::fs::read_to_string(kubeconfig)?)?;
@@ -87,10 +91,12 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
     let reader = {
         let (known, handle, synced) = (known.clone(), runtime.handle().clone(), synced.clone());
         std::thread::spawn(move || {
+            let mut budget = Budget::default();
             while let Some(update) = handle.block_on(watching.next()) {
-                let bounds = if watching.waiting() > BUSY { Bounds { verdicts: 0, ..Bounds::default() } } else { Bounds::default() };
+                let begun = Instant::now();
+                let bounds = budget.bounds(watching.waiting(), begun);
                 let mut known = known.lock().expect("nobody panicked");
-                learn(&mut known, update, &bounds);
+                learn(&mut known, update, &bounds, |bounds| budget.spent(bounds, begun, Instant::now()));
                 synced.store(known.listed.len() == KINDS, Ordering::Relaxed);
             }
         })
@@ -128,22 +134,28 @@ pub(crate) fn run(kubeconfig: &str, streaming_lists: bool) -> Result<(), Failure
     Ok(())
 }
 
-fn learn(known: &mut Known, update: watch::Update, bounds: &Bounds) {
+fn learn(known: &mut Known, update: watch::Update, bounds: &Bounds, taken_in: impl FnOnce(&Bounds)) {
     let mut written = None;
     match &update.news {
-        News::Listed { kind, .. } => {
+        News::Listed { kind, .. } | News::Relisted { kind, .. } => {
             known.lists_of_pods += u64::from(*kind == Kind::Pod);
             known.listed.insert(*kind);
         }
         News::Applied(Object::Pod(pod)) => {
-            let at = pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()).filter(|at| *at > 0);
+            let at = pod.labels.get("written-at").and_then(|at| at.parse::<i64>().ok()).filter(|at| *at > known.began);
             written = at.map(|at| (at, pod.ips.first().copied()));
         }
         _ => {}
     }
-    known.watched.take_in(update, bounds);
+    if known.watched.take_in(update, bounds) {
+        taken_in(bounds);
+    }
     let Some((written, address)) = written else { return };
     known.arrived += 1;
+    // A drop of each would be more work than the watches are.
+    if !known.arrived.is_multiple_of(EXPLAINED) {
+        return;
+    }
     let Some(address) = address else { return };
     // A drop of this pod's, judged by what was told just now.
     let now = Timestamp::now();

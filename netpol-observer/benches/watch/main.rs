@@ -138,7 +138,8 @@ fn measure(options: &Options, server: &Server, kubeconfig: &std::path::Path, pag
     let elapsed = began.elapsed().as_secs_f64();
     let mut lags = after.lags;
     if after.arrived != written {
-        return Err(format!("{written} writes of pods, of which {} arrived", after.arrived).into());
+        let way = if pages { "lists from the cache" } else { "streaming lists" };
+        return Err(format!("{way}: {written} writes of pods, of which {} arrived", after.arrived).into());
     }
     lags.sort_unstable();
     let lag = |part: f64| format!("{:.1} ms", lags[((lags.len() - 1) as f64 * part) as usize] as f64 / 1000.0);
@@ -170,7 +171,10 @@ fn measure(options: &Options, server: &Server, kubeconfig: &std::path::Path, pag
         ("bytes per second under changes", format!("{:.0} KiB", (after.bytes - before.bytes) as f64 / 1024.0 / elapsed)),
         ("from the write to an explanation by it, median", lag(0.5)),
         ("… 99th percentile", lag(0.99)),
-        ("… of the pods, whose owner is certain at once", format!("{:.0} %", lags.len() as f64 / written as f64 * 100.0)),
+        (
+            "… of the pods, whose owner is certain at once",
+            format!("{:.0} %", lags.len() as f64 / (written / child::EXPLAINED) as f64 * 100.0),
+        ),
         ("… the longest", lag(1.0)),
         ("resident memory after the changes", mib(after.resident)),
         ("most resident memory while listing again", mib(again.peak)),

@@ -45,4 +45,4 @@ pub use server::{Limits, Server};
 pub use status::{About, KernelAbout};
 pub use tenant::{AUDIENCE, KubeReviews, ReviewError, Reviews, Tenants, User};
 pub use tls::{Certificate, TlsError, tls_unchecked};
-pub use watched::{Watched, WatchedJudge};
+pub use watched::{Budget, Watched, WatchedJudge};

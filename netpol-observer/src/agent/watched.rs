@@ -2,12 +2,20 @@
 //!
 //! All of it is behind one lock. The capture does not wait for it: while an update is taken in (a list of 100,000 pods takes seconds) or a
 //! question is answered, what is captured waits in a bounded queue, and is judged as of its time afterwards.
+//!
+//! Updates go first: what is captured waits also while any are left that were received already, or a drop would be judged without what was told by
+//! its time.
+
+mod budget;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::{Judge, Objects, ObjectsStatus, Observation};
 use crate::capture::Captured;
@@ -18,14 +26,20 @@ use crate::pipeline::{Moments, Step, time_of};
 use crate::policy::{Bounds, Engine};
 use crate::watch::{self, News, ResourceStatus, Status, StatusReader, Update, Watching};
 
+pub use budget::Budget;
+
 /// Captured pieces that wait while the objects are in use. Then the capture waits too, and the ring fills.
 const MAX_BEHIND: usize = 32 * 1024;
 
-/// With so many updates waiting, effects of changes are not worked out.
-const BUSY: usize = 32;
-
 /// How soon it is looked again whether the objects are free.
 const AGAIN: SignedDuration = SignedDuration::from_millis(5);
+
+/// Pieces that are judged before others may use the objects again.
+const TOGETHER: usize = 256;
+
+/// How long what was captured waits for updates at most. Where they come faster than they are taken in, drops are judged by what is known by then,
+/// and amended.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(3);
 
 /// The objects of a cluster as its API server tells them.
 pub struct Watched {
@@ -47,19 +61,30 @@ impl Watched {
         Arc::new(Watched { state: Mutex::new(state), watches: OnceLock::new() })
     }
 
-    /// Takes updates as long as there are any.
-    pub async fn follow(self: Arc<Self>, mut watching: Watching) {
+    /// Takes updates as long as there are any, in a thread of its own: one update may take seconds, or wait as long for whoever looks at the objects,
+    /// and a thread of the runtime that reads the watches would not look at its sockets meanwhile. What is read late is taken for later than it was told.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn follow(self: Arc<Self>, mut watching: Watching, runtime: &Handle) -> io::Result<()> {
         // There is one who follows.
         _ = self.watches.set(watching.status());
-        while let Some(update) = watching.next().await {
-            // What changes do is worked out where there is time for it: knowing the objects comes first.
-            let bounds = if watching.waiting() > BUSY { Bounds { verdicts: 0, ..Bounds::default() } } else { Bounds::default() };
-            self.take_in(update, &bounds);
-        }
+        let runtime = runtime.clone();
+        let follow = move || {
+            let mut budget = Budget::default();
+            while let Some(update) = runtime.block_on(watching.next()) {
+                let begun = Instant::now();
+                let bounds = budget.bounds(watching.waiting(), begun);
+                if self.take_in(update, &bounds) {
+                    budget.spent(&bounds, begun, Instant::now());
+                }
+            }
+        };
+        std::thread::Builder::new().name("objects".to_owned()).spawn(follow).map(|_| ())
     }
 
-    /// Takes one update, with the effects of what it changes within bounds. What comes of it is given by the judge.
-    pub fn take_in(&self, update: Update, bounds: &Bounds) {
+    /// Takes one update, with the effects of what it changes within bounds. What comes of it is given by the judge. Returns whether there were effects.
+    pub fn take_in(&self, update: Update, bounds: &Bounds) -> bool {
         let mut state = self.lock();
         let Update { at, news } = update;
         let state = &mut *state;
@@ -72,17 +97,32 @@ impl Watched {
                 }
                 effects
             }
+            News::Relisted { kind, changed, same, since } => {
+                let (_, effects) = effect::relist(timeline, at, kind, changed, |key| same.has(key), bounds);
+                if let Some(since) = since {
+                    state.moments.heard_again(kind, since, at);
+                }
+                effects
+            }
             News::Applied(object) => effect::apply(timeline, at, object, bounds).effect.into_iter().collect(),
             News::Deleted(key) => effect::delete(timeline, at, &key, bounds).effect.into_iter().collect(),
             // An empty list follows when it is not there any more; nothing is known of it before its first.
-            News::Served { .. } => return,
-            News::Foreign(foreign) => return state.count(|counted| counted.put(foreign)),
-            News::ForeignGone { group, kind } => return state.count(|counted| counted.remove(&group, &kind)),
+            News::Served { .. } => return false,
+            News::Foreign(foreign) => {
+                state.count(|counted| counted.put(foreign));
+                return false;
+            }
+            News::ForeignGone { group, kind } => {
+                state.count(|counted| counted.remove(&group, &kind));
+                return false;
+            }
         };
+        let has_effects = !effects.is_empty();
         state.said.extend(effects.into_iter().map(|effect| Observation::PolicyChange(Arc::new(effect))));
         // What waited for this, and what is otherwise by it.
         let steps = state.moments.tick(at);
         state.said.extend(steps.into_iter().map(of));
+        has_effects
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,33 +157,65 @@ pub struct WatchedJudge {
     behind: VecDeque<Captured>,
     /// When something is due, as it was when the objects were looked at last.
     due: Option<Timestamp>,
+    /// Since when updates are let go first.
+    yields_since: Option<Timestamp>,
 }
 
 impl WatchedJudge {
     /// By these objects.
     pub fn new(watched: Arc<Watched>) -> Self {
-        WatchedJudge { watched, behind: VecDeque::new(), due: None }
+        WatchedJudge { watched, behind: VecDeque::new(), due: None, yields_since: None }
     }
 
-    /// Judges what waits.
+    /// Up to when all that was told is known; nothing where it is better to wait until more is.
+    fn known_to(&mut self, now: Timestamp, must: bool) -> Option<Timestamp> {
+        let oldest = self.watched.watches.get().and_then(StatusReader::oldest_waiting);
+        let Some(oldest) = oldest else {
+            self.yields_since = None;
+            return Some(now);
+        };
+        let since = self.yields_since.get_or_insert(now);
+        let yielded = now.duration_since(*since);
+        // A clock that was set back makes no difference: it is not waited any longer for that.
+        let yields = (SignedDuration::ZERO..PATIENCE).contains(&yielded);
+        if yielded >= PATIENCE * 2 {
+            // As long as it waited for them, it went on without them.
+            *since = now;
+        }
+        (!yields || must).then(|| oldest.min(now))
+    }
+
+    /// Judges what waits, a part of it: its caller comes again.
     fn catch_up(&mut self, names: &dyn KernelNames, now: Timestamp, must: bool) -> Vec<Observation> {
+        // Asked before the objects are looked at: what is taken in meanwhile is known all the more.
+        let known_to = self.known_to(now, must);
+        let again = now.checked_add(AGAIN).unwrap_or(Timestamp::MAX);
         let state = if must { Some(self.watched.lock()) } else { self.watched.try_lock() };
         let Some(mut state) = state else {
-            self.due = now.checked_add(AGAIN).ok();
+            self.due = Some(again);
             return Vec::new();
         };
-        if let Some(watches) = self.watched.watches.get() {
-            state.moments.set_unheard(watches.unheard());
-        }
         let mut observations = std::mem::take(&mut state.said);
-        let behind = self.behind.make_contiguous();
-        if behind.is_empty() {
-            observations.extend(state.moments.tick(now).into_iter().map(of));
-        } else {
-            observations.extend(state.moments.take(behind, names, now).into_iter().map(Observation::of));
-            self.behind.clear();
+        let Some(known_to) = known_to else {
+            self.due = Some(again);
+            return observations;
+        };
+        if let Some(watches) = self.watched.watches.get() {
+            state.moments.set_unheard(watches.unheard(), now);
         }
-        self.due = state.moments.next_due();
+        if self.behind.is_empty() {
+            observations.extend(state.moments.tick(known_to).into_iter().map(of));
+        } else {
+            let count = self.behind.len().min(TOGETHER);
+            let pieces: Vec<Captured> = self.behind.drain(..count).collect();
+            observations.extend(state.moments.take(&pieces, names, known_to).into_iter().map(Observation::of));
+        }
+        self.due = match state.moments.next_due() {
+            _ if !self.behind.is_empty() => Some(now),
+            // Due by the clock, and not by what is known.
+            Some(due) if due <= now => Some(again),
+            due => due,
+        };
         observations
     }
 }
@@ -169,6 +241,9 @@ impl Judge for WatchedJudge {
 
     fn finish(&mut self, names: &dyn KernelNames, now: Timestamp) -> Vec<Observation> {
         let mut observations = self.catch_up(names, now, true);
+        while !self.behind.is_empty() {
+            observations.extend(self.catch_up(names, now, true));
+        }
         let mut state = self.watched.lock();
         observations.append(&mut state.said);
         observations.extend(state.moments.finish(now).into_iter().map(of));
@@ -300,6 +375,57 @@ mod tests {
         assert_eq!(kinds(&judge.tick(&names, at(14))), ["denial"]);
         assert_eq!(kinds(&judge.take(&[record(20)], &names, at(20))), [] as [&str; 0]);
         assert_eq!(kinds(&judge.finish(&names, at(20))), ["denial"]);
+    }
+
+    #[test]
+    fn updates_that_were_received_go_first() {
+        let (watched, names) = (watched(), Names { clock_offset_ns: 0, ..Names::linux() });
+        let mut judge = WatchedJudge::new(Arc::clone(&watched));
+        let (reader, waiting) = StatusReader::with_waiting(at(9));
+        assert!(watched.watches.set(reader).is_ok());
+        let ledger = || [Captured::Ledger(KernelLedger::default())];
+        // What is captured waits for them.
+        assert!(judge.take(&ledger(), &names, at(10)).is_empty());
+        assert_eq!((judge.behind_since(&names), judge.next_due()), (None, at(10).checked_add(AGAIN).ok()));
+        assert!(judge.tick(&names, at(12)).is_empty());
+        // What came of others is given meanwhile.
+        watched.lock().said.push(Observation::Undecodable);
+        assert_eq!(kinds(&judge.tick(&names, at(12))), ["other"]);
+        // Not for ever: it goes on without them for as long as it waited, then waits again.
+        assert_eq!(kinds(&judge.tick(&names, at(13))), ["ledger"]);
+        assert_eq!(kinds(&judge.take(&ledger(), &names, at(15))), ["ledger"]);
+        assert_eq!(kinds(&judge.take(&ledger(), &names, at(16))), ["ledger"]);
+        assert!(judge.take(&ledger(), &names, at(17)).is_empty());
+        drop(waiting);
+        assert_eq!(kinds(&judge.tick(&names, at(17))), ["ledger"]);
+    }
+
+    #[test]
+    fn what_is_held_is_held_until_all_is_taken_in_that_was_told_by_then() {
+        let (watched, names) = (watched(), Names { clock_offset_ns: 0, ..Names::linux() });
+        let mut judge = WatchedJudge::new(Arc::clone(&watched));
+        // It waits for the lists.
+        assert!(judge.take(&[record(10)], &names, at(10)).is_empty());
+        let (reader, waiting) = StatusReader::with_waiting(at(11));
+        assert!(watched.watches.set(reader).is_ok());
+        // It goes on without the update, and knows the objects up to that.
+        for seconds in [12, 15, 16] {
+            assert!(judge.tick(&names, at(seconds)).is_empty(), "{seconds}");
+        }
+        drop(waiting);
+        assert_eq!(kinds(&judge.tick(&names, at(16))), ["denial"]);
+    }
+
+    #[test]
+    fn a_part_is_judged_at_a_time() {
+        let (watched, names) = (watched(), Names { clock_offset_ns: 0, ..Names::linux() });
+        let mut judge = WatchedJudge::new(watched);
+        let ledgers = vec![Captured::Ledger(KernelLedger::default()); TOGETHER * 2 + 1];
+        assert_eq!(judge.take(&ledgers, &names, at(10)).len(), TOGETHER);
+        assert_eq!(judge.next_due(), Some(at(10)), "there is more");
+        assert_eq!(judge.tick(&names, at(10)).len(), TOGETHER);
+        assert_eq!((judge.tick(&names, at(10)).len(), judge.next_due()), (1, None));
+        assert_eq!(judge.take(&ledgers, &names, at(11)).len() + judge.finish(&names, at(11)).len(), ledgers.len());
     }
 
     #[test]

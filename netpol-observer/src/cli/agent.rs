@@ -26,6 +26,7 @@ use super::source::{self, Source};
 use super::time::parse_duration;
 use super::{CommandError, record::Recorder};
 use crate::agent::{About, Access, Certificate, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Server, Tenants, loopback_names};
+use crate::allocator;
 use crate::capture::permissions::give_way;
 use crate::question::profile::Switch;
 use crate::serve::render::clean_lines;
@@ -141,6 +142,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         return probe.ask(arguments.listen, arguments.tenant_mode);
     }
     arguments.check()?;
+    allocator::keep_small();
     let live = arguments.replay.is_none();
     let started = Timestamp::now();
     let Cluster { judge, objects, summary, watches } = arguments.cluster()?;
@@ -188,7 +190,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         say(&format!("certificate SHA-256 {}", certificate.fingerprint()));
     }
 
-    // The capture has a thread and a runtime of its own, from the ring to the hub.
+    // The capture has a thread of its own, from what the ring's reader hands on to the hub.
     let (stop_capture, capture_until) = watch::channel(false);
     let (ended, mut capture_ended) = oneshot::channel();
     let capture = thread::Builder::new().name("capture".to_owned()).spawn({
@@ -303,9 +305,7 @@ impl AgentArgs {
         server: &Server,
         stop: watch::Receiver<bool>,
     ) -> Result<(), CommandError> {
-        let runtime = runtime("ring", 1)?;
-        // A live capture registers with the runtime.
-        let _entered = runtime.enter();
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
         let source = match &self.replay {
             Some(path) => Source::replay(path)?,
             None => Source::live(self.live.options())?,
@@ -337,7 +337,11 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime, CommandError> {
     if name == API {
         builder.on_thread_start(give_way);
     }
-    builder.build().map_err(|error| CommandError::failure(format!("cannot start: {error}")))
+    builder.build().map_err(cannot_start)
+}
+
+fn cannot_start(error: io::Error) -> CommandError {
+    CommandError::failure(format!("cannot start: {error}"))
 }
 
 /// A line on standard error; when that is closed there is nobody to tell.

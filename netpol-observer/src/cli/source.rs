@@ -38,7 +38,7 @@ pub(super) struct Replay {
 }
 
 impl Source {
-    /// Attaches to the running kernel. Needs the runtime entered.
+    /// Attaches to the running kernel.
     pub(super) fn live(options: LiveOptions) -> Result<Self, CommandError> {
         let live = attach(options).map_err(|error| CommandError::failure(&error).hint(error.hint()))?;
         let names = live.names();

@@ -59,7 +59,7 @@ impl Changes {
     pub(super) fn mean(&self, look: &mut LookBack<'_>, connection: &Connection, when: Timestamp, verdict: Verdict) -> Meaning {
         let (since, until) = (earlier(when, CHANGE_WINDOW), later(when, WATCH_LAG));
         let around = self.0.partition_point(|change| change.when < since)..self.0.partition_point(|change| change.when <= until);
-        let concerned = self.0.range(around).filter(|change| concerns(change, connection));
+        let concerned = self.0.range(around).filter(|change| concerns(&change.key, [&connection.source, &connection.destination]));
         let (before, after): (Vec<&Change>, Vec<&Change>) = concerned.partition(|change| change.when <= when);
         if before.is_empty() && after.is_empty() {
             return Meaning::default();
@@ -98,10 +98,9 @@ fn recent(change: &Change, when: Timestamp, [verdict_before, verdict_after]: [Ve
     RecentChange { key: change.key.clone(), kind: change.kind(), when: change.when, before_drop, verdict_before, verdict_after }
 }
 
-/// Whether the change can concern the connection, by the namespaces and names of its ends.
-fn concerns(change: &Change, connection: &Connection) -> bool {
-    let key = &change.key;
-    let mut pods = pods(&connection.source).iter().chain(pods(&connection.destination));
+/// Whether a change of this object can concern a connection, by the namespaces and names of its ends.
+pub(super) fn concerns(key: &ObjectKey, [source, destination]: [&Party; 2]) -> bool {
+    let mut pods = pods(source).iter().chain(pods(destination));
     match key.kind {
         Kind::NetworkPolicy => pods.any(|pod| pod.namespace == key.namespace),
         Kind::Namespace => pods.any(|pod| pod.namespace == key.name),

@@ -21,9 +21,21 @@ pub(super) struct Cuts {
 }
 
 impl Cuts {
-    /// These kinds are not heard of, each since its time.
-    pub(super) fn set_open(&mut self, open: BTreeMap<Kind, Timestamp>) {
-        self.open = open;
+    /// These kinds are not heard of at a time, each since its own. Returns those that were not, and are heard of again without a list: the watch
+    /// goes on where it was. What it has missed it tells at once, but does not say when it has told all.
+    pub(super) fn set_open(&mut self, open: BTreeMap<Kind, Timestamp>, now: Timestamp) -> Vec<(Kind, Timestamp)> {
+        let before = std::mem::replace(&mut self.open, open);
+        let resumed: Vec<(Kind, Timestamp)> = before.into_iter().filter(|(kind, _)| !self.open.contains_key(kind)).collect();
+        let told = later(now, WATCH_LAG);
+        for (kind, since) in &resumed {
+            self.close(*kind, *since, told);
+        }
+        resumed.into_iter().map(|(kind, _)| (kind, told)).collect()
+    }
+
+    /// Whether a kind is not heard of now.
+    pub(super) fn is_open(&self, kind: Kind) -> bool {
+        self.open.contains_key(&kind)
     }
 
     /// What changed of a kind since then was told together at this time.
@@ -40,6 +52,18 @@ impl Cuts {
     /// What was before is not known anyway.
     pub(super) fn expire(&mut self, horizon: Timestamp) {
         self.closed.retain(|(_, _, until)| *until >= horizon);
+    }
+
+    /// Whether a kind was not heard of at a time, or so little before that it might have been told of the time: then when it was heard of again, if it
+    /// was.
+    pub(super) fn of(&self, kind: Kind, when: Timestamp) -> Option<Option<Timestamp>> {
+        let covers = |since: Timestamp| later(when, WATCH_LAG) > since;
+        // A list may be taken in after the watch was seen to go on: the later of two ends is when all was told.
+        let closed = self.closed.iter().filter(|(other, since, until)| *other == kind && covers(*since) && when < *until);
+        if let Some(until) = closed.map(|(_, _, until)| *until).max() {
+            return Some(Some(until));
+        }
+        self.open.get(&kind).filter(|since| covers(**since)).map(|_| None)
     }
 
     /// The kinds that were not heard of at a time, and since when one of them was not.
@@ -66,17 +90,39 @@ mod tests {
     #[test]
     fn a_time_without_news_begins_after_the_lag_and_ends_with_the_list() {
         let mut cuts = Cuts::default();
-        cuts.set_open(BTreeMap::from([(Kind::Pod, at(100)), (Kind::Service, at(90))]));
+        assert!(cuts.set_open(BTreeMap::from([(Kind::Pod, at(100)), (Kind::Service, at(90))]), at(101)).is_empty());
         assert_eq!(cuts.at(at(91)), None);
         assert_eq!(cuts.at(at(95)), Some((vec![Kind::Service], at(90))));
         assert_eq!(cuts.at(at(103)), Some((vec![Kind::Pod, Kind::Service], at(90))));
         cuts.close(Kind::Pod, at(100), at(110));
-        cuts.set_open(BTreeMap::new());
+        cuts.close(Kind::Service, at(90), at(104));
+        assert!(cuts.set_open(BTreeMap::new(), at(120)).is_empty(), "there were lists");
         assert_eq!(cuts.at(at(105)), Some((vec![Kind::Pod], at(100))));
         assert_eq!(cuts.at(at(110)), None, "from the list on all is known");
         cuts.close(Kind::Pod, at(120), at(121));
         assert_eq!(cuts.at(at(120)), None, "that is within what watches lag behind");
         cuts.expire(at(111));
         assert_eq!(cuts.at(at(105)), None);
+    }
+
+    #[test]
+    fn what_happened_a_little_before_may_not_have_been_told() {
+        let mut cuts = Cuts::default();
+        cuts.set_open(BTreeMap::from([(Kind::Pod, at(100))]), at(101));
+        assert_eq!((cuts.of(Kind::Pod, at(98)), cuts.of(Kind::Pod, at(99))), (None, Some(None)));
+        assert_eq!(cuts.of(Kind::Service, at(105)), None);
+        cuts.close(Kind::Pod, at(100), at(110));
+        assert_eq!((cuts.of(Kind::Pod, at(105)), cuts.of(Kind::Pod, at(110))), (Some(Some(at(110))), None));
+    }
+
+    #[test]
+    fn a_watch_that_goes_on_has_told_all_after_the_lag() {
+        let mut cuts = Cuts::default();
+        cuts.set_open(BTreeMap::from([(Kind::Pod, at(100)), (Kind::Service, at(90))]), at(101));
+        assert_eq!(cuts.set_open(BTreeMap::from([(Kind::Pod, at(100))]), at(120)), [(Kind::Service, at(122))]);
+        assert_eq!((cuts.of(Kind::Service, at(121)), cuts.of(Kind::Service, at(122))), (Some(Some(at(122))), None));
+        assert_eq!(cuts.of(Kind::Pod, at(121)), Some(None));
+        cuts.close(Kind::Service, at(90), at(130));
+        assert_eq!(cuts.of(Kind::Service, at(95)), Some(Some(at(130))), "there was a list after all");
     }
 }

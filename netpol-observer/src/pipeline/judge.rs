@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::attribution::{Gist, PUBLISH_LAG, later};
+use super::attribution::{Gist, Lateness, PUBLISH_LAG, later};
 use super::changes::Changes;
 use super::cuts::Cuts;
 use super::known::AtMoment;
@@ -84,6 +84,8 @@ pub(super) enum Judged {
 /// What may change a drop that was given, and until when.
 pub(super) struct Watch {
     pub(super) until: Timestamp,
+    /// It was judged without all objects.
+    pub(super) is_without_lists: bool,
     /// Who had the addresses of its ends, by what was known when it was judged.
     pub(super) ends: Vec<(IpAddr, Gist)>,
 }
@@ -95,7 +97,7 @@ impl AsOf<'_> {
         look.at(when);
         let past = self.past(look, when);
         let event = settle_tunnel(event, look.engine().index());
-        let known = AtMoment::new(look, self.uids, &event, self.late);
+        let known = AtMoment::new(look, self.uids, &event, Lateness { late: self.late, cuts: self.cuts });
         let who = identify(&event, &known);
         let (owners, open) = known.conclude(&event, &who);
         let syncing = matches!(&past, PastKnown::Syncing { missing } if !missing.is_empty()).then(|| later(when, PUBLISH_LAG));
@@ -124,7 +126,7 @@ impl AsOf<'_> {
         // What was judged without all objects is judged again when they are there, however long that takes.
         let sync_end = syncing.map(|_| Timestamp::MAX);
         let until = open.final_at.max(lag_end).max(sync_end).filter(|until| *until >= self.now);
-        let watch = until.map(|until| Watch { until, ends: open.ends });
+        let watch = until.map(|until| Watch { until, is_without_lists: syncing.is_some(), ends: open.ends });
         Judged::Given { denial: Box::new(Denial { event, who, explanation, diagnosis, moment: Some(moment) }), watch }
     }
 

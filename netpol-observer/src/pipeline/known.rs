@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::attribution::{Attribution, Gist, attribute};
+use super::attribution::{Attribution, Gist, Lateness, attribute};
 use super::uids::Uids;
 use crate::cluster::{Index, Pod};
 use crate::diagnose::{Attributed, How};
@@ -19,7 +19,7 @@ pub(super) struct AtMoment<'a, 'b> {
     look: &'a LookBack<'b>,
     uids: &'a Uids,
     when: Timestamp,
-    late: SignedDuration,
+    lateness: Lateness<'a>,
     /// The pod at the other end of the packet's interface, and which of the packet's addresses is its own.
     behind: Option<(IpAddr, Arc<Pod>)>,
     asked: RefCell<Vec<(IpAddr, Attribution)>>,
@@ -38,8 +38,8 @@ pub(super) struct Open {
 
 impl<'a, 'b> AtMoment<'a, 'b> {
     /// `look` is at the time of the event.
-    pub(super) fn new(look: &'a LookBack<'b>, uids: &'a Uids, event: &DropEvent, late: SignedDuration) -> Self {
-        let known = AtMoment { look, uids, when: event.time, late, behind: None, asked: RefCell::default() };
+    pub(super) fn new(look: &'a LookBack<'b>, uids: &'a Uids, event: &DropEvent, lateness: Lateness<'a>) -> Self {
+        let known = AtMoment { look, uids, when: event.time, lateness, behind: None, asked: RefCell::default() };
         let behind = known.find_behind(event);
         AtMoment { behind, ..known }
     }
@@ -48,7 +48,7 @@ impl<'a, 'b> AtMoment<'a, 'b> {
         if let Some((_, known)) = self.asked.borrow().iter().find(|(asked, _)| *asked == ip) {
             return known.clone();
         }
-        let found = attribute(self.look, ip, self.when, self.late);
+        let found = attribute(self.look, ip, self.when, self.lateness);
         self.asked.borrow_mut().push((ip, found.clone()));
         found
     }
@@ -123,8 +123,8 @@ impl<'a, 'b> AtMoment<'a, 'b> {
                 _ => continue,
             };
             if is_open {
-                let until = attribution_end(&attribution, self.when, self.late);
-                open.wait_until = open.wait_until.max(Some(until));
+                // Who turns up later than that amends what was said.
+                open.wait_until = open.wait_until.max(Some(attribution.wait_until));
             }
             open.final_at = open.final_at.max(Some(attribution.final_at));
             owners.extend(how.map(|how| Attributed { ip: end.ip, how }));
@@ -153,16 +153,6 @@ impl<'a, 'b> AtMoment<'a, 'b> {
             Some(Hook::Forward) | None => None,
         };
         is_behind && own.map(|own| own.to_canonical()) == Some(ip)
-    }
-}
-
-/// How long it is worth waiting for what may be told of an address. Who turns up later than that amends what was said.
-fn attribution_end(attribution: &Attribution, when: Timestamp, late: SignedDuration) -> Timestamp {
-    if attribution.pods.is_empty() {
-        // What may turn up late is not waited for.
-        attribution.final_at.checked_sub(late).unwrap_or(when)
-    } else {
-        attribution.final_at
     }
 }
 
@@ -197,7 +187,11 @@ impl Known for AtMoment<'_, '_> {
         let pods: Vec<Arc<Pod>> = pods.collect();
         let identity = match pods.as_slice() {
             [pod] => Identity::Pod(pod.clone()),
-            [] => party(ip, self.index()).identity,
+            [] => match party(ip, self.index()).identity {
+                // The objects have it as a pod's still, which must have been gone by then.
+                Identity::Pod(_) | Identity::AmbiguousPods(_) => Identity::UnownedPodAddress,
+                other => other,
+            },
             _ => Identity::AmbiguousPods(pods),
         };
         Party { ip, identity }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::amend::{Amendment, amendment};
-use super::attribution::{Gist, attribute};
+use super::attribution::{Gist, Lateness, attribute};
 use super::changes::Changes;
 use super::cuts::Cuts;
 use super::held::{Held, Waiting};
@@ -81,6 +81,8 @@ pub struct Moments {
     cuts: Cuts,
     held: Held,
     given: VecDeque<Given>,
+    /// All ends of what was given are to be looked at again, whether or not there is news of them.
+    look_again: bool,
     /// Number of the first change that was not looked at.
     seen: u64,
     /// How many kinds were listed by then: the objects of a first list are no changes.
@@ -120,6 +122,7 @@ impl Moments {
             cuts: Cuts::default(),
             held: Held::default(),
             given: VecDeque::new(),
+            look_again: false,
             counts: MomentsStatus::default(),
         }
     }
@@ -140,13 +143,36 @@ impl Moments {
     }
 
     /// These kinds are not heard of at the moment, each since its time: what is known of them may be otherwise by now.
-    pub fn set_unheard(&mut self, kinds: BTreeMap<Kind, Timestamp>) {
-        self.cuts.set_open(kinds);
+    pub fn set_unheard(&mut self, kinds: BTreeMap<Kind, Timestamp>, now: Timestamp) {
+        if let Some(since) = kinds.get(&Kind::Pod).filter(|_| !self.cuts.is_open(Kind::Pod)) {
+            // What there was to be told of drops shortly before is told with the news of afterwards, if it is not told yet.
+            for given in self.given.iter_mut().filter(|given| given.watch.until >= *since) {
+                given.watch.until = Timestamp::MAX;
+            }
+        }
+        let resumed = self.cuts.set_open(kinds, now.max(self.timeline.last()));
+        if let Some((_, told)) = resumed.iter().find(|(kind, _)| *kind == Kind::Pod) {
+            self.pods_heard_again(*told);
+            // What was told by now came before it was known that it was news of then.
+            self.look_again = true;
+        }
     }
 
     /// A kind was listed anew at a time: what changed since it was heard of before has changed some time in between.
     pub fn heard_again(&mut self, kind: Kind, since: Timestamp, at: Timestamp) {
+        // As the timeline has it.
+        let at = at.max(self.timeline.last());
         self.cuts.close(kind, since, at);
+        if kind == Kind::Pod {
+            self.pods_heard_again(at);
+        }
+    }
+
+    /// What was to be looked at when pods are heard of again is, by news of its ends until a time.
+    fn pods_heard_again(&mut self, until: Timestamp) {
+        for given in self.given.iter_mut().filter(|given| given.watch.until == Timestamp::MAX && !given.watch.is_without_lists) {
+            given.watch.until = until;
+        }
     }
 
     /// What is held and what became of it.
@@ -241,10 +267,11 @@ impl Moments {
         self.given.retain(|given| given.watch.until >= now);
         let is_due = self.held.next_due().is_some_and(|due| due <= now);
         if is_due || !touched.is_nothing() {
-            let late = self.options.late;
-            let look = self.timeline.look_back();
-            let is_settled = |ip: &IpAddr, when| attribute(&look, *ip, when, late).is_settled();
-            let ready = self.held.ready(now, |event| {
+            let Moments { timeline, options, cuts, held, .. } = &mut *self;
+            let lateness = Lateness { late: options.late, cuts };
+            let look = timeline.look_back();
+            let is_settled = |ip: &IpAddr, when| attribute(&look, *ip, when, lateness).is_settled();
+            let ready = held.ready(now, |event| {
                 let mut touched_ends = addresses(event).filter(|ip| touched.addresses.contains(ip));
                 touched.everything || touched.touches_pod_of(event) || touched_ends.any(|ip| is_settled(&ip, event.time))
             });
@@ -282,7 +309,8 @@ impl Moments {
 
     /// Judges again what was given and may be otherwise by now.
     fn amend(&mut self, touched: &Touched, now: Timestamp) -> Vec<Step> {
-        if touched.is_nothing() || self.given.is_empty() {
+        let look_again = std::mem::take(&mut self.look_again);
+        if touched.is_nothing() && !look_again || self.given.is_empty() {
             return Vec::new();
         }
         // With the last of the first lists everything is judged again; what each of them alone brings is not worth a line.
@@ -290,19 +318,21 @@ impl Moments {
             return Vec::new();
         }
         // Looking who had an address costs little; judging again means to go back in time.
-        let late = self.options.late;
-        let look = self.timeline.look_back();
-        let is_other =
-            |(ip, gist): &(IpAddr, Gist), when| touched.addresses.contains(ip) && attribute(&look, *ip, when, late).gist() != *gist;
+        let Moments { timeline, options, cuts, given, .. } = &mut *self;
+        let lateness = Lateness { late: options.late, cuts };
+        let look = timeline.look_back();
+        let is_other = |(ip, gist): &(IpAddr, Gist), when| {
+            (look_again || touched.addresses.contains(ip)) && attribute(&look, *ip, when, lateness).gist() != *gist
+        };
         let affected = |given: &Given| {
             let event = &given.denial.event;
             touched.everything
                 || touched.touches_pod_of(event)
-                || touched.policies && is_against_policies(&given.denial)
+                || is_against_policies(&given.denial) && touched.touches_policies_of([&given.denial.who.client, &given.denial.who.server])
                 || given.watch.ends.iter().any(|end| is_other(end, event.time))
         };
         let mut places: Vec<(Timestamp, usize)> = Vec::new();
-        for (place, given) in self.given.iter().enumerate() {
+        for (place, given) in given.iter().enumerate() {
             if affected(given) {
                 places.push((given.denial.event.time, place));
             }
@@ -320,7 +350,7 @@ impl Moments {
             let Some(given) = given.get_mut(place) else { continue };
             let Judged::Given { denial, watch } = as_of.judge(&mut look, given.denial.event.clone(), true) else { continue };
             // Nothing more can come of it, or what it is now may change later than what it was.
-            given.watch = watch.unwrap_or(Watch { until: Timestamp::MIN, ends: Vec::new() });
+            given.watch = watch.unwrap_or(Watch { until: Timestamp::MIN, is_without_lists: false, ends: Vec::new() });
             if let Some(why) = amendment(&given.denial, &denial) {
                 let before = std::mem::replace(&mut given.denial, Arc::new(*denial));
                 counts.amended += 1;
@@ -350,8 +380,7 @@ impl Moments {
         let mut found: u64 = 0;
         for change in self.timeline.changes_from(self.seen) {
             found += 1;
-            touched.note(change);
-            touched.policies |= self.changes.note(change);
+            touched.note(change, self.changes.note(change));
             [&change.before, &change.after].into_iter().flatten().for_each(|object| self.uids.note(object));
         }
         touched.everything = found != next - self.seen || self.listed_kinds != self.timeline.listed_kinds();

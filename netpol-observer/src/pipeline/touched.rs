@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::Object;
+use super::changes::concerns;
+use crate::cluster::{Object, ObjectKey};
 use crate::flow::DropEvent;
+use crate::identify::Party;
 use crate::timeline::Change;
 
 /// What changes since the last time may make a difference to.
@@ -15,12 +17,14 @@ pub(super) struct Touched {
     pub(super) everything: bool,
     pub(super) addresses: HashSet<IpAddr>,
     uids: HashSet<Arc<str>>,
-    pub(super) policies: bool,
+    /// Policies that changed, and what has other labels.
+    policies: Vec<ObjectKey>,
 }
 
 impl Touched {
-    /// Takes a change.
-    pub(super) fn note(&mut self, change: &Change) {
+    /// Takes a change; `of_policies` if it can make policies say otherwise.
+    pub(super) fn note(&mut self, change: &Change, of_policies: bool) {
+        self.policies.extend(of_policies.then(|| change.key.clone()));
         self.addresses.extend(change.addresses());
         for object in [&change.before, &change.after].into_iter().flatten() {
             if let Object::Pod(pod) = object {
@@ -30,7 +34,12 @@ impl Touched {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        !self.everything && self.addresses.is_empty() && self.uids.is_empty() && !self.policies
+        !self.everything && self.addresses.is_empty() && self.uids.is_empty() && self.policies.is_empty()
+    }
+
+    /// Whether policies may say otherwise of a connection between these two.
+    pub(super) fn touches_policies_of(&self, ends: [&Party; 2]) -> bool {
+        self.policies.iter().any(|key| concerns(key, ends))
     }
 
     /// Whether the pod behind the interface is another in some way.

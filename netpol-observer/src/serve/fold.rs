@@ -228,6 +228,15 @@ impl Fold {
         true
     }
 
+    /// The last drop that was recorded with the id of this key was one of it: repeats of that id go there, and to no other if it is forgotten.
+    pub fn set_latest(&mut self, key: Key) {
+        if self.entries.contains_key(&key) {
+            self.latest.insert(key.id, key);
+        } else {
+            self.latest.remove(&key.id);
+        }
+    }
+
     /// Whether a drop of this key at this time would be the first one.
     pub fn is_first(&self, key: Key, fate: Fate, time: Timestamp) -> bool {
         self.entries.get(&key).is_none_or(|entry| {

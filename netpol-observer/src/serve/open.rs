@@ -16,6 +16,8 @@ use crate::flow::FoldId;
 const SETTLES: SignedDuration = SignedDuration::from_secs(4);
 /// The same where nobody is known to have an address: its owner may turn up that much later.
 const SETTLES_LATE: SignedDuration = SignedDuration::from_secs(14);
+/// For so long after it was given its repeats may come, however late it was given: a turn of the kernel's tables, and a half.
+const REPEATS: SignedDuration = SignedDuration::from_millis(1500);
 /// Drops that are open at most; beyond that the oldest are taken as they are.
 const MAX_OPEN: usize = 4096;
 
@@ -31,21 +33,24 @@ pub(super) struct Record {
     pub(super) repeats: u64,
     /// When the last of them was.
     pub(super) last: Timestamp,
+    /// Until when its repeats may come.
+    repeats_until: Timestamp,
     until: Timestamp,
 }
 
 impl Record {
-    pub(super) fn new(denial: Arc<Denial>, key: Key, fate: Fate, folded: bool) -> Self {
+    pub(super) fn new(denial: Arc<Denial>, key: Key, fate: Fate, folded: bool, now: Timestamp) -> Self {
         let last = denial.event.time;
-        let until = settles_at(&denial);
-        Record { denial, key, fate, folded, repeats: 0, last, until }
+        let repeats_until = now.checked_add(REPEATS).unwrap_or(Timestamp::MAX);
+        let until = settles_at(&denial).max(repeats_until);
+        Record { denial, key, fate, folded, repeats: 0, last, repeats_until, until }
     }
 
     /// It is another by now.
     pub(super) fn amend(&mut self, denial: &Arc<Denial>, key: Key, fate: Fate) {
         (self.key, self.fate) = (key, fate);
         self.denial = Arc::clone(denial);
-        self.until = settles_at(denial);
+        self.until = settles_at(denial).max(self.repeats_until);
     }
 }
 

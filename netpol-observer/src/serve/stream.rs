@@ -1,5 +1,6 @@
 //! From captured records to things to show, with the ledger kept on the way.
 
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
@@ -62,13 +63,23 @@ pub struct Stream {
     options: StreamOptions,
     fold: Fold,
     open: Open,
+    /// Lines that are long settled and may be amended all the same, when what was not heard of is heard of again.
+    unheard: VecDeque<(FoldId, Timestamp)>,
     ledger: Ledger,
+}
+
+/// Such lines that are remembered; of more the oldest are not.
+const MAX_UNHEARD: usize = 4096;
+
+/// Whether a drop was judged while something was not heard of.
+fn is_behind(denial: &Denial) -> bool {
+    denial.moment.as_ref().is_some_and(|moment| matches!(moment.past, PastKnown::Behind { .. }))
 }
 
 impl Stream {
     /// A stream that has seen nothing yet.
     pub fn new(options: StreamOptions) -> Self {
-        Stream { fold: Fold::new(options.fold), open: Open::default(), options, ledger: Ledger::default() }
+        Stream { fold: Fold::new(options.fold), open: Open::default(), unheard: VecDeque::new(), options, ledger: Ledger::default() }
     }
 
     /// The account so far.
@@ -138,7 +149,7 @@ impl Stream {
         if is_first {
             items.extend(self.fold_in(key, fate, Arc::clone(&denial), now));
         }
-        self.open.push(Record::new(denial, key, fate, is_first));
+        self.open.push(Record::new(denial, key, fate, is_first, now));
         items
     }
 
@@ -180,11 +191,25 @@ impl Stream {
     fn settle(&mut self, now: Timestamp) -> Vec<Item> {
         let mut items = Vec::new();
         while let Some(Record { denial, key, fate, folded, repeats, last, .. }) = self.open.settled(now) {
-            if !folded {
-                items.extend(self.fold_in(key, fate, denial, now));
+            if fate == Fate::Shown && is_behind(&denial) {
+                self.unheard.push_back((denial.event.id, denial.event.time));
+                if self.unheard.len() > MAX_UNHEARD {
+                    self.unheard.pop_front();
+                }
             }
-            // Where the key was forgotten meanwhile, repeats of one that was folded when it came have nothing to go to.
-            if repeats > 0 && !self.fold.settle(key, repeats, last) {
+            if folded {
+                // It was folded when it came, and others of its id that came before it were after that.
+                self.fold.set_latest(key);
+            } else {
+                items.extend(self.fold_in(key, fate, Arc::clone(&denial), now));
+            }
+            if repeats == 0 || self.fold.settle(key, repeats, last) {
+                continue;
+            }
+            // The key was forgotten meanwhile, perhaps with a drop that brought it and turned out to be another's. This one has had its line.
+            let seen = self.fold.record(key, fate, &denial, now);
+            items.extend(seen.flushed.map(|summary| self.show_repeats(summary)));
+            if !self.fold.settle(key, repeats, last) {
                 *self.account(Some(fate)) -= repeats;
                 self.ledger.unattributed += repeats;
             }
@@ -256,12 +281,15 @@ impl Stream {
         let was_shown = counted.contains(&Fate::Shown);
         let key_before = key_of(before, self.fate(before));
         let mut items = Vec::new();
-        if key == key_before || !self.fold.knows_key(key_before) {
+        let is_known = self.fold.knows_key(key_before);
+        // However long ago its line was: after a time without the API server that may be minutes.
+        let was_unheard = self.unheard.contains(&(amendment.id(), amendment.time()));
+        if key == key_before || !(is_known || was_unheard) {
             return items;
         }
         if was_shown {
             items.push(Item::Amendment { key, amendment, is_first: false });
-        } else if fate == Fate::Shown {
+        } else if fate == Fate::Shown && is_known {
             // It was left out, and should not have been.
             let account = self.account(counted.first().copied());
             let Some(others) = account.checked_sub(1) else { return items };

@@ -70,6 +70,26 @@ fn told(owners: &[Owner]) -> Vec<String> {
 }
 
 #[test]
+fn what_is_the_same_need_not_be_told() {
+    let (mut told, mut untold) = (shop(Limits::default()), shop(Limits::default()));
+    let other = pod("web", "10.0.0.9", "web");
+    let new = pod("new", "10.0.0.3", "new");
+    let all = [pod("api", API, "api"), other.clone(), new.clone()].map(Object::from);
+    assert_eq!(told.reset(s(10), &[Kind::Pod], all), 2);
+    let same = key(pod("api", API, "api"));
+    assert_eq!(untold.relist(s(10), Kind::Pod, [other.clone().into(), new.into()], |key| *key == same), 2);
+    let pods = |timeline: &Timeline| timeline.engine().index().pods().cloned().collect::<Vec<_>>();
+    assert_eq!(pods(&told), pods(&untold));
+    let times = |timeline: &Timeline| {
+        timeline.changes(s(0), s(99), |_| true).map(|change| (change.when, change.key.clone())).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(times(&told), times(&untold));
+    // Who is neither the same nor told is gone.
+    assert_eq!(untold.relist(s(20), Kind::Pod, [], |key| *key == same), 2);
+    assert_eq!(pods(&untold), [Arc::new(pod("api", API, "api"))]);
+}
+
+#[test]
 fn a_verdict_is_that_of_its_time() {
     let mut timeline = shop(Limits::default());
     timeline.apply(s(10), policy("frontend"));

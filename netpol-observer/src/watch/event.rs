@@ -49,7 +49,7 @@ pub(super) fn read<C: Collect>(line: &[u8], collect: &mut C) -> Result<Event<C::
     }
     let Named { metadata: named } = serde_json::from_str(object).map_err(unreadable)?;
     Ok(match &*line.kind {
-        "ADDED" | "MODIFIED" => Event::Applied { item: collect.read(object.as_bytes()), named, is_new: line.kind == "ADDED" },
+        "ADDED" | "MODIFIED" => Event::Applied { item: collect.read(&named, object.as_bytes()), named, is_new: line.kind == "ADDED" },
         "DELETED" => Event::Deleted(named),
         other => return Err(Problem::Unreadable(format!("an event of type {other:?}"))),
     })

@@ -14,6 +14,7 @@ use super::WatchOptions;
 use super::api::{Answer, Api};
 use super::backoff::{Backoff, jitter};
 use super::collect::{Closed, Collect, Sink};
+use super::decode::Named;
 use super::event::{self, Event};
 use super::problem::Problem;
 use super::resource::Resource;
@@ -132,6 +133,10 @@ impl<C: Collect> Keeper<C> {
                     if matches!(problem, Problem::Expired(_) | Problem::Future(_)) {
                         since = Since::Now;
                     }
+                    // A server that is behind what it was is another one, or was put back: its revisions mean something else.
+                    if matches!(problem, Problem::Future(_)) {
+                        self.collect.forget();
+                    }
                     problem
                 }
             };
@@ -169,7 +174,10 @@ impl<C: Collect> Keeper<C> {
                 match event::read(line, &mut self.collect)? {
                     Event::Applied { item, .. } => items.extend(item),
                     // Not to be expected before the initial events are complete.
-                    Event::Deleted(named) => items.retain(|item| !self.collect.is(item, &named)),
+                    Event::Deleted(named) => {
+                        items.retain(|item| !self.collect.is(item, &named));
+                        self.collect.is_not_listed(&named);
+                    }
                     Event::Bookmark { revision, ends_initial_events: true } => {
                         self.collect.listed(stream.at, items).await?;
                         return Ok((revision, stream));
@@ -210,7 +218,11 @@ impl<C: Collect> Keeper<C> {
         let mut answer = self.api.get(&format!("{}?{query}", self.resource.path()), C::LIST).await?;
         let mut list = Items::new();
         while let Some(piece) = answer.piece(self.api.patience()).await? {
-            let read = list.take(&piece, |json| items.extend(self.collect.read(json)));
+            let read = list.take(&piece, |json| {
+                // What has no name is not read either.
+                let Named { metadata } = serde_json::from_slice(json).unwrap_or_default();
+                items.extend(self.collect.read(&metadata, json));
+            });
             read.map_err(|error| Problem::Unreadable(error.to_string()))?;
         }
         list.finish().ok_or(Problem::Truncated)
@@ -271,6 +283,8 @@ impl<C: Collect> Keeper<C> {
                 }
                 // An error is not heard of the objects: it says that something was missed.
                 self.entry.heard(stream.at);
+                // The next of the same piece came behind it: who had an address between the two had it.
+                stream.at += Duration::from_nanos(1);
                 heard = true;
                 self.backoff.succeeded();
             }

@@ -20,6 +20,7 @@
 //! [`News::Listed`] since when nothing was.
 
 mod api;
+mod backlog;
 mod backoff;
 mod collect;
 mod connect;
@@ -44,10 +45,12 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::{Foreign, Kind, Object, ObjectKey};
 
+pub use collect::Same;
 pub use connect::connect;
 pub use resource::permissions;
 pub use status::{ResourceStatus, State, Status, Use, Warning};
 
+use backlog::{Backlog, Waiting};
 use collect::{Lists, Sink};
 use manage::Manager;
 use status::Board;
@@ -57,7 +60,7 @@ use status::Board;
 pub struct WatchOptions {
     /// The first requests wait for a time up to this, by lot: the agents of all nodes may start at once. 10 s.
     pub start_jitter: Duration,
-    /// Updates that wait for whoever reads them: 1,024. A list is one of them, whatever its length; no two of a kind wait.
+    /// Updates that wait for whoever reads them: 4,096, of up to 3 KB or so; with more, what comes is read late, and taken for later than it was told. A list is one of them, whatever its length; no two of a kind wait.
     pub buffer: usize,
     /// Objects that are asked for at once, where the server heeds it: 500.
     pub page_size: u32,
@@ -83,7 +86,7 @@ impl Default for WatchOptions {
     fn default() -> Self {
         WatchOptions {
             start_jitter: Duration::from_secs(10),
-            buffer: 1024,
+            buffer: 4096,
             page_size: 500,
             streaming_lists: true,
             answer_timeout: Duration::from_secs(60),
@@ -119,6 +122,17 @@ pub enum News {
         /// kind came or went as a whole.
         since: Option<Timestamp>,
     },
+    /// The same after a time without news, but that most objects are as they were told before, and are not told again.
+    Relisted {
+        /// The kind.
+        kind: Kind,
+        /// Those that are new or otherwise. Of several with one name the last counts.
+        changed: Vec<Object>,
+        /// Those that are as before. All others of the kind are gone.
+        same: Same,
+        /// As of a list.
+        since: Option<Timestamp>,
+    },
     /// An object came or changed.
     Applied(Object),
     /// An object went.
@@ -144,8 +158,11 @@ pub enum News {
 /// Watches that run until this is dropped.
 #[derive(Debug)]
 pub struct Watching {
-    updates: mpsc::Receiver<Update>,
+    updates: mpsc::Receiver<(Update, Waiting)>,
+    /// That the last update is being taken in.
+    taken: Option<Waiting>,
     lists: Arc<Lists>,
+    backlog: Arc<Backlog>,
     board: Arc<Board>,
     manager: JoinHandle<()>,
 }
@@ -153,16 +170,19 @@ pub struct Watching {
 /// Begins to watch, on the runtime of the caller, with a client that [`connect`] made.
 pub fn start(client: Client, options: WatchOptions) -> Watching {
     let (sender, updates) = mpsc::channel(options.buffer.max(1));
-    let (board, lists) = (Board::new(), Arc::<Lists>::default());
-    let manager = Manager::new(client, options, board.clone(), Sink::new(sender, lists.clone()));
-    Watching { updates, lists, board, manager: tokio::spawn(manager.run()) }
+    let (board, lists, backlog) = (Board::new(), Arc::<Lists>::default(), Arc::<Backlog>::default());
+    let manager = Manager::new(client, options, board.clone(), Sink::new(sender, lists.clone(), backlog.clone()));
+    Watching { updates, taken: None, lists, backlog, board, manager: tokio::spawn(manager.run()) }
 }
 
 impl Watching {
-    /// The next update. Can be given up and asked again without loss. Ends never, unless the program ends.
+    /// The next update; whoever asks for it has taken in the one before. Can be given up and asked again without loss. Ends never, unless the
+    /// program ends.
     pub async fn next(&mut self) -> Option<Update> {
-        let update = self.updates.recv().await?;
-        if let News::Listed { kind, .. } = &update.news {
+        self.taken = None;
+        let (update, waiting) = self.updates.recv().await?;
+        self.taken = Some(waiting);
+        if let News::Listed { kind, .. } | News::Relisted { kind, .. } = &update.news {
             self.lists.read(*kind);
         }
         Some(update)
@@ -170,7 +190,7 @@ impl Watching {
 
     /// How the watches stand, to be asked at any time, also when this is elsewhere.
     pub fn status(&self) -> StatusReader {
-        StatusReader(self.board.clone())
+        StatusReader { board: self.board.clone(), backlog: self.backlog.clone() }
     }
 
     /// Updates that wait to be read.
@@ -187,27 +207,46 @@ impl Drop for Watching {
 
 /// Tells how the watches stand.
 #[derive(Clone, Debug)]
-pub struct StatusReader(Arc<Board>);
+pub struct StatusReader {
+    board: Arc<Board>,
+    backlog: Arc<Backlog>,
+}
+
+#[cfg(test)]
+impl StatusReader {
+    /// Of watches that tell nothing, and an update that came at a time and waits until what is returned is dropped.
+    pub(crate) fn with_waiting(at: Timestamp) -> (Self, impl Sized + use<>) {
+        let backlog = Arc::<Backlog>::default();
+        let waiting = backlog.add(at);
+        (StatusReader { board: Board::new(), backlog }, waiting)
+    }
+}
 
 impl StatusReader {
     /// How they stand now.
     pub fn read(&self) -> Status {
-        self.0.status()
+        self.board.status()
     }
 
     /// Kinds that were listed and are not watched at the moment, as after a watch broke and before it goes on: when each was last heard of.
     pub fn unheard(&self) -> BTreeMap<Kind, Timestamp> {
-        self.0.unheard()
+        self.board.unheard()
+    }
+
+    /// When the first of the updates came that were received and are not taken in yet, by whoever reads them: up to then all that was told is
+    /// known.
+    pub fn oldest_waiting(&self) -> Option<Timestamp> {
+        self.backlog.oldest()
     }
 
     /// What has to be listed before explanations can be relied on, and is not, with the reason: `pods were not listed yet`.
     pub fn missing(&self) -> Vec<String> {
-        self.0.missing()
+        self.board.missing()
     }
 
     /// Returns when the objects are complete for the first time: their updates were given, not necessarily read.
     pub async fn synced(&self) {
         // The sender lives as long as the board, which is here.
-        _ = self.0.synced().wait_for(|synced| *synced).await;
+        _ = self.board.synced().wait_for(|synced| *synced).await;
     }
 }

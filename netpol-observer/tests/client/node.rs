@@ -1,6 +1,7 @@
 //! A node with pods and a firewall in network namespaces, and the real agent on it.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use netpol_observer::capture::is_built_in;
 use netpol_observer::capture::permissions::Permissions;
@@ -111,7 +112,15 @@ pub(crate) fn published(name: &str, address: Ipv4Addr) -> Value {
 
 /// Starts the real agent of node-1, which is reached through the API server, and waits until it has the objects.
 pub(crate) fn start_agent(scene: &Scene) -> Tail {
-    let agent = start_agent_without_objects(scene, &[]);
+    until_ready(scene, start_agent_without_objects(scene, &[]))
+}
+
+/// The same, with a kubeconfig of its own.
+pub(crate) fn start_agent_as(scene: &Scene, kubeconfig: &Path) -> Tail {
+    until_ready(scene, start_agent_without_objects(scene, &["--kubeconfig", kubeconfig.to_str().unwrap()]))
+}
+
+fn until_ready(scene: &Scene, agent: Tail) -> Tail {
     let ready = || scene.run(&["status", "--node", "node-1"]);
     let end = std::time::Instant::now() + crate::PATIENCE;
     loop {

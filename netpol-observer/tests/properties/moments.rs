@@ -274,7 +274,7 @@ fn check(pods: &[Life], policies: &Policies, drops: &[Drop], prompt: bool) -> Ou
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    let times = (0..8_i64, 4..60_i64, 0..13_i64, 0..8_i64, 0..12_i64, 0..9_i64, 0..24_i64);
+    let times = (0..8_i64, 4..60_i64, 0..=churn::TOLD, 0..8_i64, 0..12_i64, 0..9_i64, 0..24_i64);
     (times, prop::bool::weighted(0.2), select(&APPS[..])).prop_map(
         |((gap, life, publish, early, grace, mark_lag, gone), completes, app)| Plan {
             gap,
@@ -336,7 +336,10 @@ proptest! {
         prompt in any::<bool>(),
     ) {
         let plans = addresses.into_iter().map(|mut plans| {
-            plans.iter_mut().filter(|_| prompt).for_each(|plan| plan.mark_lag = 0);
+            plans.iter_mut().filter(|_| prompt).for_each(|plan| {
+                plan.mark_lag = 0;
+                plan.publish = plan.publish.min(churn::PUBLISH);
+            });
             plans
         });
         let pods: Vec<Life> = plans.enumerate().flat_map(|(address, plans)| lives(address as u8, 0, &plans)).collect();

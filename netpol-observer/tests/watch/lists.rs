@@ -48,6 +48,22 @@ fn lists_where_streams_are_not_wanted() {
 }
 
 #[test]
+fn changes_that_come_together_have_an_order() {
+    let scene = Scene::new(server(Options::default()), quick());
+    scene.synced();
+    scene.settles();
+    let is_of_pod = |news: &News| matches!(news, News::Applied(object) if object.key().kind == Kind::Pod);
+    let before = scene.with(|known| known.updates.len());
+    scene.server.load((0..200).map(|number| pod(&format!("more-{number}"), 300 + number))).unwrap();
+    scene.settles();
+    // Whoever looks at a moment between two of them sees what was told by then, and an address that was given and taken at once was had.
+    let times: Vec<_> =
+        scene.with(|known| known.updates[before..].iter().filter(|update| is_of_pod(&update.news)).map(|update| update.at).collect());
+    assert_eq!(times.len(), 200);
+    assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+}
+
+#[test]
 fn what_is_told_of_the_start() {
     let scene = Scene::new(server(Options::default()), quick());
     scene.synced();
@@ -131,6 +147,8 @@ fn a_list_that_is_shorter_than_before() {
         // Six went, one came, one changed; nothing else is a change.
         let pods: Vec<usize> = known.listed.iter().filter(|(kind, _)| *kind == Kind::Pod).map(|(_, changed)| *changed).collect();
         assert_eq!(pods, [8, 8]);
+        let told: Vec<usize> = known.told.iter().filter(|(kind, _)| *kind == Kind::Pod).map(|(_, told)| *told).collect();
+        assert_eq!(told, [8, 2], "what is as before is not told again");
         let policies: Vec<usize> =
             known.listed.iter().filter(|(kind, _)| *kind == Kind::NetworkPolicy).map(|(_, changed)| *changed).collect();
         assert_eq!(policies.iter().sum::<usize>(), 4, "no policy changed: {policies:?}");

@@ -178,6 +178,19 @@ fn an_object_that_cannot_be_read_is_told() {
     let warned = |scene: &Scene| scene.status().warnings.iter().map(|warning| warning.object.clone()).collect::<Vec<_>>();
     assert_eq!(warned(&scene), ["AdminNetworkPolicy broken", "AdminNetworkPolicy odd"]);
     assert_eq!(scene.status().resource(ADMIN).unwrap().unreadable, 1);
+    // With another list too, of which the good one is not read again.
+    let lists = |scene: &Scene| scene.with(|known| known.told.iter().filter(|(kind, _)| *kind == Kind::AdminNetworkPolicy).count());
+    let before = lists(&scene);
+    scene.server.go_away().unwrap();
+    scene.server.compact();
+    scene.server.skip_revisions(10);
+    scene.server.create(admin_policy("new", 4)).unwrap();
+    scene.server.compact();
+    scene.server.come_back().unwrap();
+    scene.becomes("there was another list", |scene| lists(scene) > before && policies(scene) == 3);
+    assert_eq!(warned(&scene), ["AdminNetworkPolicy broken", "AdminNetworkPolicy odd"]);
+    assert!(scene.server.delete("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", "", "new").unwrap());
+    scene.becomes("it went", |scene| policies(scene) == 2);
     // One that was read becomes such that it cannot be: it does not stay as it was.
     let spoiled = json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": {"name": "good"}, "spec": {"subject": 7}});
     scene.server.patch(&spoiled).unwrap();

@@ -43,8 +43,10 @@ pub(crate) struct Known {
     pub(crate) foreign: ForeignPolicies,
     /// Every update, lists without their objects.
     pub(crate) updates: Vec<Update>,
-    /// How many objects a list has brought.
+    /// How many objects are otherwise by a list.
     pub(crate) listed: Vec<(ObjectKind, usize)>,
+    /// How many objects a list has told of at all.
+    pub(crate) told: Vec<(ObjectKind, usize)>,
 }
 
 type ObjectKind = netpol_observer::cluster::Kind;
@@ -52,7 +54,7 @@ type ObjectKind = netpol_observer::cluster::Kind;
 impl Known {
     fn new() -> Self {
         let timeline = Timeline::new(Profile::default(), Limits::default(), Timestamp::now());
-        Known { timeline, foreign: ForeignPolicies::default(), updates: Vec::new(), listed: Vec::new() }
+        Known { timeline, foreign: ForeignPolicies::default(), updates: Vec::new(), listed: Vec::new(), told: Vec::new() }
     }
 
     fn learn(&mut self, update: Update) {
@@ -61,7 +63,14 @@ impl Known {
         match update.news {
             News::Listed { kind, objects, since } => {
                 kept.news = News::Listed { kind, objects: Vec::new(), since };
+                self.told.push((kind, objects.len()));
                 let changed = self.timeline.reset(at, &[kind], objects);
+                self.listed.push((kind, changed));
+            }
+            News::Relisted { kind, changed, same, since } => {
+                kept.news = News::Listed { kind, objects: Vec::new(), since };
+                self.told.push((kind, changed.len()));
+                let changed = self.timeline.relist(at, kind, changed, |key| same.has(key));
                 self.listed.push((kind, changed));
             }
             News::Applied(object) => _ = self.timeline.apply(at, object),

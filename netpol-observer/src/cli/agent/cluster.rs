@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Runtime;
 
-use super::{AgentArgs, runtime, say};
+use super::{AgentArgs, cannot_start, runtime, say};
 use crate::agent::{FixedObjects, Judge, Manifests, Objects, Watched, WatchedJudge};
 use crate::cli::CommandError;
 use crate::cli::tail::{counted, load, skipped};
@@ -22,7 +22,7 @@ use crate::watch::{WatchOptions, connect, start};
 const LEAST_REMEMBERED: SignedDuration = SignedDuration::from_mins(1);
 const MOST_REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
-/// The watches have threads of their own: one may take in a long list while the other reads what comes.
+/// The watches have threads of their own: one may decode a long list while the other reads what comes.
 const WATCH_THREADS: usize = 2;
 
 /// The cluster's objects: what judges drops by them, and what answers questions about them.
@@ -87,7 +87,7 @@ impl AgentArgs {
         let watched = Watched::new(Moments::new(timeline, MomentsOptions::default()));
         let watching =
             start(client, WatchOptions { start_jitter: self.start_jitter.try_into().unwrap_or_default(), ..WatchOptions::default() });
-        runtime.spawn(Arc::clone(&watched).follow(watching));
+        Arc::clone(&watched).follow(watching, runtime.handle()).map_err(cannot_start)?;
         Ok(Cluster {
             judge: Box::new(WatchedJudge::new(Arc::clone(&watched))),
             objects: watched,

@@ -79,13 +79,27 @@ fn a_pod_that_came_later_is_no_owner() {
 }
 
 #[test]
+fn a_publication_on_its_way_is_told_a_little_later() {
+    let mut world = world();
+    world.apply(-5_000, pod("old", Some(A)));
+    world.apply(-2_000, Pod { deleting: true, ..pod("old", Some(A)) });
+    world.apply(-100, pod("new", None));
+    world.drop(1, &syn(0, A, API));
+    // Held no longer than a publication takes.
+    world.tick(3_000);
+    assert_eq!(world.given(), ["0 old → api"]);
+    world.apply(3_500, pod("new", Some(A)));
+    assert_eq!(world.given(), ["0 old → api is 0 old|new → api"]);
+}
+
+#[test]
 fn who_turns_up_too_late_is_not_taken_for_the_owner() {
     let mut world = world();
     world.apply(-100, pod("web", None));
     world.drop(1, &syn(0, A, API));
     world.tick(3_000);
     world.steps.clear();
-    world.apply(13_001, pod("web", Some(A)));
+    world.apply(13_501, pod("web", Some(A)));
     assert!(world.given().is_empty());
     assert_eq!(world.moments.status().watched, 0);
 }
@@ -272,4 +286,118 @@ fn all_that_may_have_called_from_a_node_are_named() {
     let denial = world.denial();
     assert_eq!(denial.who.callers.iter().map(|pod| &*pod.name).collect::<Vec<_>>(), ["exporter", "proxy"]);
     assert!(moment(&denial).is_plain());
+}
+
+/// Pods are not heard of from -1 s on.
+fn cut_off(world: &mut World) {
+    world.moments.set_unheard([(Kind::Pod, at(-1_000))].into(), at(-1_000));
+}
+
+/// The list with which they are heard of again.
+fn listed(world: &mut World, milliseconds: i64, pods: Vec<Pod>) {
+    let objects = pods.into_iter().chain([pod("api", Some(API))]).map(Into::into);
+    world.moments.timeline_mut().reset(at(milliseconds), &[Kind::Pod], objects);
+    world.moments.heard_again(Kind::Pod, at(-1_000), at(milliseconds));
+    world.moments.set_unheard([].into(), at(milliseconds));
+    world.tick(milliseconds);
+}
+
+#[test]
+fn who_came_while_pods_were_not_heard_of_is_told_with_the_list() {
+    let mut world = world();
+    cut_off(&mut world);
+    world.drop(2_001, &syn(2_000, A, API));
+    world.tick(5_000);
+    assert_eq!(world.given(), ["2000 ? → api"]);
+    // It was longer away than an address takes to be published, and than owners turn up late.
+    world.tick(50_000);
+    assert_eq!(world.moments.status().watched, 1);
+    listed(&mut world, 60_000, vec![pod("web", Some(A))]);
+    let denial = world.denial();
+    assert_eq!(told(&Step::Denial(denial.clone())), "2000 web → api");
+    assert!(!moment(&denial).is_plain() && matches!(how(&denial).as_slice(), [How::PublishedLater { .. }]), "{:?}", denial.moment);
+    // Who comes afterwards cannot have been it.
+    world.apply(61_000, pod("other", Some(A)));
+    assert_eq!(world.given(), [] as [String; 0]);
+}
+
+#[test]
+fn an_address_that_changed_hands_while_pods_were_not_heard_of_may_be_eithers() {
+    let mut world = world();
+    world.apply(-30_000, pod("web", Some(A)));
+    cut_off(&mut world);
+    world.drop(2_001, &syn(2_000, A, API));
+    assert_eq!(world.given(), ["2000 web → api"]);
+    listed(&mut world, 40_000, vec![pod("next", Some(A))]);
+    assert_eq!(world.given(), ["2000 web → api is 2000 web|next → api"]);
+    // Before the cut, but for what may not have been told any more, it was the first one, and afterwards it is the other.
+    world.drop(40_500, &syn(-4_000, A, API));
+    world.drop(40_501, &syn(40_400, A, API).with(|record| record.netns = 9));
+    assert_eq!(world.given(), ["-4000 web → api", "40400 next → api"]);
+}
+
+#[test]
+fn a_drop_just_before_pods_are_not_heard_of_any_more_is_looked_at_again() {
+    let mut world = world();
+    world.apply(-30_000, pod("web", Some(A)));
+    world.drop(1, &syn(-1_500, A, API));
+    assert_eq!(world.given(), ["-1500 web → api"]);
+    // That its pod ended before may not have been told any more.
+    cut_off(&mut world);
+    world.tick(20_000);
+    listed(&mut world, 40_000, vec![pod("next", Some(A))]);
+    assert_eq!(world.given(), ["-1500 web → api is -1500 web|next → api"]);
+    world.tick(60_000);
+    assert_eq!(world.moments.status().watched, 0);
+}
+
+#[test]
+fn what_the_list_has_no_news_of_is_not_watched_any_longer() {
+    let mut world = world();
+    world.apply(-30_000, pod("web", Some(A)));
+    cut_off(&mut world);
+    world.drop(2_001, &syn(2_000, A, API));
+    world.drop(2_002, &syn(2_000, B, API));
+    world.tick(5_000);
+    assert_eq!(world.given(), ["2000 web → api", "2000 ? → api"]);
+    listed(&mut world, 40_000, vec![pod("web", Some(A))]);
+    world.tick(40_001);
+    assert_eq!((world.given(), world.moments.status().watched), (vec![], 0));
+}
+
+/// The server kept what the watch has missed: it goes on where it was, without a list.
+#[test]
+fn a_watch_that_goes_on_tells_who_came_meanwhile() {
+    let mut world = world();
+    cut_off(&mut world);
+    world.drop(2_001, &syn(2_000, A, API));
+    world.drop(2_002, &syn(2_000, B, API));
+    world.tick(5_000);
+    assert_eq!(world.given(), ["2000 ? → api", "2000 ? → api"]);
+    // One comes before it is known that the watch goes on, one after.
+    world.apply(60_000, pod("web", Some(A)));
+    assert!(world.given().is_empty());
+    world.moments.set_unheard([].into(), at(60_010));
+    world.tick(60_010);
+    assert_eq!(world.given(), ["2000 ? → api is 2000 web → api"]);
+    world.apply(60_100, pod("late", Some(B)));
+    assert_eq!(world.given(), ["2000 ? → api is 2000 late → api"]);
+    world.tick(80_000);
+    assert_eq!(world.moments.status().watched, 0);
+}
+
+#[test]
+fn who_is_long_gone_is_not_named_while_the_next_is_waited_for() {
+    let mut world = world();
+    world.apply(0, pod("first", Some(A)));
+    world.apply(4_000, Pod { deleting: true, ready: false, ..pod("first", Some(A)) });
+    world.apply(4_250, pod("second", Some(A)));
+    world.delete(6_750, "second");
+    world.apply(7_250, pod("third", None));
+    world.drop(8_750, &syn(8_750, A, API));
+    assert_eq!(world.given(), [] as [String; 0]);
+    world.moments.timeline_mut().delete(at(9_000), &key("first"));
+    world.moments.timeline_mut().apply(at(9_000), pod("third", Some(A)));
+    world.tick(9_000);
+    assert_eq!(world.given(), ["8750 third → api"]);
 }

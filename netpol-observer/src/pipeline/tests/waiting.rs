@@ -163,3 +163,26 @@ fn who_began_to_look_later_is_told_nothing_of_what_is_amended() {
     assert_eq!(stream(&mut world, &mut shown, 4_000), [""; 0]);
     shown.ledger().balance_final().expect("balanced");
 }
+
+#[test]
+fn the_line_of_a_time_without_news_is_amended_however_late() {
+    let mut world = world();
+    let (mut shown, mut later) = (Stream::new(StreamOptions::default()), Stream::new(StreamOptions::default()));
+    world.moments.set_unheard([(Kind::Pod, at(-10_000))].into(), at(-10_000));
+    world.drop(1, &syn(0, A, API));
+    world.tick(3_000);
+    assert_eq!(stream(&mut world, &mut shown, 3_000), ["0 ? → api"]);
+    // The line and its repeats are settled and forgotten.
+    for time in (20_000..300_000).step_by(1_000) {
+        assert!(shown.tick(at(time)).is_empty());
+    }
+    world.moments.timeline_mut().reset(at(300_000), &[Kind::Pod], [pod("web", Some(A)).into(), pod("api", Some(API)).into()]);
+    world.moments.heard_again(Kind::Pod, at(-10_000), at(300_000));
+    world.tick(300_000);
+    let [Step::Amendment(amendment)] = world.steps.as_slice() else { panic!("{:?}", world.given()) };
+    // Who began to look later is told nothing.
+    assert!(later.amendment(amendment.clone(), at(300_000)).is_empty());
+    assert_eq!(stream(&mut world, &mut shown, 300_000), ["0 ? → api is 0 web → api"]);
+    shown.finish();
+    shown.ledger().balance_final().expect("balanced");
+}

@@ -211,11 +211,13 @@ fn pod_of(party: &Party) -> String {
 }
 
 proptest! {
-    /// Whose drops they are: what is printed and amended adds up to what was known of each in the end, its repeats included.
+    /// Whose drops they are: what is printed and amended adds up to what was known of each in the end, its repeats included; also where all of it is
+    /// given late, by an agent that has much to do.
     #[test]
     fn amendments_move_the_drops_that_they_are_about(
         steps in prop::collection::vec((0..2u64, 0..3u64, 1..1500i64, 0..8u8), 0..100),
         capacity in prop::sample::select(vec![1000usize, 3]),
+        (late, amended_for) in prop::sample::select(vec![(0, 3_000), (6_000, 1_500)]),
     ) {
         let mut stream = stream(StreamOptions { fold: FoldOptions { capacity, ..FoldOptions::default() }, ..StreamOptions::default() });
         let mut now = 0;
@@ -225,17 +227,18 @@ proptest! {
         for (id, pod, pause, what) in steps {
             now += pause;
             items.extend(stream.tick(at_ms(now)));
-            let open = known.iter().position(|(of, time, ..)| *of == id && now - time < 3_000);
+            let open = known.iter().position(|(of, time, ..)| *of == id && now - late - time < amended_for);
             match (what, open) {
                 (0..=2, _) => {
-                    let denial = Arc::new(of_pod(pod, id, now));
-                    known.push((id, now, vec![denial.clone()], 1));
+                    let denial = Arc::new(of_pod(pod, id, now - late));
+                    known.push((id, now - late, vec![denial.clone()], 1));
                     items.extend(stream.denial(denial, at_ms(now)));
                 }
-                (3..=4, Some(_)) => {
-                    let latest = known.iter_mut().rev().find(|(of, ..)| *of == id).unwrap();
+                (3..=4, _) => {
+                    // However much later.
+                    let Some(latest) = known.iter_mut().rev().find(|(of, ..)| *of == id) else { continue };
                     latest.3 += pod + 1;
-                    items.extend(stream.repeat(FoldId(id), pod + 1, at_ms(now), at_ms(now)));
+                    items.extend(stream.repeat(FoldId(id), pod + 1, at_ms(now - late), at_ms(now)));
                 }
                 (5.., Some(place)) => {
                     let (_, time, versions, _) = &mut known[place];

@@ -13,6 +13,8 @@ pub(crate) const STEP_MS: i64 = 250;
 
 /// In steps.
 pub(crate) const PUBLISH: i64 = PUBLISH_LAG.as_millis() as i64 / STEP_MS;
+/// In steps: by when an address is told, for that takes up to half a second more.
+pub(crate) const TOLD: i64 = PUBLISH + 500 / STEP_MS;
 /// In steps.
 pub(crate) const LAG: i64 = WATCH_LAG.as_millis() as i64 / STEP_MS;
 
@@ -68,7 +70,7 @@ pub(crate) fn lives(address: u8, start: i64, plans: &[Plan]) -> Vec<Life> {
         let begins = free + plan.gap;
         let ends = begins + plan.life.max(1);
         // Kubelet publishes the address of a pod that is there.
-        let published = begins + plan.publish.clamp(0, PUBLISH).min(ends - begins - 1);
+        let published = begins + plan.publish.clamp(0, TOLD).min(ends - begins - 1);
         let told_end = ends - plan.grace.min(plan.life) + plan.mark_lag;
         let (marked, until) = if plan.completes {
             (None, (ends + plan.mark_lag).max(published + 1))
@@ -134,7 +136,7 @@ impl Life {
 
 /// Whether a pod can have had its address at a time, by what is told of all that had it: by trying all that can have been.
 ///
-/// A pod begins up to [`PUBLISH`] before it is published, and ends at the latest [`LAG`] after its end is told. Of a pod that was published
+/// A pod begins up to [`TOLD`] before it is told, and ends at the latest [`LAG`] after its end is told. Of a pod that was published
 /// by then it is told within [`LAG`] that it ends.
 pub(crate) fn is_possible(pod: &Life, others: &[&Life], step: i64) -> bool {
     let is_certain = |life: &Life| {
@@ -144,11 +146,10 @@ pub(crate) fn is_possible(pod: &Life, others: &[&Life], step: i64) -> bool {
     if is_certain(pod) || others.iter().any(|other| is_certain(other)) {
         return is_certain(pod);
     }
-    if step >= pod.until + LAG || step < pod.published - PUBLISH {
+    if step >= pod.until + LAG || step < pod.published - TOLD {
         return false;
     }
     // It has the address from some time up to then; the others for a moment each, at some time that is not within.
-    (pod.published - PUBLISH..=pod.published.min(step)).any(|begins| {
-        others.iter().all(|other| (other.published - PUBLISH..=other.published).any(|moment| moment <= begins || moment > step))
-    })
+    (pod.published - TOLD..=pod.published.min(step))
+        .any(|begins| others.iter().all(|other| (other.published - TOLD..=other.published).any(|moment| moment <= begins || moment > step)))
 }
