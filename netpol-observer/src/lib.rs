@@ -9,6 +9,7 @@
 //! A stage takes the previous stage's type and knows nothing of the later ones. `tests/tidy.rs` holds the modules to it.
 
 pub mod agent;
+pub mod allocator;
 pub mod capture;
 pub mod cli;
 pub mod client;
@@ -17,6 +18,7 @@ pub mod diagnose;
 pub mod effect;
 pub mod flow;
 pub mod identify;
+pub mod install;
 pub mod lint;
 pub mod pipeline;
 pub mod policy;

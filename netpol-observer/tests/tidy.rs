@@ -9,10 +9,12 @@ const MAX_LINES: usize = 600;
 
 /// The stages, and which other parts of the crate each may name. What is not listed here may not exist.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("allocator", &[]),
     ("flow", &[]),
     ("capture", &["flow"]),
     ("cluster", &["flow"]),
     ("watch", &["cluster"]),
+    ("install", &["watch"]),
     ("identify", &["flow", "cluster"]),
     ("policy", &["flow", "cluster", "identify"]),
     ("timeline", &["cluster", "policy"]),
@@ -30,8 +32,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "flow", "capture", "cluster", "identify", "policy", "timeline", "watch", "question", "diagnose", "pipeline", "serve", "lint",
-            "agent", "client",
+            "flow",
+            "capture",
+            "cluster",
+            "identify",
+            "policy",
+            "timeline",
+            "watch",
+            "question",
+            "diagnose",
+            "pipeline",
+            "serve",
+            "lint",
+            "agent",
+            "client",
+            "allocator",
+            "install",
         ],
     ),
 ];

@@ -45,6 +45,8 @@ enum Task {
         #[arg(value_parser = fuzz::TARGETS)]
         target: Option<String>,
     },
+    /// Builds the agents' image, FROM scratch and without a container engine: one static program, and what it is made of.
+    Image(image::ImageOptions),
     /// Boots distribution kernels under QEMU and runs the kernel tests there. Needs Debian's packages of kernels, which it fetches.
     Kernels(kernels::KernelsOptions),
     /// Floods with readers that come and go: nothing lost without account, no growth, nothing left behind. Needs root.
@@ -82,6 +84,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::Bench { bench } => bench::run(root, bench)?,
         Task::Fuzz { seconds, target } => fuzz::conclude(&fuzz::run_targets(root, seconds, target.as_deref())?)?,
+        Task::Image(options) => image::run(root, &options)?,
         Task::Kernels(options) => kernels::run(root, &options)?,
         Task::Soak { minutes, observer } => {
             if !is_root() {
@@ -100,6 +103,7 @@ fn main() -> Result<ExitCode> {
 
 mod bench;
 mod fuzz;
+mod image;
 mod kernels;
 mod test;
 
@@ -123,6 +127,11 @@ fn build(root: &Path, release: bool) -> Result<PathBuf> {
         command.arg("--release");
     }
     run(&mut command)?;
+    Ok(observer(root, release))
+}
+
+/// Where cargo puts the binary.
+fn observer(root: &Path, release: bool) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target));
-    Ok(target.join(if release { "release" } else { "debug" }).join("observer"))
+    target.join(if release { "release" } else { "debug" }).join("observer")
 }

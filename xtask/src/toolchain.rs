@@ -8,6 +8,7 @@
 //! bpf-linker comes from crates.io in both, built once against Debian's LLVM and kept in target/.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -162,7 +163,8 @@ pub fn build_object(root: &Path) -> Result<()> {
     // aya-ebpf and the one atomic instruction of ours use unstable features of the compiler.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     // --btf has bpf-linker turn the debug information into BTF, which the kernel wants for function and map types.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Clinker=bpf-linker\u{1f}-Clink-arg=--btf\u{1f}-Cdebuginfo=2");
+    let flags = ["-Clinker=bpf-linker", "-Clink-arg=--btf", "-Cdebuginfo=2"].map(OsString::from);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded(flags.into_iter().chain(without_paths(root))));
     for inherited in ["RUSTFLAGS", "CARGO", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
         cargo.env_remove(inherited);
     }
@@ -174,6 +176,26 @@ pub fn build_object(root: &Path) -> Result<()> {
     std::fs::copy(build.join(TARGET).join("release/enforcers"), &test_object)?;
     std::fs::write(&stamp, current)?;
     Ok(())
+}
+
+/// Flags that keep the paths of this machine out of what rustc makes, so that the same sources give the same bytes elsewhere.
+pub fn without_paths(root: &Path) -> Vec<OsString> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    let remapped = [(Some(root.to_owned()), "/netpol-observer"), (home, "/cargo")].into_iter();
+    remapped
+        .filter_map(|(from, to)| {
+            let mut flag = OsString::from("--remap-path-prefix=");
+            flag.push(from?);
+            flag.push("=");
+            flag.push(to);
+            Some(flag)
+        })
+        .collect()
+}
+
+/// Flags as `CARGO_ENCODED_RUSTFLAGS` takes them: paths may hold blanks.
+pub fn encoded(flags: impl IntoIterator<Item = OsString>) -> OsString {
+    flags.into_iter().collect::<Vec<_>>().join(OsStr::new("\u{1f}"))
 }
 
 /// The tools that the demo and the kernel tests use.

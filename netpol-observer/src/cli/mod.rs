@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod filter;
 mod follow;
+mod install;
 mod live;
 mod man;
 mod output;
@@ -62,6 +63,7 @@ enum Command {
     Check(check::CheckArgs),
     Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
+    Install(Box<install::InstallArgs>),
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -110,6 +112,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Status(arguments) => status::run(&arguments, cli.color),
         Command::Doctor(arguments) => doctor::run(&arguments, cli.color).map(|()| ExitCode::SUCCESS),
+        Command::Install(arguments) => install::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Completion(arguments) => completion::run(&arguments, name).map(|()| ExitCode::SUCCESS),
         Command::Man(arguments) => man::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Complete(arguments) => complete::run(&arguments, name).map(|()| ExitCode::SUCCESS),

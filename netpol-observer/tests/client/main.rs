@@ -7,6 +7,7 @@ mod churn;
 mod commands;
 mod denials;
 mod faults;
+mod install;
 mod node;
 mod order;
 mod scene;
