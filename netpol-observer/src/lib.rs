@@ -22,6 +22,7 @@ pub mod install;
 pub mod lint;
 pub mod pipeline;
 pub mod policy;
+pub mod publish;
 pub mod question;
 pub mod serve;
 pub mod timeline;

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "agent",
         &["flow", "capture", "cluster", "identify", "policy", "timeline", "effect", "watch", "question", "diagnose", "pipeline", "serve"],
     ),
+    ("publish", &["flow", "cluster", "identify", "policy", "diagnose", "serve", "agent", "watch"]),
     (
         "cli",
         &[
@@ -48,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "client",
             "allocator",
             "install",
+            "publish",
         ],
     ),
 ];

@@ -155,6 +155,15 @@ impl Hub {
         Ok(Reader::new(Arc::clone(self), changed, next, head, drops, since, watermark))
     }
 
+    /// A reader that is a part of the agent: it has everything from the start on, and takes no reader's place.
+    pub fn part(self: &Arc<Self>) -> Reader {
+        let changed = self.changed.subscribe();
+        let log = self.lock();
+        let since = log.complete_since.unwrap_or(Timestamp::MIN);
+        let drops = log.entries.front().map_or(log.drops, |entry| entry.before);
+        Reader::new(Arc::clone(self), changed, log.first, log.head(), drops, since, log.watermark.unwrap_or(since)).uncounted()
+    }
+
     /// What comes next for a reader.
     pub(super) fn take(&self, next: u64, drops: u64, limit: usize) -> Taken {
         let mut log = self.lock();

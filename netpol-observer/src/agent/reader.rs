@@ -21,6 +21,8 @@ pub struct Reader {
     /// Since when the reader has everything.
     since: Timestamp,
     watermark: Timestamp,
+    /// It has one of the places that there are for readers.
+    counted: bool,
 }
 
 /// What a reader took.
@@ -74,7 +76,13 @@ impl Reader {
         since: Timestamp,
         watermark: Timestamp,
     ) -> Self {
-        Reader { hub, changed, next, history, drops, since, watermark }
+        Reader { hub, changed, next, history, drops, since, watermark, counted: true }
+    }
+
+    /// One that has no place to give back.
+    pub(super) fn uncounted(mut self) -> Self {
+        self.counted = false;
+        self
     }
 
     /// Up to `limit` observations. Does not wait.
@@ -122,6 +130,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.hub.leave();
+        if self.counted {
+            self.hub.leave();
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod capture;
 mod cluster;
 mod probe;
+mod publish;
 mod words;
 
 use std::io::{self, Write as _};
@@ -164,6 +165,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         CommandError::failure(format!("cannot listen on {}: {error}", arguments.listen)).hint("--listen takes another address or port")
     })?;
     let address = listener.local_addr().unwrap_or(arguments.listen);
+    let publishing = arguments.publish(&api, &hub, &about)?;
     let server = Arc::new(Server::new(
         about,
         Arc::clone(&hub),
@@ -220,6 +222,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         };
         hub.close("shutting down");
         _ = stop_serving.send(true);
+        publishing.ended().await;
         let served = serving.await;
         match result {
             Ok(result) => result.map(|()| served),

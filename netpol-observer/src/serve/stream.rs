@@ -366,7 +366,7 @@ fn is_syncing(denial: &Denial) -> bool {
 }
 
 /// Whether anything in the index is concerned: a pod, a node, a Service, or an address of a node's pod range.
-fn touches_index(denial: &Denial) -> bool {
+pub(super) fn touches_index(denial: &Denial) -> bool {
     let who = &denial.who;
     who.service.is_some()
         || ends(who).any(|party| match party.identity {
