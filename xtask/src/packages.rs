@@ -1,5 +1,7 @@
 //! Debian packages, installed when they are missing.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
@@ -36,4 +38,51 @@ pub fn ensure(purpose: &str, packages: &[&str]) -> Result<()> {
     };
     run(apt().args(["update", "-qq"]))?;
     run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+}
+
+/// Unpacks a Debian package without installing it, so that no service of it is started, and returns the directory; what was unpacked before is taken
+/// as it is. Its dependencies are the caller's matter.
+///
+/// # Errors
+/// When this is no Debian, or the package cannot be fetched.
+pub fn unpacked(root: &Path, package: &str) -> Result<PathBuf> {
+    let directory = root.join("target/packages").join(package);
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    if find("apt-get").is_none() || find("dpkg-deb").is_none() {
+        bail!("{package} is fetched by apt-get, and there is none");
+    }
+    eprintln!("xtask: fetching the Debian package {package}");
+    // Several tests may come here at once.
+    let unfinished = root.join("target/packages").join(format!("unfinished-{package}-{}", std::process::id()));
+    fs::create_dir_all(&unfinished)?;
+    let fetch = || {
+        let mut command = Command::new("apt-get");
+        command
+            .args(["download", "-qq", package])
+            .current_dir(&unfinished)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    };
+    if run(&mut fetch()).is_err() {
+        // Without lists of packages, or with old ones.
+        run(Command::new("apt-get").args(["update", "-qq"]).stdin(Stdio::null()).stdout(Stdio::null()))?;
+        run(&mut fetch())?;
+    }
+    let archive = fs::read_dir(&unfinished)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let Some(archive) = archive else { bail!("apt-get has fetched no {package}") };
+    let tree = unfinished.join("tree");
+    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree))?;
+    if fs::rename(&tree, &directory).is_err() && !directory.is_dir() {
+        bail!("cannot move what was unpacked to {}", directory.display());
+    }
+    // Only the archive is left in it.
+    _ = fs::remove_dir_all(&unfinished);
+    Ok(directory)
 }

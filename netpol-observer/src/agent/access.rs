@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Tenants;
 use super::reply::{Reply, error};
-use super::tenant::{Refused, TenantScope};
+use super::tenant::{NO_TOKEN, Refused, TenantScope};
 
 /// Who is let in.
 #[derive(Clone)]
@@ -59,27 +59,47 @@ impl Access {
         }
     }
 
+    /// Refuses those who may not see a page of the node as a whole.
+    pub(super) async fn refuse_page(&self, headers: &HeaderMap, path: &'static str) -> Option<Reply> {
+        let Access::Tenant(tenants) = self else { return None };
+        let allowed = match bearer(headers) {
+            Some(token) => tenants.may_get(token, path).await,
+            None => Err(Refused::Unknown(NO_TOKEN)),
+        };
+        match allowed {
+            Ok(true) => None,
+            Ok(false) => {
+                let message = format!("this takes a ClusterRole with nonResourceURLs [{path}] and verbs [get]");
+                Some(error(StatusCode::FORBIDDEN, &message))
+            }
+            Err(refused) => Some(refuse(refused).await),
+        }
+    }
+
     /// Who asks.
     pub(super) async fn caller(&self, headers: &HeaderMap) -> Result<Scope, Reply> {
         let Access::Tenant(tenants) = self else { return Ok(Scope::All) };
         let scope = match bearer(headers) {
             Some(token) => tenants.scope(token).await,
-            None => Err(Refused::Unknown("a bearer token is needed")),
+            None => Err(Refused::Unknown(NO_TOKEN)),
         };
         match scope {
             Ok(scope) => Ok(Scope::Tenant(scope)),
-            Err(Refused::Unknown(why)) => {
-                tokio::time::sleep(REFUSED_AFTER).await;
-                let message = format!("{why}: make one with kubectl create token ACCOUNT --audience {}", super::AUDIENCE);
-                let mut reply = error(StatusCode::UNAUTHORIZED, &message);
-                reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                Err(reply)
-            }
-            Err(Refused::CannotTell(why)) => {
-                let message = format!("the agent cannot check who you are: {why}");
-                Err(error(StatusCode::SERVICE_UNAVAILABLE, &message))
-            }
+            Err(refused) => Err(refuse(refused).await),
         }
+    }
+}
+
+async fn refuse(refused: Refused) -> Reply {
+    match refused {
+        Refused::Unknown(why) => {
+            tokio::time::sleep(REFUSED_AFTER).await;
+            let message = format!("{why}: make one with kubectl create token ACCOUNT --audience {}", super::AUDIENCE);
+            let mut reply = error(StatusCode::UNAUTHORIZED, &message);
+            reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            reply
+        }
+        Refused::CannotTell(why) => error(StatusCode::SERVICE_UNAVAILABLE, &format!("the agent cannot check who you are: {why}")),
     }
 }
 

@@ -70,17 +70,26 @@ struct Log {
 }
 
 /// What there is to say about a hub.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HubStatus {
-    pub(super) ledger: Ledger,
-    pub(super) retained: usize,
-    pub(super) retained_bytes: usize,
-    pub(super) retained_since: Option<Timestamp>,
-    pub(super) watermark: Option<Timestamp>,
-    pub(super) readers: usize,
-    pub(super) max_readers: usize,
-    pub(super) lost: u64,
-    pub(super) refused: u64,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HubStatus {
+    /// The account of everything given.
+    pub ledger: Ledger,
+    /// Observations that are kept.
+    pub retained: usize,
+    /// Their size, estimated.
+    pub retained_bytes: usize,
+    /// From when on they are complete.
+    pub retained_since: Option<Timestamp>,
+    /// All before this was given.
+    pub watermark: Option<Timestamp>,
+    /// Readers there are.
+    pub readers: usize,
+    /// How many there may be.
+    pub max_readers: usize,
+    /// Drops that readers missed because they were too slow.
+    pub lost: u64,
+    /// Readers that were turned away.
+    pub refused: u64,
 }
 
 impl Hub {

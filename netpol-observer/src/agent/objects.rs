@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::cluster::Index;
 use crate::policy::Engine;
+use crate::watch;
 
 /// The cluster's objects of now. Asked by threads that may block; the capture's is none of them.
 pub trait Objects: Send + Sync {
@@ -22,6 +24,16 @@ pub trait Objects: Send + Sync {
 
     /// For `/v1/status`.
     fn status(&self) -> ObjectsStatus;
+
+    /// How the watches stand, where there are any.
+    fn watches(&self) -> Option<watch::Status> {
+        None
+    }
+
+    /// Since when there are changes that are not taken in yet.
+    fn waiting_since(&self) -> Option<Timestamp> {
+        None
+    }
 
     /// Whether there are no objects at all, nor will be: nothing has a name then.
     fn is_without(&self) -> bool;

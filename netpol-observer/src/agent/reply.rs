@@ -38,6 +38,11 @@ pub(super) fn text(status: StatusCode, text: &str) -> Reply {
     reply(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
 }
 
+/// A page.
+pub(super) fn page(kind: &'static str, text: String) -> Reply {
+    reply(StatusCode::OK, kind, text.into_bytes())
+}
+
 /// A stream of frames.
 pub(super) fn frames(body: UnsyncBoxBody<Bytes, Cut>) -> Reply {
     with(StatusCode::OK, "application/x-ndjson", body)

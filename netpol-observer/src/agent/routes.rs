@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use super::access::Scope;
 use super::query::DropsQuery;
-use super::reply::{Reply, error, object, text};
+use super::reply::{self, Reply, error, object, text};
 use super::server::Limits;
 use super::status::{Parts, StatusObject};
-use super::{About, Access, ExplainRequest, Explained, Health, Hub, KernelAbout, Objects, Words, drops};
+use super::{About, Access, ExplainRequest, Explained, Health, Hub, KernelAbout, Objects, SharedPage, Snapshot, Words, drops};
 
 /// What requests are answered from.
 pub(super) struct Context {
@@ -25,9 +25,12 @@ pub(super) struct Context {
     pub(super) health: Arc<Health>,
     pub(super) objects: Arc<dyn Objects>,
     pub(super) words: Arc<dyn Words>,
-    pub(super) access: Access,
     pub(super) limits: Limits,
     pub(super) kernel: OnceLock<KernelAbout>,
+    /// What is told at `/metrics`.
+    pub(super) metrics: OnceLock<SharedPage>,
+    /// Pages that are being made.
+    pub(super) paging: Semaphore,
     pub(super) certificate: Option<String>,
     /// Explanations at once.
     pub(super) explaining: Semaphore,
@@ -35,15 +38,24 @@ pub(super) struct Context {
     pub(super) waiting: Semaphore,
 }
 
+/// A listener: who may ask there, and for what.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) access: Access,
+    /// Metrics, and nothing else.
+    pub(super) metrics_only: bool,
+}
+
+/// The one page that is not of the API.
+pub(super) const METRICS: &str = "/metrics";
+
 /// Answers a request.
-pub(super) async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(context: Arc<Context>, door: Arc<Door>, request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let Some(method) = method_of(&path) else {
-        return error(
-            StatusCode::NOT_FOUND,
-            &format!("there is no {path} here; known are /healthz, /readyz, /v1/status, /v1/drops and /v1/explain"),
-        );
+    let known = if door.metrics_only { METRICS } else { "/healthz, /readyz, /metrics, /v1/status, /v1/drops and /v1/explain" };
+    let Some(method) = method_of(&path).filter(|_| !door.metrics_only || path == METRICS) else {
+        return error(StatusCode::NOT_FOUND, &format!("there is no {path} here; known are {known}"));
     };
     if request.method() != method {
         let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} is asked for with {method}"));
@@ -52,7 +64,7 @@ pub(super) async fn answer(context: Arc<Context>, request: Request<Incoming>) ->
         }
         return refused;
     }
-    if let Some(refused) = context.access.refuse_pages(request.headers()) {
+    if let Some(refused) = door.access.refuse_pages(request.headers()) {
         return refused;
     }
     if path != "/v1/drops" && !query.is_empty() {
@@ -64,9 +76,15 @@ pub(super) async fn answer(context: Arc<Context>, request: Request<Incoming>) ->
             let missing = context.missing();
             return probe((!missing.is_empty()).then(|| missing.join("; ")));
         }
+        METRICS => {
+            return match door.access.refuse_page(request.headers(), METRICS).await {
+                Some(refused) => refused,
+                None => metrics(context).await,
+            };
+        }
         _ => {}
     }
-    let scope = match context.access.caller(request.headers()).await {
+    let scope = match door.access.caller(request.headers()).await {
         Ok(scope) => scope,
         Err(refused) => return refused,
     };
@@ -83,7 +101,7 @@ pub(super) async fn answer(context: Arc<Context>, request: Request<Incoming>) ->
 
 fn method_of(path: &str) -> Option<Method> {
     match path {
-        "/healthz" | "/readyz" | "/v1/status" | "/v1/drops" => Some(Method::GET),
+        "/healthz" | "/readyz" | METRICS | "/v1/status" | "/v1/drops" => Some(Method::GET),
         "/v1/explain" => Some(Method::POST),
         _ => None,
     }
@@ -103,6 +121,19 @@ impl Context {
         capture.into_iter().chain(self.objects.missing()).collect()
     }
 
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            about: self.about.clone(),
+            now: Timestamp::now(),
+            missing: self.missing(),
+            kernel: self.kernel.get().cloned(),
+            hub: self.hub.status(),
+            objects: self.objects.status(),
+            watches: self.objects.watches(),
+            waiting_since: self.objects.waiting_since(),
+        }
+    }
+
     fn status(&self, scope: &Scope) -> Reply {
         let (missing, hub) = (self.missing(), self.hub.status());
         let parts = Parts {
@@ -115,6 +146,28 @@ impl Context {
             objects: scope.is_everything().then(|| self.objects.status()),
         };
         object(StatusCode::OK, &StatusObject::of(parts))
+    }
+}
+
+async fn metrics(context: Arc<Context>) -> Reply {
+    let Some(page) = context.metrics.get().cloned() else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the agent is starting");
+    };
+    let Ok(_paging) = context.paging.try_acquire() else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "enough others are asking: try again later");
+    };
+    let kind = page.content_type();
+    // It waits for the lock of the objects, which a long list may hold.
+    let made = tokio::task::spawn_blocking({
+        let context = Arc::clone(&context);
+        move || page.text(&context.snapshot())
+    });
+    match made.await {
+        Ok(text) => reply::page(kind, text),
+        Err(failed) => {
+            tracing::error!("metrics could not be told: {failed}");
+            error(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be told; please report this as a bug")
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::routes::{Context, PATIENCE, answer};
-use super::{About, Access, Certificate, Health, Hub, KernelAbout, Objects, Words};
+use super::routes::{Context, Door, PATIENCE, answer};
+use super::{About, Access, Certificate, Health, Hub, KernelAbout, Objects, SharedPage, Words};
 
 /// What a caller may take of the agent.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +61,13 @@ impl Default for Limits {
 const EXPLAINING: usize = 2;
 /// Requests for explanations that wait.
 const WAITING: usize = 32;
+/// Pages of metrics that are made at once.
+const PAGING: usize = 4;
 
 /// A server of the API.
 pub struct Server {
     context: Arc<Context>,
+    door: Arc<Door>,
     tls: Option<TlsAcceptor>,
 }
 
@@ -90,14 +93,29 @@ impl Server {
             health,
             objects,
             words,
-            access,
             limits,
             kernel: OnceLock::new(),
+            metrics: OnceLock::new(),
+            paging: Semaphore::new(PAGING),
             certificate: certificate.map(|certificate| certificate.fingerprint().to_owned()),
             explaining: Semaphore::new(EXPLAINING),
             waiting: Semaphore::new(WAITING),
         };
-        Server { context: Arc::new(context), tls: certificate.map(Certificate::acceptor) }
+        let door = Arc::new(Door { access, metrics_only: false });
+        Server { context: Arc::new(context), door, tls: certificate.map(Certificate::acceptor) }
+    }
+
+    /// The same agent by another listener, where there are metrics and nothing else.
+    #[must_use]
+    pub fn for_metrics(&self, access: Access, certificate: Option<&Certificate>) -> Self {
+        let door = Arc::new(Door { access, metrics_only: true });
+        Server { context: Arc::clone(&self.context), door, tls: certificate.map(Certificate::acceptor) }
+    }
+
+    /// What is told at `/metrics`.
+    pub fn set_metrics(&self, page: SharedPage) {
+        // It is set once.
+        _ = self.context.metrics.set(page);
     }
 
     /// The kernel that is captured from, once it is known.
@@ -162,15 +180,15 @@ impl Server {
     }
 
     fn connection(&self, stream: TcpStream, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-        let context = Arc::clone(&self.context);
+        let (context, door) = (Arc::clone(&self.context), Arc::clone(&self.door));
         let tls = self.tls.clone();
         async move {
             // Frames are written when they are complete.
             _ = stream.set_nodelay(true);
             match tls {
-                None => serve_connection(context, stream, stop).await,
+                None => serve_connection(context, door, stream, stop).await,
                 Some(tls) => match timeout(context.limits.head, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => serve_connection(context, stream, stop).await,
+                    Ok(Ok(stream)) => serve_connection(context, door, stream, stop).await,
                     // Whoever does not get through the handshake is told by TLS, or has gone.
                     Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
                     Err(_) => tracing::debug!("TLS handshake: not in time"),
@@ -180,11 +198,16 @@ impl Server {
     }
 }
 
-async fn serve_connection(context: Arc<Context>, stream: impl AsyncRead + AsyncWrite + Unpin, stop: watch::Receiver<bool>) {
+async fn serve_connection(
+    context: Arc<Context>,
+    door: Arc<Door>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stop: watch::Receiver<bool>,
+) {
     let limits = context.limits;
     let service = service_fn(move |request| {
-        let context = Arc::clone(&context);
-        async move { Ok::<_, Infallible>(answer(context, request).await) }
+        let (context, door) = (Arc::clone(&context), Arc::clone(&door));
+        async move { Ok::<_, Infallible>(answer(context, door, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

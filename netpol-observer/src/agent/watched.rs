@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -64,9 +65,11 @@ impl Watched {
     /// Takes updates as long as there are any, in a thread of its own: one update may take seconds, or wait as long for whoever looks at the objects,
     /// and a thread of the runtime that reads the watches would not look at its sockets meanwhile. What is read late is taken for later than it was told.
     ///
+    /// `delay` is told how long each waited.
+    ///
     /// # Errors
     /// No thread is to be had.
-    pub fn follow(self: Arc<Self>, mut watching: Watching, runtime: &Handle) -> io::Result<()> {
+    pub fn follow(self: Arc<Self>, mut watching: Watching, runtime: &Handle, delay: Histogram) -> io::Result<()> {
         // There is one who follows.
         _ = self.watches.set(watching.status());
         let runtime = runtime.clone();
@@ -74,10 +77,12 @@ impl Watched {
             let mut budget = Budget::default();
             while let Some(update) = runtime.block_on(watching.next()) {
                 let begun = Instant::now();
+                let at = update.at;
                 let bounds = budget.bounds(watching.waiting(), begun);
                 if self.take_in(update, &bounds) {
                     budget.spent(&bounds, begun, Instant::now());
                 }
+                delay.observe(Timestamp::now().duration_since(at).as_secs_f64().max(0.0));
             }
         };
         std::thread::Builder::new().name("objects".to_owned()).spawn(follow).map(|_| ())
@@ -298,6 +303,14 @@ impl Objects for Watched {
         drop(state);
         status.sync = self.watches.get().map(|watches| sync(&watches.read()));
         status
+    }
+
+    fn watches(&self) -> Option<Status> {
+        self.watches.get().map(StatusReader::read)
+    }
+
+    fn waiting_since(&self) -> Option<Timestamp> {
+        self.watches.get().and_then(StatusReader::oldest_waiting)
     }
 
     fn is_without(&self) -> bool {

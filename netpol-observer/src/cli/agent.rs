@@ -20,13 +20,16 @@ use tokio::sync::{oneshot, watch};
 use self::capture::Capturing;
 use self::cluster::{Cluster, parse_remember};
 use self::probe::Probe;
+use self::publish::MetricsArgs;
 use self::words::CommandLine;
 use super::live::LiveArgs;
 use super::signals::{INTERRUPTED, Signals};
 use super::source::{self, Source};
 use super::time::parse_duration;
 use super::{CommandError, record::Recorder};
-use crate::agent::{About, Access, Certificate, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Server, Tenants, loopback_names};
+use crate::agent::{
+    About, Access, Certificate, Health, Hub, HubOptions, Judge, KubeReviews, Limits, Server, SharedPage, Tenants, Timings, loopback_names,
+};
 use crate::allocator;
 use crate::capture::permissions::give_way;
 use crate::question::profile::Switch;
@@ -105,6 +108,9 @@ pub(super) struct AgentArgs {
     #[command(flatten)]
     live: LiveArgs,
 
+    #[command(flatten)]
+    metrics: MetricsArgs,
+
     /// Name of the node; by default this machine's host name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true, help_heading = "Source")]
     node_name: Option<String>,
@@ -146,14 +152,15 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     allocator::keep_small();
     let live = arguments.replay.is_none();
     let started = Timestamp::now();
-    let Cluster { judge, objects, summary, watches } = arguments.cluster()?;
+    let timings = Timings::default();
+    let Cluster { judge, objects, summary, watches } = arguments.cluster(&timings)?;
     let host = source::host_name();
     let node = arguments.node_name.clone().or_else(|| host.clone()).unwrap_or_else(|| "unknown".to_owned());
     let about = About { version: env!("CARGO_PKG_VERSION"), node: node.clone(), pod: arguments.pod_name.clone(), started };
 
     let api = runtime(API, API_THREADS)?;
     let certificate = arguments.certificate(&node)?;
-    let access = arguments.access(&api, &node, host)?;
+    let (access, metrics_access) = arguments.access(&api, &node, host)?;
     let hub = Hub::new(HubOptions {
         retain: usize::try_from(arguments.retain).unwrap_or(usize::MAX),
         retain_for: arguments.retain_for,
@@ -165,7 +172,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         CommandError::failure(format!("cannot listen on {}: {error}", arguments.listen)).hint("--listen takes another address or port")
     })?;
     let address = listener.local_addr().unwrap_or(arguments.listen);
-    let publishing = arguments.publish(&api, &hub, &about)?;
+    let publishing = arguments.publish(&api, &hub, &about, &timings)?;
     let server = Arc::new(Server::new(
         about,
         Arc::clone(&hub),
@@ -173,20 +180,22 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         objects,
         Arc::new(CommandLine),
         access,
-        certificate.as_ref(),
+        certificate.as_ref().filter(|_| arguments.tenant_mode),
         Limits::default(),
     ));
+    server.set_metrics(Arc::clone(&publishing.metrics) as SharedPage);
 
     let mut signals = {
         let _entered = api.enter();
         Signals::new().map_err(|error| CommandError::failure(format!("cannot catch signals: {error}")))?
     };
     let (stop_serving, serve_until) = watch::channel(false);
+    let serving_metrics = arguments.serve_metrics(&api, &server, metrics_access, certificate.as_ref(), serve_until.clone())?;
     let serving = api.spawn({
         let server = Arc::clone(&server);
         async move { server.serve(listener, serve_until).await }
     });
-    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let scheme = if arguments.tenant_mode { "https" } else { "http" };
     say(&format!("agent on {node} ({summary}), listening on {scheme}://{address}"));
     if let Some(certificate) = &certificate {
         say(&format!("certificate SHA-256 {}", certificate.fingerprint()));
@@ -198,7 +207,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     let capture = thread::Builder::new().name("capture".to_owned()).spawn({
         let (hub, server) = (Arc::clone(&hub), Arc::clone(&server));
         move || {
-            let result = arguments.capture(judge, &node, &hub, health, &server, capture_until);
+            let result = arguments.capture(judge, &node, &hub, health, &server, timings, capture_until);
             // Whoever waits for it may have gone.
             _ = ended.send(result);
         }
@@ -223,6 +232,10 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         hub.close("shutting down");
         _ = stop_serving.send(true);
         publishing.ended().await;
+        if let Some(serving) = serving_metrics {
+            // Scrapers come again; there is nothing to tell of those that were cut off.
+            _ = serving.await;
+        }
         let served = serving.await;
         match result {
             Ok(result) => result.map(|()| served),
@@ -257,8 +270,9 @@ impl AgentArgs {
             ))
             .hint("leave --listen out: port-forward reaches the loopback of the pod; or ask callers who they are, with --tenant-mode"));
         }
-        if !self.tenant_mode && self.tls_cert.is_some() {
-            return Err(CommandError::usage("--tls-cert is about --tenant-mode").hint("leave it out, or add --tenant-mode"));
+        if !self.asks_who() && self.tls_cert.is_some() {
+            return Err(CommandError::usage("--tls-cert is about --tenant-mode, and --metrics on an address that is no loopback")
+                .hint("leave it out, or add one of them"));
         }
         if self.replay.is_some() && self.manifests.is_empty() {
             return Err(CommandError::usage("--replay needs --manifests: what a cluster was when it was recorded, its API server does not know")
@@ -270,8 +284,13 @@ impl AgentArgs {
         Ok(())
     }
 
+    /// Whether callers have to say who they are, at one listener at least.
+    fn asks_who(&self) -> bool {
+        self.tenant_mode || self.metrics.is_open()
+    }
+
     fn certificate(&self, node: &str) -> Result<Option<Certificate>, CommandError> {
-        if !self.tenant_mode {
+        if !self.asks_who() {
             return Ok(None);
         }
         let certificate = match (&self.tls_cert, &self.tls_key) {
@@ -284,18 +303,23 @@ impl AgentArgs {
         certificate.map(Some).map_err(|error| CommandError::failure(format!("no TLS: {error}")))
     }
 
-    fn access(&self, api: &Runtime, node: &str, host: Option<String>) -> Result<Access, CommandError> {
-        if !self.tenant_mode {
-            return Ok(loopback_names(self.pod_name.iter().cloned().chain(host)));
+    /// Who may ask, and who for metrics by their own listener.
+    fn access(&self, api: &Runtime, node: &str, host: Option<String>) -> Result<(Access, Access), CommandError> {
+        let loopback = loopback_names(self.pod_name.iter().cloned().chain(host));
+        if !self.asks_who() {
+            return Ok((loopback.clone(), loopback));
         }
         let _entered = api.enter();
         let read = api.block_on(self.configuration().read());
         let client = read.and_then(|read| kube::Client::try_from(read.config.clone()).map_err(|error| read.unusable(&error)));
         let client = client.map_err(|error| {
-            CommandError::failure(format!("--tenant-mode needs an API server to ask about callers, and none is known: {error}"))
+            let option = if self.tenant_mode { "--tenant-mode" } else { "--metrics on an address that is no loopback" };
+            CommandError::failure(format!("{option} needs an API server to ask about callers, and none is known: {error}"))
                 .hint("in a pod, the ServiceAccount's token has to be mounted; elsewhere KUBECONFIG names a file")
         })?;
-        Ok(Access::Tenant(Arc::new(Tenants::new(Box::new(KubeReviews::new(client)), node))))
+        let tenants = Access::Tenant(Arc::new(Tenants::new(Box::new(KubeReviews::new(client)), node)));
+        let or_loopback = |asked: bool| if asked { tenants.clone() } else { loopback.clone() };
+        Ok((or_loopback(self.tenant_mode), or_loopback(self.metrics.is_open())))
     }
 
     /// Attaches and captures, until it is told to stop.
@@ -306,6 +330,7 @@ impl AgentArgs {
         hub: &Arc<Hub>,
         health: Arc<Health>,
         server: &Server,
+        timings: Timings,
         stop: watch::Receiver<bool>,
     ) -> Result<(), CommandError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
@@ -330,7 +355,7 @@ impl AgentArgs {
         }
         server.set_kernel(kernel);
         hub.start(Timestamp::now());
-        runtime.block_on(Capturing { source, judge, hub: Arc::clone(hub), health, recorder }.run(stop))
+        runtime.block_on(Capturing { source, judge, hub: Arc::clone(hub), health, recorder, timings }.run(stop))
     }
 }
 

@@ -34,7 +34,7 @@ spec: { podSelector: {}, policyTypes: [Ingress] }
 "#;
 
 /// The machine for one test, or `None` after printing why it cannot run here.
-fn machine(test: &str) -> Option<Machine> {
+pub(crate) fn machine(test: &str) -> Option<Machine> {
     Machine::for_test(test, &Permissions::read().missing_for_capture(), is_built_in())
 }
 

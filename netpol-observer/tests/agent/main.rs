@@ -4,6 +4,7 @@ mod api;
 mod hostile;
 mod http;
 mod live;
+mod metrics;
 mod process;
 mod scene;
 mod tenant;

@@ -65,7 +65,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-fn tls(address: SocketAddr, fingerprint: &str) -> StreamOwned<ClientConnection, TcpStream> {
+pub(crate) fn tls(address: SocketAddr, fingerprint: &str) -> StreamOwned<ClientConnection, TcpStream> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Pinned { fingerprint: fingerprint.to_owned(), provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
@@ -79,13 +79,13 @@ fn tls(address: SocketAddr, fingerprint: &str) -> StreamOwned<ClientConnection, 
 }
 
 /// An API server with a ServiceAccount for the agent and one that may read the pods of shop, and an agent that asks it.
-struct Bed {
-    server: Server,
-    agent: Agent,
-    fingerprint: String,
+pub(crate) struct Bed {
+    pub(crate) server: Server,
+    pub(crate) agent: Agent,
+    pub(crate) fingerprint: String,
 }
 
-fn role_and_binding(name: &str, rules: &Value, namespace: Option<&str>, account: &str) -> [Value; 2] {
+pub(crate) fn role_and_binding(name: &str, rules: &Value, namespace: Option<&str>, account: &str) -> [Value; 2] {
     let kinds = if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
     let (account_namespace, account) = account.split_once('/').unwrap();
     let mut metadata = json!({"name": name});
@@ -108,6 +108,10 @@ fn pods() -> Value {
 
 impl Bed {
     fn new(scene: &Scene, arguments: &[&str]) -> Bed {
+        Bed::without_tenants(scene, &[&["--tenant-mode"], arguments].concat())
+    }
+
+    pub(crate) fn without_tenants(scene: &Scene, arguments: &[&str]) -> Bed {
         let server = Server::start(Options::default()).unwrap();
         let account = |namespace: &str, name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}});
         let namespaces = ["netpol-observer", "shop", "bank"];
@@ -122,14 +126,13 @@ impl Bed {
         let token = server.service_account_token("netpol-observer", "agent", &[], 3600).unwrap();
         std::fs::write(scene.path("kubeconfig"), server.kubeconfig_of("agent", &token)).unwrap();
         let kubeconfig = scene.path("kubeconfig");
-        let arguments = [&["--tenant-mode"], arguments].concat();
-        let mut agent = scene.agent(&arguments, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]);
+        let mut agent = scene.agent(arguments, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]);
         agent.wait_for("its fingerprint", |agent| agent.find("certificate SHA-256").is_some());
         let fingerprint = agent.find("certificate SHA-256").unwrap().rsplit(' ').next().unwrap().to_owned();
         Bed { server, agent, fingerprint }
     }
 
-    fn token(&self, namespace: &str, name: &str) -> String {
+    pub(crate) fn token(&self, namespace: &str, name: &str) -> String {
         self.server.service_account_token(namespace, name, &["netpol-observer"], 600).unwrap()
     }
 

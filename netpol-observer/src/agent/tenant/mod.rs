@@ -35,6 +35,9 @@ const KEPT: usize = 4096;
 const AT_ONCE: usize = 8;
 /// The API server has this long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What callers are told.
+pub(super) const NO_TOKEN: &str = "a bearer token is needed";
+const NOT_VALID: &str = "the token is not valid, has expired, or is not for this program";
 /// Longest token.
 const MAX_TOKEN: usize = 8 * 1024;
 
@@ -49,6 +52,7 @@ pub struct Tenants {
     node: Arc<str>,
     tokens: Mutex<Cache<Hash, Option<Arc<User>>>>,
     access: Mutex<Cache<Access, bool>>,
+    pages: Mutex<Cache<Hash, Result<bool, &'static str>>>,
     asking: Semaphore,
     ids: RandomState,
     kept_for: Duration,
@@ -91,6 +95,7 @@ impl Tenants {
             node: node.into(),
             tokens: Mutex::new(Cache::new(KEPT)),
             access: Mutex::new(Cache::new(KEPT)),
+            pages: Mutex::new(Cache::new(KEPT)),
             asking: Semaphore::new(AT_ONCE),
             ids: RandomState::new(),
             kept_for: KEPT_FOR,
@@ -106,7 +111,7 @@ impl Tenants {
     /// Who has this token, and what they may see.
     pub(super) async fn scope(self: &Arc<Self>, token: &str) -> Result<TenantScope, Refused> {
         if token.is_empty() || token.len() > MAX_TOKEN {
-            return Err(Refused::Unknown("a bearer token is needed"));
+            return Err(Refused::Unknown(NO_TOKEN));
         }
         let token = Token(token.into());
         let user = self.user(&token).await?;
@@ -114,13 +119,39 @@ impl Tenants {
         Ok(TenantScope { tenants: Arc::clone(self), token, user, everything })
     }
 
+    /// Whether whoever has this token may `get` a page that is no resource, such as `/metrics`. A token for this program is as good here as one for the API
+    /// server, which is what the Secret of a ServiceAccount holds.
+    pub(super) async fn may_get(&self, token: &str, path: &'static str) -> Result<bool, Refused> {
+        if token.is_empty() || token.len() > MAX_TOKEN {
+            return Err(Refused::Unknown(NO_TOKEN));
+        }
+        let key = hash(format!("{path}\0{token}").as_bytes());
+        if let Some(known) = lock(&self.pages).get(&key, Instant::now()) {
+            return known.map_err(Refused::Unknown);
+        }
+        let known = match self.anybody(token).await.map_err(Refused::CannotTell)? {
+            Some(user) => Ok(self.ask(self.reviews.may_get_path(&user, path)).await.map_err(Refused::CannotTell)?),
+            None => Err(NOT_VALID),
+        };
+        lock(&self.pages).insert(key, known, Instant::now(), self.kept_for);
+        known.map_err(Refused::Unknown)
+    }
+
+    /// Whose a token is, for whichever of the two it is.
+    async fn anybody(&self, token: &str) -> Result<Option<User>, String> {
+        match self.ask(self.reviews.user(token, Some(AUDIENCE))).await? {
+            None => self.ask(self.reviews.user(token, None)).await,
+            user => Ok(user),
+        }
+    }
+
     async fn user(&self, token: &Token) -> Result<Arc<User>, Refused> {
         let key = hash(token.0.as_bytes());
-        let refused = Refused::Unknown("the token is not valid, has expired, or is not for this program");
+        let refused = Refused::Unknown(NOT_VALID);
         if let Some(known) = lock(&self.tokens).get(&key, Instant::now()) {
             return known.ok_or(refused);
         }
-        let found = self.ask(self.reviews.user(&token.0, AUDIENCE)).await.map_err(Refused::CannotTell)?.map(Arc::new);
+        let found = self.ask(self.reviews.user(&token.0, Some(AUDIENCE))).await.map_err(Refused::CannotTell)?.map(Arc::new);
         lock(&self.tokens).insert(key, found.clone(), Instant::now(), self.kept_for);
         found.ok_or(refused)
     }

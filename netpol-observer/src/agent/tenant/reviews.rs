@@ -14,11 +14,14 @@ type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ReviewError>> + Send +
 
 /// Who can say whose a token is, and what they may do.
 pub trait Reviews: Send + Sync {
-    /// Whose token it is, if it is valid and for this audience.
-    fn user<'a>(&'a self, token: &'a str, audience: &'a str) -> Later<'a, Option<User>>;
+    /// Whose token it is, if it is valid and for this audience; without one, for the API server itself.
+    fn user<'a>(&'a self, token: &'a str, audience: Option<&'a str>) -> Later<'a, Option<User>>;
 
     /// Whether the user may `get` the `pods` of a namespace, or of all.
     fn may_get_pods<'a>(&'a self, user: &'a User, namespace: Option<&'a str>) -> Later<'a, bool>;
+
+    /// Whether the user may `get` a path that is no resource (`nonResourceURLs`).
+    fn may_get_path<'a>(&'a self, user: &'a User, path: &'a str) -> Later<'a, bool>;
 }
 
 /// A user as the API server names them.
@@ -91,38 +94,44 @@ impl KubeReviews {
             serde_json::from_str(&text).map_err(|_| ReviewError::new("the API server's answer to a review is no JSON"))?;
         Ok(answer["status"].take())
     }
+
+    async fn allows(&self, user: &User, kind: &str, attributes: Value) -> Result<bool, ReviewError> {
+        let mut spec = serde_json::to_value(user).map_err(|error| ReviewError::new(error.to_string()))?;
+        spec[kind] = attributes;
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+        let status = self.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
+        Ok(status["allowed"] == true && status["denied"] != true)
+    }
 }
 
 impl Reviews for KubeReviews {
-    fn user<'a>(&'a self, token: &'a str, audience: &'a str) -> Later<'a, Option<User>> {
+    fn user<'a>(&'a self, token: &'a str, audience: Option<&'a str>) -> Later<'a, Option<User>> {
         Box::pin(async move {
-            let review = json!({
-                "apiVersion": "authentication.k8s.io/v1",
-                "kind": "TokenReview",
-                "spec": {"token": token, "audiences": [audience]},
-            });
+            let mut review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+            if let Some(audience) = audience {
+                review["spec"]["audiences"] = json!([audience]);
+            }
             let status = self.review("/apis/authentication.k8s.io/v1/tokenreviews", &review).await?;
             Ok(authenticated(&status, audience))
         })
     }
 
     fn may_get_pods<'a>(&'a self, user: &'a User, namespace: Option<&'a str>) -> Later<'a, bool> {
-        Box::pin(async move {
-            let mut spec = serde_json::to_value(user).map_err(|error| ReviewError::new(error.to_string()))?;
-            // No namespace stands for all of them.
-            spec["resourceAttributes"] =
-                json!({"verb": "get", "version": "v1", "resource": "pods", "namespace": namespace.unwrap_or_default()});
-            let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
-            let status = self.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
-            Ok(status["allowed"] == true && status["denied"] != true)
-        })
+        // No namespace stands for all of them.
+        let attributes = json!({"verb": "get", "version": "v1", "resource": "pods", "namespace": namespace.unwrap_or_default()});
+        Box::pin(self.allows(user, "resourceAttributes", attributes))
+    }
+
+    fn may_get_path<'a>(&'a self, user: &'a User, path: &'a str) -> Later<'a, bool> {
+        Box::pin(self.allows(user, "nonResourceAttributes", json!({"verb": "get", "path": path})))
     }
 }
 
 /// The user, when the status says that the token is valid, and for this audience: an API server that knows no audiences says nothing of
 /// them, and then the token may be one for the API server itself.
-fn authenticated(status: &Value, audience: &str) -> Option<User> {
-    let is_for_us = status["audiences"].as_array().is_some_and(|audiences| audiences.iter().any(|known| known == audience));
+fn authenticated(status: &Value, audience: Option<&str>) -> Option<User> {
+    let names = |audience| status["audiences"].as_array().is_some_and(|audiences| audiences.iter().any(|known| known == audience));
+    let is_for_us = audience.is_none_or(names);
     if status["authenticated"] != true || !is_for_us || status.get("error").is_some_and(|error| error.as_str() != Some("")) {
         return None;
     }
@@ -138,7 +147,7 @@ mod tests {
     fn only_a_valid_token_for_this_audience_is_somebody() {
         let user = json!({"username": "jane", "groups": ["dev"]});
         let good = json!({"authenticated": true, "audiences": ["other", "netpol-observer"], "user": user});
-        assert_eq!(authenticated(&good, "netpol-observer").map(|user| user.name), Some("jane".to_owned()));
+        assert_eq!(authenticated(&good, Some("netpol-observer")).map(|user| user.name), Some("jane".to_owned()));
         for (field, value) in [
             ("authenticated", json!(false)),
             ("authenticated", json!("true")),
@@ -154,7 +163,8 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad[field] = value.clone();
-            assert_eq!(authenticated(&bad, "netpol-observer"), None, "{field}: {value}");
+            assert_eq!(authenticated(&bad, Some("netpol-observer")), None, "{field}: {value}");
+            assert_eq!(authenticated(&bad, None).is_some(), field == "audiences", "{field}: {value}");
         }
     }
 

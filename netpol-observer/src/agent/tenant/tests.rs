@@ -20,15 +20,29 @@ impl Reviews for ByHand {
     fn user<'a>(
         &'a self,
         token: &'a str,
-        audience: &'a str,
+        audience: Option<&'a str>,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Option<User>, ReviewError>> + Send + 'a>> {
         Box::pin(async move {
-            assert_eq!(audience, "netpol-observer");
+            assert!(audience.is_none_or(|audience| audience == "netpol-observer"));
             self.0.asked.fetch_add(1, Ordering::Relaxed);
             if self.0.away.load(Ordering::Relaxed) {
                 return Err(ReviewError::new("connection refused"));
             }
-            Ok(self.0.users.lock().unwrap().iter().find(|(known, _)| known == token).map(|(_, user)| user.clone()))
+            // Those that begin so are for the API server.
+            let is_asked_for = audience.is_some() != token.starts_with("api-");
+            let users = self.0.users.lock().unwrap();
+            Ok(users.iter().find(|(known, _)| known == token && is_asked_for).map(|(_, user)| user.clone()))
+        })
+    }
+
+    fn may_get_path<'a>(
+        &'a self,
+        user: &'a User,
+        path: &'a str,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<bool, ReviewError>> + Send + 'a>> {
+        Box::pin(async move {
+            self.0.asked.fetch_add(1, Ordering::Relaxed);
+            Ok(path == "/metrics" && user.name == "prometheus")
         })
     }
 
@@ -138,6 +152,31 @@ async fn only_what_is_theirs_gets_through() {
     let Some(Observation::Denial(whole)) = everything.admit(denial(1, 1), |_| true).await.unwrap() else { panic!() };
     assert_eq!(whole.event.id, FoldId(1), "nothing is withheld from those who may read all");
     assert!(everything.admit(Observation::Undecodable, |_| true).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_page_is_for_those_who_may_get_its_path() {
+    let state = state_of(&[]);
+    let prometheus = User { name: "prometheus".to_owned(), ..User::default() };
+    for token in ["scraper", "api-scraper"] {
+        state.users.lock().unwrap().push((token.to_owned(), prometheus.clone()));
+    }
+    let tenants = tenants(&state, LONG);
+    for token in ["scraper", "api-scraper"] {
+        assert_eq!(tenants.may_get(token, "/metrics").await, Ok(true));
+        assert_eq!(tenants.may_get(token, "/other").await, Ok(false));
+    }
+    assert_eq!(tenants.may_get("good", "/metrics").await, Ok(false));
+    for token in ["", "bad", "api-bad"] {
+        assert!(matches!(tenants.may_get(token, "/metrics").await, Err(Refused::Unknown(_))), "{token}");
+    }
+    let asked = state.asked.load(Ordering::Relaxed);
+    assert_eq!(tenants.may_get("scraper", "/metrics").await, Ok(true));
+    assert_eq!(state.asked.load(Ordering::Relaxed), asked, "the answer is kept");
+    state.away.store(true, Ordering::Relaxed);
+    assert!(matches!(tenants.may_get("another", "/metrics").await, Err(Refused::CannotTell(_))));
+    // A token for the API server opens nothing else.
+    assert!(matches!(tenants.scope("api-scraper").await.err(), Some(Refused::CannotTell(_) | Refused::Unknown(_))));
 }
 
 #[test]

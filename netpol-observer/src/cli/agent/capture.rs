@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::say;
-use crate::agent::{Health, Hub, Judge, Level, Observation};
+use crate::agent::{Health, Hub, Judge, Level, Observation, Timings};
 use crate::capture::Captured;
 use crate::cli::CommandError;
 use crate::cli::record::Recorder;
@@ -36,6 +36,7 @@ pub(super) struct Capturing {
     pub(super) hub: Arc<Hub>,
     pub(super) health: Arc<Health>,
     pub(super) recorder: Option<Recorder<File>>,
+    pub(super) timings: Timings,
 }
 
 impl Capturing {
@@ -96,8 +97,9 @@ impl Capturing {
             // While more is waiting, everything is there up to what was taken last: it comes in the order of time, but for what is on its way.
             let complete = if emptied { Some(asked) } else { batch.last().and_then(|last| time_of(last, self.source.names())) };
             self.take(&batch);
-            let now = Timestamp::now();
+            let (now, begun) = (Timestamp::now(), Instant::now());
             let observations = self.judge.tick(self.source.names(), now);
+            self.time(&observations, begun);
             let complete = complete.into_iter().chain(self.judge.behind_since(self.source.names())).min();
             let watermark = complete.and_then(|complete| complete.checked_sub(ON_THE_WAY).ok()).unwrap_or(Timestamp::MIN);
             self.hub.give(observations, watermark, now);
@@ -115,10 +117,27 @@ impl Capturing {
             let warning = self.recorder.as_mut().and_then(|recorder| recorder.write(captured, names));
             self.warn(warning);
         }
-        let now = Timestamp::now();
+        let (now, begun) = (Timestamp::now(), Instant::now());
         let observations = self.judge.take(batch, self.source.names(), now);
+        self.time(&observations, begun);
         if !observations.is_empty() {
             self.hub.give(observations, Timestamp::MIN, Timestamp::now());
+        }
+    }
+
+    /// How long these took to explain since `begun`, and how long after the packets they are there.
+    fn time(&self, observations: &[Observation], begun: Instant) {
+        let denials = || {
+            observations.iter().filter_map(|observation| if let Observation::Denial(denial) = observation { Some(denial) } else { None })
+        };
+        let count = denials().count();
+        let mean = begun.elapsed().as_secs_f64() / u32::try_from(count).map_or(f64::INFINITY, f64::from);
+        let now = Timestamp::now();
+        for denial in denials() {
+            self.timings.explanation.observe(mean);
+            if self.source.is_live() {
+                self.timings.report.observe(now.duration_since(denial.event.time).as_secs_f64().max(0.0));
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Runtime;
 
 use super::{AgentArgs, cannot_start, runtime, say};
-use crate::agent::{FixedObjects, Judge, Manifests, Objects, Watched, WatchedJudge};
+use crate::agent::{FixedObjects, Judge, Manifests, Objects, Timings, Watched, WatchedJudge};
 use crate::cli::CommandError;
 use crate::cli::tail::{counted, load, skipped};
 use crate::cli::time::parse_duration;
@@ -49,10 +49,10 @@ impl Drop for Watches {
 
 impl AgentArgs {
     /// Where the objects come from.
-    pub(super) fn cluster(&self) -> Result<Cluster, CommandError> {
+    pub(super) fn cluster(&self, timings: &Timings) -> Result<Cluster, CommandError> {
         let profile = profile(&self.profile).map_err(CommandError::usage)?;
         if self.manifests.is_empty() {
-            return self.watched(profile);
+            return self.watched(profile, timings);
         }
         let loaded = load(&self.manifests)?;
         for warning in loaded.warnings.iter().map(ToString::to_string).chain(skipped(&loaded.skipped)) {
@@ -77,7 +77,7 @@ impl AgentArgs {
     }
 
     /// The objects of an API server.
-    fn watched(&self, profile: Profile) -> Result<Cluster, CommandError> {
+    fn watched(&self, profile: Profile, timings: &Timings) -> Result<Cluster, CommandError> {
         let runtime = runtime("watch", WATCH_THREADS)?;
         let _entered = runtime.enter();
         let read = runtime.block_on(self.configuration().read()).map_err(no_cluster)?;
@@ -87,7 +87,7 @@ impl AgentArgs {
         let watched = Watched::new(Moments::new(timeline, MomentsOptions::default()));
         let watching =
             start(client, WatchOptions { start_jitter: self.start_jitter.try_into().unwrap_or_default(), ..WatchOptions::default() });
-        Arc::clone(&watched).follow(watching, runtime.handle()).map_err(cannot_start)?;
+        Arc::clone(&watched).follow(watching, runtime.handle(), timings.update.clone()).map_err(cannot_start)?;
         Ok(Cluster {
             judge: Box::new(WatchedJudge::new(Arc::clone(&watched))),
             objects: watched,
