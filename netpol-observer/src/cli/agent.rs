@@ -77,7 +77,7 @@ pub(super) struct AgentArgs {
     #[arg(long, help_heading = "API")]
     tenant_mode: bool,
 
-    /// The certificate chain of tenant mode, PEM. Without it one is made at the start, and its fingerprint printed.
+    /// The certificate chain of tenant mode and of metrics, PEM. Without it one is made at the start, and its fingerprint printed.
     #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "API")]
     tls_cert: Option<PathBuf>,
 

@@ -25,11 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct MetricsArgs {
     /// Serve /metrics for Prometheus here, and nothing else. Other than on a loopback address it takes TLS and the token of somebody who may get /metrics
     /// (docs/metrics.md).
-    #[arg(long = "metrics", value_name = "ADDRESS:PORT", help_heading = "Metrics")]
+    #[arg(id = "metrics_listen", long = "metrics", value_name = "ADDRESS:PORT", help_heading = "Metrics")]
     pub(super) listen: Option<SocketAddr>,
 
     /// Tell drops in so many series at most; what does not fit is counted in an overflow.
-    #[arg(long = "metrics-series", value_name = "N", default_value_t = DEFAULT_SERIES, value_parser = parse_series, help_heading = "Metrics")]
+    #[arg(id = "metrics_series", long = "metrics-series", value_name = "N", default_value_t = DEFAULT_SERIES, value_parser = parse_series, help_heading = "Metrics")]
     series: usize,
 }
 
