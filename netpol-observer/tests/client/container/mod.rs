@@ -36,6 +36,8 @@ fn machine_with_runc(test: &str) -> Option<Machine> {
         "no control groups are mounted at /sys/fs/cgroup"
     } else {
         let machine = machine(test)?;
+        // What a run left that was killed: first its processes, then the groups they were in.
+        Bed::cleanup_stale("npo-test").unwrap();
         bundle::remove_stale_groups();
         return Some(machine);
     };
