@@ -158,6 +158,7 @@ fn options() -> Options {
         tenant_mode: false,
         older_kernels: false,
         priority_class: None,
+        seccomp_profile: None,
     }
 }
 
@@ -175,6 +176,7 @@ fn it_renders_what_install_prints() {
             Options { image_pull_secrets: vec!["a".to_owned(), "b".to_owned()], ..options() },
         ),
         (json!({"priorityClassName": "high"}), Options { priority_class: Some("high".to_owned()), ..options() }),
+        (json!({"seccompProfile": "a/b.json"}), Options { seccomp_profile: Some("a/b.json".to_owned()), ..options() }),
     ];
     for (changes, options) in cases {
         for namespace in [NAME, "kube-system"] {
@@ -243,6 +245,8 @@ fn the_schema_knows_the_values() {
         json!({"image": {"digest": "sha256:12"}}),
         json!({"imagePullSecrets": ["name"]}),
         json!({"maxUnavailable": 0}),
+        json!({"seccompProfile": "/netpol-observer.json"}),
+        json!({"seccompProfile": "a/../b.json"}),
         json!({"resources": {"limit": {}}}),
         json!({"networkPolicy": false}),
     ] {

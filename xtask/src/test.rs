@@ -32,8 +32,9 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     toolchain::build_object(root)?;
     if is_root() {
         toolchain::bring_network_tools()?;
-        // Where it cannot be had, the step says so.
+        // Where they cannot be had, the steps say so.
         let _ = fuzz::bring_compiler();
+        let _ = toolchain::bring_container_tools();
     }
     let mut ran: Vec<(&str, Outcome, Duration)> = Vec::new();
     let mut step = |name: &'static str, work: &dyn Fn() -> Result<Outcome>| {

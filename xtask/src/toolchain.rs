@@ -28,6 +28,8 @@ const LLVM: u32 = 22;
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const LLVM_PACKAGES: &[&str] =
     &["llvm-22-dev", "libpolly-22-dev", "libclang-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev", "gcc", "g++", "libc6-dev"];
+/// runc, and the seccomp profile of podman and CRI-O. The latter's package asks for one of two network stacks; this is the smaller one.
+const CONTAINER_PACKAGES: &[&str] = &["runc", "golang-github-containers-common", "netavark"];
 const RUSTC_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 /// `rustup` or `debian` to take that way.
 const CHOICE: &str = "NETPOL_OBSERVER_BPF_TOOLCHAIN";
@@ -205,4 +207,12 @@ pub fn encoded(flags: impl IntoIterator<Item = OsString>) -> OsString {
 pub fn bring_network_tools() -> Result<()> {
     let missing: Vec<&str> = required_tools().into_iter().chain(enforcer_tools()).map(|tool| tool.package).collect();
     packages::ensure("network namespaces and firewall rules", &missing)
+}
+
+/// What runs the agent as a container in tests.
+///
+/// # Errors
+/// As [`bring_network_tools`].
+pub fn bring_container_tools() -> Result<()> {
+    packages::ensure("the agent as a container", CONTAINER_PACKAGES)
 }

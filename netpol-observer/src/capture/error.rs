@@ -136,7 +136,7 @@ impl CaptureError {
             }
             CaptureError::Refused(Refuser::Seccomp) => {
                 "in a container use a runtime whose default seccomp profile permits bpf() with CAP_BPF (containerd 1.7, Docker 23.0 or newer), or a \
-                 Localhost profile that does"
+                 Localhost profile that does, such as deploy/seccomp/netpol-observer.json (docs/install.md)"
             }
             CaptureError::Refused(Refuser::Lockdown) => "boot without lockdown=confidentiality; lockdown=integrity is no obstacle",
             CaptureError::Refused(Refuser::SecurityModule) => "the kernel log or the audit log says which module and why",

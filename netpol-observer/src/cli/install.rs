@@ -39,8 +39,13 @@ pub(super) struct InstallArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_subdomain)]
     priority_class: Option<String>,
 
+    /// Confine the agents by this seccomp profile instead of the container runtime's own: a path below /var/lib/kubelet/seccomp on every node, where
+    /// deploy/seccomp/netpol-observer.json was put. For runtimes whose own does not let CAP_BPF call bpf() (docs/install.md).
+    #[arg(long, value_name = "LOCALHOST_PATH", value_parser = parse_below)]
+    seccomp_profile: Option<String>,
+
     /// Print what removes all of it, for kubectl delete. A namespace stays, unless it is netpol-observer.
-    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class"])]
+    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile"])]
     uninstall: bool,
 
     /// One document for each object (yaml), or a List (json).
@@ -65,7 +70,8 @@ Examples:
 
 /// Runs `observer install`.
 pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
-    let InstallArgs { image, namespace, image_pull_secret, tenant_mode, older_kernels, priority_class, uninstall, output } = arguments;
+    let InstallArgs { image, namespace, image_pull_secret, tenant_mode, older_kernels, priority_class, seccomp_profile, uninstall, output } =
+        arguments;
     let options = Options {
         namespace,
         // Nothing that is removed is asked for by its image.
@@ -74,6 +80,7 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         tenant_mode,
         older_kernels,
         priority_class,
+        seccomp_profile,
     };
     let objects = if uninstall { install::removal(&options) } else { install::objects(&options) };
     let text = match output {
@@ -109,6 +116,16 @@ fn parse_subdomain(text: &str) -> Result<String, String> {
 
 fn named(text: &str, problems: &[String]) -> Result<String, String> {
     if problems.is_empty() { Ok(text.to_owned()) } else { Err(problems.join("; ")) }
+}
+
+/// What the API server takes as `localhostProfile`.
+fn parse_below(text: &str) -> Result<String, String> {
+    let is_below = !text.is_empty() && !text.starts_with('/') && text.split('/').all(|part| part != "..");
+    if is_below {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path below the kubelet's directory of profiles, such as netpol-observer.json".to_owned())
+    }
 }
 
 /// An image has no blanks and no upper-case letters before its tag; the rest is the registry's.

@@ -100,6 +100,14 @@ fn security_context(options: &Options) -> Value {
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
         "capabilities": {"drop": ["ALL"], "add": capabilities},
-        "seccompProfile": {"type": "RuntimeDefault"},
+        "seccompProfile": seccomp_profile(options),
     })
+}
+
+/// The runtime's own lets containers with CAP_BPF call bpf() on newer runtimes; for others there is deploy/seccomp/netpol-observer.json.
+fn seccomp_profile(options: &Options) -> Value {
+    match &options.seccomp_profile {
+        None => json!({"type": "RuntimeDefault"}),
+        Some(path) => json!({"type": "Localhost", "localhostProfile": path}),
+    }
 }

@@ -33,6 +33,8 @@ pub struct Options {
     pub older_kernels: bool,
     /// A PriorityClass for the agents.
     pub priority_class: Option<String>,
+    /// A seccomp profile on the nodes, by its path below the kubelet's directory of them, instead of the container runtime's own.
+    pub seccomp_profile: Option<String>,
 }
 
 /// The objects, in the order in which they are to be made.

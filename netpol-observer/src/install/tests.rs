@@ -12,6 +12,7 @@ fn options() -> Options {
         tenant_mode: false,
         older_kernels: false,
         priority_class: None,
+        seccomp_profile: None,
     }
 }
 
@@ -22,6 +23,7 @@ fn everything() -> Options {
         tenant_mode: true,
         older_kernels: true,
         priority_class: Some("system-node-critical".to_owned()),
+        seccomp_profile: Some("profiles/netpol-observer.json".to_owned()),
         ..options()
     }
 }
@@ -80,6 +82,10 @@ fn what_is_opted_in_is_there() {
     let container = &pod["containers"][0];
     assert_eq!(container["args"], json!(["agent", "--tenant-mode", "--listen", "[::]:9470"]));
     assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["BPF", "PERFMON", "SYSLOG", "SYS_RESOURCE"]));
+    assert_eq!(
+        container["securityContext"]["seccompProfile"],
+        json!({"type": "Localhost", "localhostProfile": "profiles/netpol-observer.json"})
+    );
     let roles: Vec<&Value> = of_kind(&objects, "ClusterRoleBinding").into_iter().map(|binding| &binding["roleRef"]["name"]).collect();
     assert_eq!(roles, [NAME, "system:auth-delegator"]);
     assert_eq!(of_kind(&objects, "NetworkPolicy")[0]["spec"]["ingress"], json!([{"ports": [{"port": 9470, "protocol": "TCP"}]}]));

@@ -125,7 +125,20 @@ fn it_is_yaml_that_kubectl_takes() {
     let scene = Scene::new();
     for arguments in [
         &["--image", IMAGE][..],
-        &["--image", IMAGE, "-n", "on", "--tenant-mode", "--older-kernels", "--image-pull-secret", "a.b", "--priority-class", "high"],
+        &[
+            "--image",
+            IMAGE,
+            "-n",
+            "on",
+            "--tenant-mode",
+            "--older-kernels",
+            "--image-pull-secret",
+            "a.b",
+            "--priority-class",
+            "high",
+            "--seccomp-profile",
+            "a/b.json",
+        ],
         &["--uninstall"],
     ] {
         let run = scene.run(&[&["install"], arguments].concat());
@@ -163,6 +176,8 @@ fn what_makes_no_sense_is_refused() {
         (&["--image", "Registry.example/Observer"], "registry.example/netpol-observer:0.1.0"),
         (&["--image", IMAGE, "-n", "Observing"], "lowercase RFC 1123 label"),
         (&["--image", IMAGE, "--priority-class", "-"], "lowercase RFC 1123 subdomain"),
+        (&["--image", IMAGE, "--seccomp-profile", "/netpol-observer.json"], "a path below the kubelet's directory"),
+        (&["--image", IMAGE, "--seccomp-profile", "a/../../b.json"], "a path below the kubelet's directory"),
         (&["--uninstall", "--image", IMAGE], "cannot be used with"),
     ] {
         let run = scene.run(&[&["install"], arguments].concat());

@@ -5,6 +5,7 @@ mod access;
 mod agent;
 mod churn;
 mod commands;
+mod container;
 mod denials;
 mod faults;
 mod install;

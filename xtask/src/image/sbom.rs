@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use xtask::command::output;
 
+use super::platform::Platform;
 use crate::cargo;
 
 /// Of the crates that the observer is built from, by Cargo.lock.
-pub(super) fn of(root: &Path, created: i64) -> Result<Value> {
+pub(super) fn of(root: &Path, platform: Platform, created: i64) -> Result<Value> {
     let mut command = cargo(root);
-    command.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"]);
+    command.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", platform.target()]);
     let metadata: Value = serde_json::from_str(&output(&mut command)?).context("cargo metadata gave no JSON")?;
     document(&metadata, created)
 }

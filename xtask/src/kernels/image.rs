@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use xtask::command::{find, output};
+use xtask::command::{find, libraries_of, output};
 
 use super::archive::Archive;
 use super::binaries::Binaries;
@@ -103,17 +103,6 @@ fn merged(path: &Path) -> PathBuf {
     } else {
         path.to_owned()
     }
-}
-
-/// What the dynamic linker would load for a program; nothing for scripts and static ones.
-pub(crate) fn libraries_of(program: &Path) -> Vec<PathBuf> {
-    let Ok(output) = Command::new("ldd").arg(program).stdin(Stdio::null()).output() else { return Vec::new() };
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-        .map(PathBuf::from)
-        .filter(|path| path.is_file())
-        .collect()
 }
 
 /// The initramfs for one kernel: what all share, then its modules, then what this run is to do.

@@ -33,7 +33,7 @@ use binaries::Binaries;
 use column::{Column, Place, Types};
 use debian::{Kernel, SERIES};
 use guest::Guest;
-pub(crate) use image::libraries_of;
+
 pub(crate) use report::{Report, Verdict};
 
 /// What `cargo xtask kernels` takes.
