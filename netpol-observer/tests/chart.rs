@@ -159,6 +159,8 @@ fn options() -> Options {
         older_kernels: false,
         priority_class: None,
         seccomp_profile: None,
+        metrics: false,
+        pod_monitor: false,
     }
 }
 
@@ -168,6 +170,11 @@ fn it_renders_what_install_prints() {
     let cases = [
         (json!({}), options()),
         (json!({"tenantMode": true}), Options { tenant_mode: true, ..options() }),
+        (json!({"metrics": {"enabled": true}}), Options { metrics: true, ..options() }),
+        (
+            json!({"tenantMode": true, "metrics": {"enabled": true, "podMonitor": true}}),
+            Options { tenant_mode: true, metrics: true, pod_monitor: true, ..options() },
+        ),
         (json!({"olderKernels": true}), Options { older_kernels: true, ..options() }),
         (json!({"image": {"tag": "7"}}), Options { image: format!("{REPOSITORY}:7"), ..options() }),
         (json!({"image": {"tag": "7", "digest": digest}}), Options { image: format!("{REPOSITORY}@{digest}"), ..options() }),
@@ -215,6 +222,8 @@ fn the_other_values_are_heeded() {
     for at_once in [json!(3), json!("25%")] {
         assert_eq!(changed(json!({"maxUnavailable": at_once})).0["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], at_once);
     }
+    let (_, others) = changed(json!({"metrics": {"enabled": true, "podMonitor": true, "podMonitorLabels": {"release": "monitoring"}}}));
+    assert_eq!(others[&format!("PodMonitor {NAME}")]["metadata"]["labels"]["release"], "monitoring");
     let (_, others) = changed(json!({"networkPolicy": {"enabled": false}}));
     assert!(!others.keys().any(|name| name.starts_with("NetworkPolicy")), "{others:?}");
 }
@@ -245,6 +254,8 @@ fn the_schema_knows_the_values() {
         json!({"image": {"digest": "sha256:12"}}),
         json!({"imagePullSecrets": ["name"]}),
         json!({"maxUnavailable": 0}),
+        json!({"metrics": true}),
+        json!({"metrics": {"podMonitor": true}}),
         json!({"seccompProfile": "/netpol-observer.json"}),
         json!({"seccompProfile": "a/../b.json"}),
         json!({"resources": {"limit": {}}}),

@@ -44,8 +44,17 @@ pub(super) struct InstallArgs {
     #[arg(long, value_name = "LOCALHOST_PATH", value_parser = parse_below)]
     seccomp_profile: Option<String>,
 
+    /// Serve metrics over the network, to whoever may get /metrics: TLS on port 9471 of the agents' pods, and a ServiceAccount whose token may do that and
+    /// nothing else (docs/metrics.md).
+    #[arg(long)]
+    metrics: bool,
+
+    /// Print a PodMonitor too, for the Prometheus operator.
+    #[arg(long, requires = "metrics")]
+    pod_monitor: bool,
+
     /// Print what removes all of it, for kubectl delete. A namespace stays, unless it is netpol-observer.
-    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile"])]
+    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile", "metrics"])]
     uninstall: bool,
 
     /// One document for each object (yaml), or a List (json).
@@ -70,8 +79,19 @@ Examples:
 
 /// Runs `observer install`.
 pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
-    let InstallArgs { image, namespace, image_pull_secret, tenant_mode, older_kernels, priority_class, seccomp_profile, uninstall, output } =
-        arguments;
+    let InstallArgs {
+        image,
+        namespace,
+        image_pull_secret,
+        tenant_mode,
+        older_kernels,
+        priority_class,
+        seccomp_profile,
+        metrics,
+        pod_monitor,
+        uninstall,
+        output,
+    } = arguments;
     let options = Options {
         namespace,
         // Nothing that is removed is asked for by its image.
@@ -81,6 +101,8 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         older_kernels,
         priority_class,
         seccomp_profile,
+        metrics,
+        pod_monitor,
     };
     let objects = if uninstall { install::removal(&options) } else { install::objects(&options) };
     let text = match output {

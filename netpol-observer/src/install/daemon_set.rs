@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME, Options, PORT, labels, metadata, selector};
+use super::{METRICS_PORT, NAME, Options, PORT, labels, metadata, metrics, selector};
 
 /// What the agents have for certain: in a cluster of some thousand pods they take less. The figures are those of docs/benchmarks.md.
 const MEMORY: &str = "128Mi";
@@ -60,9 +60,17 @@ fn container(options: &Options) -> Value {
         // What went wrong is in the log, and its end in the status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
+    let mut ports = Vec::new();
     if options.tenant_mode {
         args.extend(listen());
-        container["ports"] = json!([{"name": "api", "containerPort": PORT, "protocol": "TCP"}]);
+        ports.push(json!({"name": "api", "containerPort": PORT, "protocol": "TCP"}));
+    }
+    if options.metrics {
+        args.extend(["--metrics".to_owned(), format!("[::]:{METRICS_PORT}")]);
+        ports.push(json!({"name": metrics::PORT_NAME, "containerPort": METRICS_PORT, "protocol": "TCP"}));
+    }
+    if !ports.is_empty() {
+        container["ports"] = json!(ports);
     }
     // The first lists of a large cluster, and up to ten seconds of waiting before them.
     container["startupProbe"] = probe(options, "healthz", 2, 30);

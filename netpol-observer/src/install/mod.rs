@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon_set;
+mod metrics;
 
 use serde_json::{Value, json};
 
@@ -17,6 +18,9 @@ const OF_THE_CLUSTER: &[&str] = &["default", "kube-node-lease", "kube-public", "
 
 /// The port of the agents' API.
 const PORT: u16 = 9470;
+
+/// The port of their metrics.
+const METRICS_PORT: u16 = 9471;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub struct Options {
     pub priority_class: Option<String>,
     /// A seccomp profile on the nodes, by its path below the kubelet's directory of them, instead of the container runtime's own.
     pub seccomp_profile: Option<String>,
+    /// The agents serve metrics over the network, to those who may get them.
+    pub metrics: bool,
+    /// The Prometheus operator is told of them.
+    pub pod_monitor: bool,
 }
 
 /// The objects, in the order in which they are to be made.
@@ -44,9 +52,15 @@ pub fn objects(options: &Options) -> Vec<Value> {
     objects.push(service_account(options));
     objects.push(cluster_role());
     objects.push(cluster_role_binding(options, NAME, NAME));
-    if options.tenant_mode {
+    if options.tenant_mode || options.metrics {
         // TokenReview and SubjectAccessReview.
         objects.push(cluster_role_binding(options, "netpol-observer-auth-delegator", "system:auth-delegator"));
+    }
+    if options.metrics {
+        objects.extend(metrics::reader(options));
+    }
+    if options.pod_monitor {
+        objects.push(metrics::pod_monitor(options));
     }
     objects.push(network_policy(options));
     objects.push(daemon_set::daemon_set(options));
@@ -55,8 +69,8 @@ pub fn objects(options: &Options) -> Vec<Value> {
 
 /// What is needed of the objects to remove them, the last one first. A namespace that others may use stays.
 pub fn removal(options: &Options) -> Vec<Value> {
-    // What other options would have made is there perhaps.
-    let all = objects(&Options { tenant_mode: true, ..options.clone() });
+    // What other options would have made is there perhaps. Of a PodMonitor the cluster may not know the kind, and then kubectl would fail.
+    let all = objects(&Options { tenant_mode: true, metrics: true, ..options.clone() });
     let is_ours = |object: &Value| object["kind"] != "Namespace" || options.namespace == NAME;
     let named = all.into_iter().rev().filter(is_ours).map(|object| {
         let mut metadata = json!({"name": object["metadata"]["name"]});
@@ -120,10 +134,13 @@ fn cluster_role_binding(options: &Options, name: &str, role: &str) -> Value {
     })
 }
 
-/// Nothing reaches the agents but port-forward, which comes by way of the node's own container runtime; in tenant mode callers reach the API. They reach the
+/// Nothing reaches the agents but port-forward, which comes by way of the node's own container runtime; in tenant mode callers reach the API, and Prometheus the
+/// metrics where they are wanted. They reach the
 /// API server, wherever it is: no selector names it, and its port differs from cluster to cluster. Some clusters name it by a name.
 fn network_policy(options: &Options) -> Value {
-    let ingress = if options.tenant_mode { json!([{"ports": [{"port": PORT, "protocol": "TCP"}]}]) } else { json!([]) };
+    let open = [(options.tenant_mode, PORT), (options.metrics, METRICS_PORT)].into_iter().filter(|(is_open, _)| *is_open);
+    let ports: Vec<Value> = open.map(|(_, port)| json!({"port": port, "protocol": "TCP"})).collect();
+    let ingress = if ports.is_empty() { json!([]) } else { json!([{"ports": ports}]) };
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata(options, NAME),
         "spec": {

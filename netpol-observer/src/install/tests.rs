@@ -13,6 +13,8 @@ fn options() -> Options {
         older_kernels: false,
         priority_class: None,
         seccomp_profile: None,
+        metrics: false,
+        pod_monitor: false,
     }
 }
 
@@ -21,6 +23,8 @@ fn everything() -> Options {
         namespace: "observing".to_owned(),
         image_pull_secrets: vec!["registry".to_owned()],
         tenant_mode: true,
+        metrics: true,
+        pod_monitor: true,
         older_kernels: true,
         priority_class: Some("system-node-critical".to_owned()),
         seccomp_profile: Some("profiles/netpol-observer.json".to_owned()),
@@ -48,6 +52,9 @@ fn the_objects_follow_the_published_schemas() {
                 "ClusterRole" => is_valid::<rbac::v1::ClusterRole>(&object),
                 "ClusterRoleBinding" => is_valid::<rbac::v1::ClusterRoleBinding>(&object),
                 "NetworkPolicy" => is_valid::<networking::v1::NetworkPolicy>(&object),
+                "Secret" => is_valid::<core::v1::Secret>(&object),
+                // The operator's own kind.
+                "PodMonitor" => {}
                 "DaemonSet" => is_valid::<apps::v1::DaemonSet>(&object),
                 other => panic!("{other} is not looked at"),
             }
@@ -80,15 +87,18 @@ fn what_is_opted_in_is_there() {
     let pod = &of_kind(&objects, "DaemonSet")[0]["spec"]["template"]["spec"];
     assert_eq!((&pod["priorityClassName"], &pod["imagePullSecrets"]), (&json!("system-node-critical"), &json!([{"name": "registry"}])));
     let container = &pod["containers"][0];
-    assert_eq!(container["args"], json!(["agent", "--tenant-mode", "--listen", "[::]:9470"]));
+    assert_eq!(container["args"], json!(["agent", "--tenant-mode", "--listen", "[::]:9470", "--metrics", "[::]:9471"]));
     assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["BPF", "PERFMON", "SYSLOG", "SYS_RESOURCE"]));
     assert_eq!(
         container["securityContext"]["seccompProfile"],
         json!({"type": "Localhost", "localhostProfile": "profiles/netpol-observer.json"})
     );
     let roles: Vec<&Value> = of_kind(&objects, "ClusterRoleBinding").into_iter().map(|binding| &binding["roleRef"]["name"]).collect();
-    assert_eq!(roles, [NAME, "system:auth-delegator"]);
-    assert_eq!(of_kind(&objects, "NetworkPolicy")[0]["spec"]["ingress"], json!([{"ports": [{"port": 9470, "protocol": "TCP"}]}]));
+    assert_eq!(roles, [NAME, "system:auth-delegator", "netpol-observer-metrics"]);
+    assert_eq!(
+        of_kind(&objects, "NetworkPolicy")[0]["spec"]["ingress"],
+        json!([{"ports": [{"port": 9470, "protocol": "TCP"}, {"port": 9471, "protocol": "TCP"}]}])
+    );
 }
 
 #[test]
@@ -105,9 +115,26 @@ fn all_that_any_options_make_is_removed() {
     let key = |object: &Value| [&object["kind"], &object["metadata"]["namespace"], &object["metadata"]["name"]].map(Value::to_string);
     let removed: Vec<_> = removal(&options()).iter().map(key).collect();
     for options in [options(), Options { namespace: NAME.to_owned(), ..everything() }] {
-        for object in objects(&options) {
+        // Where the operator is not, kubectl knows no PodMonitor; its owner is gone with the namespace.
+        for object in objects(&options).into_iter().filter(|object| object["kind"] != "PodMonitor") {
             assert!(removed.contains(&key(&object)), "{object:#}");
         }
     }
     assert!(removal(&options()).iter().all(|object| object.as_object().unwrap().len() == 3 && object.get("spec").is_none()));
+}
+
+#[test]
+fn who_scrapes_may_get_metrics_and_nothing_else() {
+    let objects = objects(&Options { metrics: true, pod_monitor: true, ..options() });
+    let role = of_kind(&objects, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == "netpol-observer-metrics").unwrap();
+    assert_eq!(role["rules"], json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]));
+    let monitor = of_kind(&objects, "PodMonitor")[0];
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let secret = of_kind(&objects, "Secret")[0];
+    assert_eq!(endpoint["authorization"]["credentials"]["name"], secret["metadata"]["name"]);
+    assert_eq!(monitor["metadata"]["namespace"], secret["metadata"]["namespace"], "a PodMonitor reads Secrets of its own namespace");
+    let pod = &of_kind(&objects, "DaemonSet")[0]["spec"]["template"];
+    let selected = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    assert!(selected.iter().all(|(name, value)| pod["metadata"]["labels"][name] == *value));
+    assert_eq!(pod["spec"]["containers"][0]["ports"], json!([{"name": endpoint["port"], "containerPort": 9471, "protocol": "TCP"}]));
 }

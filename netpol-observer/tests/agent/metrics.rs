@@ -12,7 +12,7 @@ use xtask::apiserver::{Options, Server};
 use xtask::netns::Bed;
 use xtask::packages;
 use xtask::testing::{report, skipped};
-use xtask::traffic::cluster::{CALLERS, SERVER_RANGE, SERVERS, caller, objects, server};
+use xtask::traffic::cluster::{CALLERS, SERVER_RANGE, caller, objects, server};
 use xtask::traffic::{Datagram, Forger};
 
 use crate::http::{Answer, PATIENCE, connect, send};
@@ -235,7 +235,7 @@ const PORT: u16 = 9000;
 
 /// Distinct in its ends, and between workloads of more pairs than there may be series.
 fn flow(number: u64) -> Datagram {
-    Datagram { source: caller(number), destination: server(number / CALLERS + number % SERVERS), port: PORT + (number % 7) as u16 }
+    Datagram { source: caller(number), destination: server(number / CALLERS * 7 + number / 3), port: PORT + (number % 7) as u16 }
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn ten_thousand_flows_scraped_by_prometheus() {
     let api = Server::start(Options::default()).unwrap();
     let kubeconfig = bed.directory().join("kubeconfig");
     fs::write(&kubeconfig, api.kubeconfig("admin").unwrap()).unwrap();
-    let watching = ["--kubeconfig", kubeconfig.to_str().unwrap(), "--start-jitter", "0s", "--metrics", "127.0.0.1:0"];
+    let watching = ["--kubeconfig", kubeconfig.to_str().unwrap(), "--start-jitter", "1ms", "--metrics", "127.0.0.1:0"];
     let mut watching = Agent::start(bed.directory(), &watching);
     let targets = [metrics_address(&mut agent), metrics_address(&mut watching)];
     let prometheus = Prometheus::start(&programs, &targets);
