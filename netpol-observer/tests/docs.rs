@@ -35,3 +35,33 @@ fn the_command_line_reference_is_the_help() {
     }
     check("cli.md", &text);
 }
+
+/// The commands of a document that are in blocks of shell.
+fn commands(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let joined = blocks.map(|block| block.replace("\\\n", " ")).collect::<Vec<_>>().join("\n");
+    joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// The command line of each `observer` in the documents is one that the program takes.
+#[test]
+fn the_commands_of_the_documents_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut seen = 0;
+    for path in docs.chain([root.join("README.md")]).filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        for line in commands(&std::fs::read_to_string(&path).unwrap()) {
+            let line = line.split(" # ").next().unwrap();
+            for part in line.split(['|', '&', ';', '>']) {
+                let words: Vec<&str> = part.split_whitespace().skip_while(|word| *word == "sudo" || word.contains('=')).collect();
+                let Some(program) = words.first().filter(|word| **word == "observer" || word.ends_with("/observer")) else { continue };
+                let words = words.iter().map(|word| word.trim_matches(['\'', '"']));
+                let parsed = netpol_observer::cli::command().try_get_matches_from(words);
+                let is_wrong = parsed.as_ref().is_err_and(clap::Error::use_stderr);
+                assert!(!is_wrong, "{}: {line} ({program}): {}", path.display(), parsed.unwrap_err());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 19, "{seen}");
+}
