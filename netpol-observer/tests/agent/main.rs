@@ -4,6 +4,7 @@ mod api;
 mod hostile;
 mod http;
 mod live;
+mod otlp;
 mod process;
 mod scene;
 mod tenant;

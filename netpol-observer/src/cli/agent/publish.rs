@@ -27,8 +27,12 @@ impl AgentArgs {
         Ok(Publishing(publishing))
     }
 
-    fn sinks(&self, _api: &Runtime, _about: &About) -> Result<Vec<Box<dyn Sink>>, CommandError> {
-        Ok(Vec::new())
+    fn sinks(&self, api: &Runtime, about: &About) -> Result<Vec<Box<dyn Sink>>, CommandError> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if let Some(sink) = self.otlp.sink(api, about)? {
+            sinks.push(Box::new(sink));
+        }
+        Ok(sinks)
     }
 }
 
