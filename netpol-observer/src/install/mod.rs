@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon_set;
+mod otlp;
 
 use serde_json::{Value, json};
 
@@ -33,6 +34,21 @@ pub struct Options {
     pub older_kernels: bool,
     /// A PriorityClass for the agents.
     pub priority_class: Option<String>,
+    /// The agents send drops to a collector of OpenTelemetry.
+    pub otlp: Option<Otlp>,
+}
+
+/// Where agents send drops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// `--otlp-endpoint` of the agents.
+    pub endpoint: String,
+    /// `--otlp-protocol` of the agents.
+    pub protocol: String,
+    /// A Secret of the namespace whose key `headers` is a file of headers.
+    pub headers_secret: Option<String>,
+    /// A ConfigMap of the namespace whose key `ca.crt` holds the certificates to trust.
+    pub ca_config_map: Option<String>,
 }
 
 /// The objects, in the order in which they are to be made.
