@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gtmpl::{Context, FuncError, Template, Value as Data};
-use netpol_observer::install::{NAME, Options, objects};
+use netpol_observer::install::{NAME, Options, Otlp, objects};
 use serde_json::{Map, Value, json};
 
 const REPOSITORY: &str = "registry.example/netpol-observer";
@@ -161,12 +161,19 @@ fn options() -> Options {
         seccomp_profile: None,
         metrics: false,
         pod_monitor: false,
+        otlp: None,
     }
 }
 
 #[test]
 fn it_renders_what_install_prints() {
     let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let otlp = Otlp {
+        endpoint: "http://collector:4318".to_owned(),
+        protocol: "http/protobuf".to_owned(),
+        headers_secret: None,
+        ca_config_map: None,
+    };
     let cases = [
         (json!({}), options()),
         (json!({"tenantMode": true}), Options { tenant_mode: true, ..options() }),
@@ -181,6 +188,18 @@ fn it_renders_what_install_prints() {
         (
             json!({"imagePullSecrets": [{"name": "a"}, {"name": "b"}]}),
             Options { image_pull_secrets: vec!["a".to_owned(), "b".to_owned()], ..options() },
+        ),
+        (json!({"otlp": {"endpoint": otlp.endpoint}}), Options { otlp: Some(otlp.clone()), ..options() }),
+        (
+            json!({"otlp": {"endpoint": otlp.endpoint, "protocol": "grpc", "headersSecret": "a"}}),
+            Options { otlp: Some(Otlp { protocol: "grpc".to_owned(), headers_secret: Some("a".to_owned()), ..otlp.clone() }), ..options() },
+        ),
+        (
+            json!({"otlp": {"endpoint": otlp.endpoint, "headersSecret": "a", "caConfigMap": "b"}}),
+            Options {
+                otlp: Some(Otlp { headers_secret: Some("a".to_owned()), ca_config_map: Some("b".to_owned()), ..otlp.clone() }),
+                ..options()
+            },
         ),
         (json!({"priorityClassName": "high"}), Options { priority_class: Some("high".to_owned()), ..options() }),
         (json!({"seccompProfile": "a/b.json"}), Options { seccomp_profile: Some("a/b.json".to_owned()), ..options() }),
@@ -260,6 +279,8 @@ fn the_schema_knows_the_values() {
         json!({"seccompProfile": "a/../b.json"}),
         json!({"resources": {"limit": {}}}),
         json!({"networkPolicy": false}),
+        json!({"otlp": {"endpoint": "collector:4317"}}),
+        json!({"otlp": {"protocol": "http/json"}}),
     ] {
         assert!(!schema.is_valid(&values(&wrong)), "{wrong}");
     }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod cluster;
+mod otlp;
 mod probe;
 mod publish;
 mod words;
@@ -19,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::capture::Capturing;
 use self::cluster::{Cluster, parse_remember};
+use self::otlp::OtlpArgs;
 use self::probe::Probe;
 use self::publish::MetricsArgs;
 use self::words::CommandLine;
@@ -110,6 +112,9 @@ pub(super) struct AgentArgs {
 
     #[command(flatten)]
     metrics: MetricsArgs,
+
+    #[command(flatten)]
+    otlp: OtlpArgs,
 
     /// Name of the node; by default this machine's host name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true, help_heading = "Source")]

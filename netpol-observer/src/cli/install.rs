@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::CommandError;
 use crate::cluster::convert::{invalid_label, invalid_subdomain};
-use crate::install::{self, NAME, Options};
+use crate::install::{self, NAME, Options, Otlp};
+use crate::publish::otlp::{Endpoint, Protocol};
 
 /// Print the manifests that put an agent on every node of a cluster, or those that remove them.
 ///
@@ -54,12 +55,28 @@ pub(super) struct InstallArgs {
     pod_monitor: bool,
 
     /// Print what removes all of it, for kubectl delete. A namespace stays, unless it is netpol-observer.
-    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile", "metrics"])]
+    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile", "metrics", "otlp_endpoint"])]
     uninstall: bool,
 
     /// One document for each object (yaml), or a List (json).
     #[arg(short, long, value_enum, default_value_t = Form::Yaml, value_name = "FORMAT")]
     output: Form,
+
+    /// Send drops to a collector of OpenTelemetry there: http://HOST:PORT or https://HOST:PORT (docs/opentelemetry.md).
+    #[arg(long, help_heading = "OpenTelemetry", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
+    /// How to speak to it: grpc or http/protobuf.
+    #[arg(long, help_heading = "OpenTelemetry", value_name = "PROTOCOL", default_value = "http/protobuf", requires = "otlp_endpoint")]
+    otlp_protocol: String,
+
+    /// Send it the headers in the key `headers` of this Secret of the namespace: `Name: value`, one a line.
+    #[arg(long, help_heading = "OpenTelemetry", value_name = "NAME", value_parser = parse_subdomain, requires = "otlp_endpoint")]
+    otlp_headers_secret: Option<String>,
+
+    /// Trust the certificates in the key `ca.crt` of this ConfigMap of the namespace. The image has none of its own, so https needs it.
+    #[arg(long, help_heading = "OpenTelemetry", value_name = "NAME", value_parser = parse_subdomain, requires = "otlp_endpoint")]
+    otlp_ca_config_map: Option<String>,
 }
 
 /// `-o`
@@ -79,6 +96,7 @@ Examples:
 
 /// Runs `observer install`.
 pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
+    let otlp = arguments.otlp()?;
     let InstallArgs {
         image,
         namespace,
@@ -91,6 +109,7 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         pod_monitor,
         uninstall,
         output,
+        ..
     } = arguments;
     let options = Options {
         namespace,
@@ -103,6 +122,7 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         seccomp_profile,
         metrics,
         pod_monitor,
+        otlp,
     };
     let objects = if uninstall { install::removal(&options) } else { install::objects(&options) };
     let text = match output {
@@ -118,6 +138,25 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
         _ => Ok(()),
+    }
+}
+
+impl InstallArgs {
+    /// What agents would refuse is refused here.
+    fn otlp(&self) -> Result<Option<Otlp>, CommandError> {
+        let Some(url) = &self.otlp_endpoint else { return Ok(None) };
+        let protocol = Protocol::parse(&self.otlp_protocol).map_err(|error| CommandError::usage(format!("--otlp-protocol: {error}")))?;
+        let endpoint = Endpoint::parse(url, protocol).map_err(|error| CommandError::usage(format!("--otlp-endpoint: {error}")))?;
+        if !endpoint.is_plain() && self.otlp_ca_config_map.is_none() {
+            return Err(CommandError::usage("https needs --otlp-ca-config-map: the image of the agents has no certificates to trust")
+                .hint("kubectl create configmap NAME --from-file=ca.crt, with those that signed the collector's"));
+        }
+        Ok(Some(Otlp {
+            endpoint: url.clone(),
+            protocol: protocol.to_string(),
+            headers_secret: self.otlp_headers_secret.clone(),
+            ca_config_map: self.otlp_ca_config_map.clone(),
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{METRICS_PORT, NAME, Options, PORT, labels, metadata, metrics, selector};
+use super::{METRICS_PORT, NAME, Options, PORT, labels, metadata, metrics, otlp, selector};
 
 /// What the agents have for certain: in a cluster of some thousand pods they take less. The figures are those of docs/benchmarks.md.
 const MEMORY: &str = "128Mi";
@@ -35,6 +35,10 @@ pub(super) fn daemon_set(options: &Options) -> Value {
     }
     if let Some(class) = &options.priority_class {
         pod["priorityClassName"] = json!(class);
+    }
+    let volumes = options.otlp.as_ref().map(|of| otlp::volumes(of).0).unwrap_or_default();
+    if !volumes.is_empty() {
+        pod["volumes"] = json!(volumes);
     }
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata(options, NAME),
@@ -71,6 +75,13 @@ fn container(options: &Options) -> Value {
     }
     if !ports.is_empty() {
         container["ports"] = json!(ports);
+    }
+    if let Some(of) = &options.otlp {
+        args.extend(otlp::arguments(of));
+        let mounts = otlp::volumes(of).1;
+        if !mounts.is_empty() {
+            container["volumeMounts"] = json!(mounts);
+        }
     }
     // The first lists of a large cluster, and up to ten seconds of waiting before them.
     container["startupProbe"] = probe(options, "healthz", 2, 30);

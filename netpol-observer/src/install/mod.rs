@@ -5,6 +5,7 @@
 
 mod daemon_set;
 mod metrics;
+mod otlp;
 
 use serde_json::{Value, json};
 
@@ -43,6 +44,21 @@ pub struct Options {
     pub metrics: bool,
     /// The Prometheus operator is told of them.
     pub pod_monitor: bool,
+    /// The agents send drops to a collector of OpenTelemetry.
+    pub otlp: Option<Otlp>,
+}
+
+/// Where agents send drops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// `--otlp-endpoint` of the agents.
+    pub endpoint: String,
+    /// `--otlp-protocol` of the agents.
+    pub protocol: String,
+    /// A Secret of the namespace whose key `headers` is a file of headers.
+    pub headers_secret: Option<String>,
+    /// A ConfigMap of the namespace whose key `ca.crt` holds the certificates to trust.
+    pub ca_config_map: Option<String>,
 }
 
 /// The objects, in the order in which they are to be made.

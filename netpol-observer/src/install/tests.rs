@@ -15,6 +15,7 @@ fn options() -> Options {
         seccomp_profile: None,
         metrics: false,
         pod_monitor: false,
+        otlp: None,
     }
 }
 
@@ -28,6 +29,12 @@ fn everything() -> Options {
         older_kernels: true,
         priority_class: Some("system-node-critical".to_owned()),
         seccomp_profile: Some("profiles/netpol-observer.json".to_owned()),
+        otlp: Some(Otlp {
+            endpoint: "https://collector:4317".to_owned(),
+            protocol: "grpc".to_owned(),
+            headers_secret: Some("otlp".to_owned()),
+            ca_config_map: Some("otlp-ca".to_owned()),
+        }),
         ..options()
     }
 }
@@ -87,7 +94,11 @@ fn what_is_opted_in_is_there() {
     let pod = &of_kind(&objects, "DaemonSet")[0]["spec"]["template"]["spec"];
     assert_eq!((&pod["priorityClassName"], &pod["imagePullSecrets"]), (&json!("system-node-critical"), &json!([{"name": "registry"}])));
     let container = &pod["containers"][0];
-    assert_eq!(container["args"], json!(["agent", "--tenant-mode", "--listen", "[::]:9470", "--metrics", "[::]:9471"]));
+    let expected = "agent --tenant-mode --listen [::]:9470 --metrics [::]:9471 --otlp-endpoint https://collector:4317 --otlp-protocol grpc \
+        --otlp-headers-file /etc/netpol-observer/otlp-headers/headers --otlp-ca /etc/netpol-observer/otlp-ca/ca.crt";
+    assert_eq!(container["args"], json!(expected.split(' ').collect::<Vec<_>>()));
+    let mounted: Vec<&Value> = container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["readOnly"]).collect();
+    assert_eq!(mounted, [true, true]);
     assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["BPF", "PERFMON", "SYSLOG", "SYS_RESOURCE"]));
     assert_eq!(
         container["securityContext"]["seccompProfile"],

@@ -11,16 +11,21 @@
 #![forbid(unsafe_code)]
 
 pub mod metrics;
+pub mod otlp;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::agent::{Observation, Reader};
 use crate::serve::{Settled, Settling};
+
+/// What this program is called where its drops go.
+pub const NAME: &str = "netpol-observer";
 
 /// Observations that are taken in one go.
 const TOGETHER: usize = 256;
@@ -40,6 +45,11 @@ pub trait Sink: Send {
     /// There is no more: what is waiting goes on.
     fn finish(&mut self, now: Timestamp) {
         self.tick(now);
+    }
+
+    /// What still sends then. The publisher waits for it, and whoever waits for the publisher bounds the time.
+    fn tasks(&mut self) -> Vec<JoinHandle<()>> {
+        Vec::new()
     }
 }
 
@@ -124,6 +134,10 @@ impl Publisher {
         let settled = self.settling.finish();
         self.give(&settled, now);
         self.sinks.iter_mut().for_each(|sink| sink.finish(now));
+        for task in self.sinks.iter_mut().flat_map(|sink| sink.tasks()) {
+            // A task that did not end well has nothing more to send either.
+            _ = task.await;
+        }
     }
 
     fn observe(&mut self, observation: &Observation, now: Timestamp) -> Vec<Settled> {

@@ -29,6 +29,8 @@ pub struct Blame {
     /// The pod whose policies these are: the client for egress, which is asked first, and the server for ingress. Where no policy is to blame, the
     /// server, or the client where the server is no pod.
     pub subject: Owner,
+    /// Whether that is the client.
+    pub subject_is_client: bool,
     /// The other end.
     pub peer: Owner,
     /// The policy whose rule denied it, or of those that isolate the pod the one whose rule came nearest to admitting it.
@@ -79,7 +81,7 @@ impl Blame {
             None => None,
         };
         let (policy, rule) = explanation.map(culprit).unwrap_or_default();
-        Blame { directions, subject, peer, policy, rule }
+        Blame { directions, subject, subject_is_client: is_clients, peer, policy, rule }
     }
 }
 

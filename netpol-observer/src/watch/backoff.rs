@@ -9,14 +9,14 @@ const MAX_ASKED: Duration = Duration::from_secs(300);
 
 /// Waits that double with each failure in a row.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
         Backoff { first, most, failures: 0 }
     }
 
@@ -26,7 +26,7 @@ impl Backoff {
     }
 
     /// What was tried failed once more: how long to wait. `asked` is what the server asks for, and at least that is waited.
-    pub(super) fn failed(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn failed(&mut self, asked: Option<Duration>) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.failures.min(20)).min(self.most);
         self.failures = self.failures.saturating_add(1);
         // At least half of it: a wait of nearly nothing would be no wait.

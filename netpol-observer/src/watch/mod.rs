@@ -45,6 +45,7 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::{Foreign, Kind, Object, ObjectKey};
 
+pub(crate) use backoff::Backoff;
 pub use collect::Same;
 pub use connect::connect;
 pub use resource::permissions;

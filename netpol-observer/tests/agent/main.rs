@@ -5,6 +5,7 @@ mod hostile;
 mod http;
 mod live;
 mod metrics;
+mod otlp;
 mod process;
 mod scene;
 mod tenant;

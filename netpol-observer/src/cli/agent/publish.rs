@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{AgentArgs, say};
 use crate::agent::{About, Access, Certificate, Hub, Server, Timings};
 use crate::cli::CommandError;
-use crate::publish::metrics::{DEFAULT_SERIES, Drops, Metrics};
+use crate::publish::metrics::{DEFAULT_SERIES, Drops, Metrics, Outlets};
 use crate::publish::{Progress, Publisher, Sink};
 
 /// What was not sent by then, at the end, is not sent.
@@ -55,13 +55,19 @@ impl AgentArgs {
     pub(super) fn publish(&self, api: &Runtime, hub: &Arc<Hub>, about: &About, timings: &Timings) -> Result<Publishing, CommandError> {
         let (progress, drops) = (Arc::new(Progress::default()), Drops::new(self.metrics.series));
         let mut sinks = vec![drops.sink()];
-        sinks.extend(self.sinks(api, about)?);
+        let outlets = self.outlets(api, about, &mut sinks)?;
         let task = api.spawn(Publisher::new(hub.part(), sinks, Arc::clone(&progress)).run());
-        Ok(Publishing { task, metrics: Arc::new(Metrics::new(drops, progress, timings)) })
+        Ok(Publishing { task, metrics: Arc::new(Metrics::new(drops, progress, outlets, timings)) })
     }
 
-    fn sinks(&self, _api: &Runtime, _about: &About) -> Result<Vec<Box<dyn Sink>>, CommandError> {
-        Ok(Vec::new())
+    /// Where else drops are wanted.
+    fn outlets(&self, api: &Runtime, about: &About, sinks: &mut Vec<Box<dyn Sink>>) -> Result<Outlets, CommandError> {
+        let mut outlets = Outlets::default();
+        if let Some(sink) = self.otlp.sink(api, about)? {
+            outlets.otlp = Some(sink.counters());
+            sinks.push(Box::new(sink));
+        }
+        Ok(outlets)
     }
 
     /// Serves metrics by a listener of their own, where that is wanted.

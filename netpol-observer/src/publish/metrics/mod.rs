@@ -4,6 +4,7 @@
 //! [`Drops`] has an overflow, and what is told of watches is as many lines as the cluster has kinds.
 
 mod drops;
+mod outlets;
 mod process;
 mod state;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::{Registry, Unit};
 
 pub use self::drops::{DEFAULT_SERIES, Drops, Labels, OVERFLOW};
+pub use self::outlets::Outlets;
 
 use super::Progress;
 use crate::agent::{Page, Snapshot, Timings};
@@ -27,11 +29,12 @@ pub struct Metrics {
     registry: Registry,
     drops: Drops,
     progress: Arc<Progress>,
+    outlets: Outlets,
 }
 
 impl Metrics {
-    /// Over drops that are counted elsewhere, how far they have come, and how long things take.
-    pub fn new(drops: Drops, progress: Arc<Progress>, timings: &Timings) -> Self {
+    /// Over drops that are counted elsewhere, how far they have come, what becomes of them in other sinks, and how long things take.
+    pub fn new(drops: Drops, progress: Arc<Progress>, outlets: Outlets, timings: &Timings) -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register("drops", "Drops that were explained, some seconds after they happened", drops.family());
         for (name, help, histogram) in [
@@ -41,7 +44,7 @@ impl Metrics {
         ] {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
-        Metrics { registry, drops, progress }
+        Metrics { registry, drops, progress, outlets }
     }
 }
 
@@ -51,7 +54,7 @@ impl Page for Metrics {
     }
 
     fn text(&self, snapshot: &Snapshot) -> String {
-        let now = state::registry(snapshot, &self.drops, &self.progress);
+        let now = state::registry(snapshot, &self.drops, &self.progress, &self.outlets);
         let process = process::registry();
         let mut text = String::new();
         // A string takes everything.

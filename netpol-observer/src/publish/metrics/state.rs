@@ -9,7 +9,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::super::Progress;
-use super::{Drops, PREFIX};
+use super::{Drops, Outlets, PREFIX, outlets};
 use crate::agent::{HubStatus, Snapshot};
 use crate::serve::Ledger;
 use crate::watch::{State, Status};
@@ -30,7 +30,7 @@ struct Resource {
 }
 
 /// A registry of these values.
-pub(super) fn registry(snapshot: &Snapshot, drops: &Drops, progress: &Progress) -> Registry {
+pub(super) fn registry(snapshot: &Snapshot, drops: &Drops, progress: &Progress, outlets: &Outlets) -> Registry {
     let mut registry = Registry::with_prefix(PREFIX);
     about(&mut registry, snapshot);
     ledger(&mut registry, &snapshot.hub.ledger, progress);
@@ -40,6 +40,7 @@ pub(super) fn registry(snapshot: &Snapshot, drops: &Drops, progress: &Progress) 
     if let Some(watches) = &snapshot.watches {
         resources(&mut registry, watches, snapshot);
     }
+    outlets::register(&mut registry, outlets);
     registry
 }
 

@@ -96,6 +96,9 @@ fn the_profile_of_this_repository_allows_a_part_of_what_runtimes_do() {
         older_kernels: false,
         priority_class: None,
         seccomp_profile: None,
+        metrics: false,
+        pod_monitor: false,
+        otlp: None,
     };
     let objects = objects(&options);
     let set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
