@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
-use self::capture::Capturing;
+use self::capture::{Capturing, Instruments};
 use self::cluster::{Cluster, parse_remember};
 use self::otlp::OtlpArgs;
 use self::probe::Probe;
@@ -212,7 +212,7 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     let capture = thread::Builder::new().name("capture".to_owned()).spawn({
         let (hub, server) = (Arc::clone(&hub), Arc::clone(&server));
         move || {
-            let result = arguments.capture(judge, &node, &hub, health, &server, timings, capture_until);
+            let result = arguments.capture(judge, &node, &hub, &server, Instruments { health, timings }, capture_until);
             // Whoever waits for it may have gone.
             _ = ended.send(result);
         }
@@ -333,9 +333,8 @@ impl AgentArgs {
         judge: Box<dyn Judge>,
         node: &str,
         hub: &Arc<Hub>,
-        health: Arc<Health>,
         server: &Server,
-        timings: Timings,
+        instruments: Instruments,
         stop: watch::Receiver<bool>,
     ) -> Result<(), CommandError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
@@ -360,7 +359,7 @@ impl AgentArgs {
         }
         server.set_kernel(kernel);
         hub.start(Timestamp::now());
-        runtime.block_on(Capturing { source, judge, hub: Arc::clone(hub), health, recorder, timings }.run(stop))
+        runtime.block_on(Capturing { source, judge, hub: Arc::clone(hub), recorder, instruments }.run(stop))
     }
 }
 

@@ -29,14 +29,19 @@ const ON_THE_WAY: SignedDuration = SignedDuration::from_millis(50);
 /// At the latest after this long, what was recorded goes to the file.
 const FLUSH: Duration = Duration::from_secs(5);
 
+/// What others know the loop by.
+pub(super) struct Instruments {
+    pub(super) health: Arc<Health>,
+    pub(super) timings: Timings,
+}
+
 /// Everything the loop works with.
 pub(super) struct Capturing {
     pub(super) source: Source,
     pub(super) judge: Box<dyn Judge>,
     pub(super) hub: Arc<Hub>,
-    pub(super) health: Arc<Health>,
     pub(super) recorder: Option<Recorder<File>>,
-    pub(super) timings: Timings,
+    pub(super) instruments: Instruments,
 }
 
 impl Capturing {
@@ -63,7 +68,7 @@ impl Capturing {
         let mut flushed = Instant::now();
         let mut at_end = false;
         loop {
-            self.health.turn();
+            self.instruments.health.turn();
             let due = self.judge.next_due().map_or(TICK, until).min(TICK);
             let mut batch = Vec::new();
             tokio::select! {
@@ -134,9 +139,9 @@ impl Capturing {
         let mean = begun.elapsed().as_secs_f64() / u32::try_from(count).map_or(f64::INFINITY, f64::from);
         let now = Timestamp::now();
         for denial in denials() {
-            self.timings.explanation.observe(mean);
+            self.instruments.timings.explanation.observe(mean);
             if self.source.is_live() {
-                self.timings.report.observe(now.duration_since(denial.event.time).as_secs_f64().max(0.0));
+                self.instruments.timings.report.observe(now.duration_since(denial.event.time).as_secs_f64().max(0.0));
             }
         }
     }
