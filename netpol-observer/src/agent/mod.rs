@@ -43,6 +43,6 @@ pub use query::Form;
 pub use reader::{CaughtUp, Lost, Reader, Taken, TooManyReaders};
 pub use server::{Limits, Server};
 pub use status::{About, KernelAbout};
-pub use tenant::{AUDIENCE, KubeReviews, ReviewError, Reviews, Tenants, User};
+pub use tenant::{AUDIENCE, KubeReviews, ReviewError, Reviews, Tenants, User, seen_from};
 pub use tls::{Certificate, TlsError, tls_unchecked};
 pub use watched::{Budget, Watched, WatchedJudge};

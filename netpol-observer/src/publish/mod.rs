@@ -10,6 +10,8 @@
 //! seconds after they happened.
 #![forbid(unsafe_code)]
 
+pub mod events;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
