@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gtmpl::{Context, FuncError, Template, Value as Data};
-use netpol_observer::install::{NAME, Options, objects};
+use netpol_observer::install::{ACROSS_NAMESPACES, NAME, OWN_NAMESPACE, Options, objects};
 use serde_json::{Map, Value, json};
 
 const REPOSITORY: &str = "registry.example/netpol-observer";
@@ -158,6 +158,7 @@ fn options() -> Options {
         tenant_mode: false,
         older_kernels: false,
         priority_class: None,
+        events: None,
     }
 }
 
@@ -174,6 +175,8 @@ fn it_renders_what_install_prints() {
             json!({"imagePullSecrets": [{"name": "a"}, {"name": "b"}]}),
             Options { image_pull_secrets: vec!["a".to_owned(), "b".to_owned()], ..options() },
         ),
+        (json!({"events": "own-namespace"}), Options { events: Some(OWN_NAMESPACE), ..options() }),
+        (json!({"events": "across-namespaces"}), Options { events: Some(ACROSS_NAMESPACES), ..options() }),
         (json!({"priorityClassName": "high"}), Options { priority_class: Some("high".to_owned()), ..options() }),
     ];
     for (changes, options) in cases {
@@ -245,6 +248,8 @@ fn the_schema_knows_the_values() {
         json!({"maxUnavailable": 0}),
         json!({"resources": {"limit": {}}}),
         json!({"networkPolicy": false}),
+        json!({"events": true}),
+        json!({"events": "everywhere"}),
     ] {
         assert!(!schema.is_valid(&values(&wrong)), "{wrong}");
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::CommandError;
+use super::agent::Scope;
 use crate::cluster::convert::{invalid_label, invalid_subdomain};
 use crate::install::{self, NAME, Options};
 
@@ -39,8 +40,12 @@ pub(super) struct InstallArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_subdomain)]
     priority_class: Option<String>,
 
+    /// Have the agents write Events on pods that are blocked, and what these may name: `observer agent --events` (docs/events.md). --events alone is --events=own-namespace.
+    #[arg(long, value_enum, value_name = "SCOPE", num_args = 0..=1, require_equals = true, default_missing_value = "own-namespace")]
+    events: Option<Scope>,
+
     /// Print what removes all of it, for kubectl delete. A namespace stays, unless it is netpol-observer.
-    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class"])]
+    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "events"])]
     uninstall: bool,
 
     /// One document for each object (yaml), or a List (json).
@@ -65,7 +70,8 @@ Examples:
 
 /// Runs `observer install`.
 pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
-    let InstallArgs { image, namespace, image_pull_secret, tenant_mode, older_kernels, priority_class, uninstall, output } = arguments;
+    let InstallArgs { image, namespace, image_pull_secret, tenant_mode, older_kernels, priority_class, events, uninstall, output } =
+        arguments;
     let options = Options {
         namespace,
         // Nothing that is removed is asked for by its image.
@@ -74,6 +80,7 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         tenant_mode,
         older_kernels,
         priority_class,
+        events: events.map(Scope::word),
     };
     let objects = if uninstall { install::removal(&options) } else { install::objects(&options) };
     let text = match output {

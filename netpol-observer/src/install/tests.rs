@@ -12,6 +12,7 @@ fn options() -> Options {
         tenant_mode: false,
         older_kernels: false,
         priority_class: None,
+        events: None,
     }
 }
 
@@ -22,6 +23,7 @@ fn everything() -> Options {
         tenant_mode: true,
         older_kernels: true,
         priority_class: Some("system-node-critical".to_owned()),
+        events: Some(ACROSS_NAMESPACES),
         ..options()
     }
 }
@@ -78,10 +80,12 @@ fn what_is_opted_in_is_there() {
     let pod = &of_kind(&objects, "DaemonSet")[0]["spec"]["template"]["spec"];
     assert_eq!((&pod["priorityClassName"], &pod["imagePullSecrets"]), (&json!("system-node-critical"), &json!([{"name": "registry"}])));
     let container = &pod["containers"][0];
-    assert_eq!(container["args"], json!(["agent", "--tenant-mode", "--listen", "[::]:9470"]));
+    assert_eq!(container["args"], json!(["agent", "--tenant-mode", "--listen", "[::]:9470", "--events=across-namespaces"]));
     assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["BPF", "PERFMON", "SYSLOG", "SYS_RESOURCE"]));
     let roles: Vec<&Value> = of_kind(&objects, "ClusterRoleBinding").into_iter().map(|binding| &binding["roleRef"]["name"]).collect();
-    assert_eq!(roles, [NAME, "system:auth-delegator"]);
+    assert_eq!(roles, [NAME, "system:auth-delegator", "netpol-observer-events"]);
+    let rules = &of_kind(&objects, "ClusterRole")[1]["rules"];
+    assert_eq!(*rules, json!([{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}]));
     assert_eq!(of_kind(&objects, "NetworkPolicy")[0]["spec"]["ingress"], json!([{"ports": [{"port": 9470, "protocol": "TCP"}]}]));
 }
 
