@@ -6,6 +6,7 @@ mod agent;
 mod churn;
 mod commands;
 mod denials;
+mod events;
 mod faults;
 mod install;
 mod node;
