@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gtmpl::{Context, FuncError, Template, Value as Data};
-use netpol_observer::install::{NAME, Options, Otlp, objects};
+use netpol_observer::install::{ACROSS_NAMESPACES, NAME, OWN_NAMESPACE, Options, Otlp, objects};
 use serde_json::{Map, Value, json};
 
 const REPOSITORY: &str = "registry.example/netpol-observer";
@@ -162,6 +162,7 @@ fn options() -> Options {
         metrics: false,
         pod_monitor: false,
         otlp: None,
+        events: None,
     }
 }
 
@@ -201,6 +202,8 @@ fn it_renders_what_install_prints() {
                 ..options()
             },
         ),
+        (json!({"events": "own-namespace"}), Options { events: Some(OWN_NAMESPACE), ..options() }),
+        (json!({"events": "across-namespaces"}), Options { events: Some(ACROSS_NAMESPACES), ..options() }),
         (json!({"priorityClassName": "high"}), Options { priority_class: Some("high".to_owned()), ..options() }),
         (json!({"seccompProfile": "a/b.json"}), Options { seccomp_profile: Some("a/b.json".to_owned()), ..options() }),
     ];
@@ -281,6 +284,8 @@ fn the_schema_knows_the_values() {
         json!({"networkPolicy": false}),
         json!({"otlp": {"endpoint": "collector:4317"}}),
         json!({"otlp": {"protocol": "http/json"}}),
+        json!({"events": true}),
+        json!({"events": "everywhere"}),
     ] {
         assert!(!schema.is_valid(&values(&wrong)), "{wrong}");
     }

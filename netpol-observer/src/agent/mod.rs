@@ -46,7 +46,7 @@ pub use query::Form;
 pub use reader::{CaughtUp, Lost, Reader, Taken, TooManyReaders};
 pub use server::{Limits, Server};
 pub use status::{About, KernelAbout};
-pub use tenant::{AUDIENCE, KubeReviews, ReviewError, Reviews, Tenants, User};
+pub use tenant::{AUDIENCE, KubeReviews, ReviewError, Reviews, Tenants, User, seen_from};
 pub use timings::Timings;
 pub use tls::{Certificate, TlsError, tls_unchecked};
 pub use watched::{Budget, Watched, WatchedJudge};

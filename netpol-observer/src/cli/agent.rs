@@ -2,6 +2,7 @@
 
 mod capture;
 mod cluster;
+mod events;
 mod otlp;
 mod probe;
 mod publish;
@@ -20,6 +21,8 @@ use tokio::sync::{oneshot, watch};
 
 use self::capture::{Capturing, Instruments};
 use self::cluster::{Cluster, parse_remember};
+use self::events::EventsArgs;
+pub(super) use self::events::Scope;
 use self::otlp::OtlpArgs;
 use self::probe::Probe;
 use self::publish::MetricsArgs;
@@ -106,6 +109,9 @@ pub(super) struct AgentArgs {
     /// Take the drops from this recording instead of the running kernel, and serve them until the end.
     #[arg(long, value_name = "FILE", help_heading = "Source", conflicts_with_all = ["record", "attach", "kernel_btf"])]
     replay: Option<PathBuf>,
+
+    #[command(flatten)]
+    events: EventsArgs,
 
     #[command(flatten)]
     live: LiveArgs,
@@ -279,6 +285,7 @@ impl AgentArgs {
             return Err(CommandError::usage("--tls-cert is about --tenant-mode, and --metrics on an address that is no loopback")
                 .hint("leave it out, or add one of them"));
         }
+        self.events.check(!self.manifests.is_empty() || self.replay.is_some())?;
         if self.replay.is_some() && self.manifests.is_empty() {
             return Err(CommandError::usage("--replay needs --manifests: what a cluster was when it was recorded, its API server does not know")
                 .hint("kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml, at the time of the recording, and -f cluster.yaml"));

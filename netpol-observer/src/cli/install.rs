@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::CommandError;
+use super::agent::Scope;
 use crate::cluster::convert::{invalid_label, invalid_subdomain};
 use crate::install::{self, NAME, Options, Otlp};
 use crate::publish::otlp::{Endpoint, Protocol};
@@ -54,8 +55,12 @@ pub(super) struct InstallArgs {
     #[arg(long, requires = "metrics")]
     pod_monitor: bool,
 
+    /// Have the agents write Events on pods that are blocked, and what these may name: `observer agent --events` (docs/events.md). --events alone is --events=own-namespace.
+    #[arg(long, value_enum, value_name = "SCOPE", num_args = 0..=1, require_equals = true, default_missing_value = "own-namespace")]
+    events: Option<Scope>,
+
     /// Print what removes all of it, for kubectl delete. A namespace stays, unless it is netpol-observer.
-    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile", "metrics", "otlp_endpoint"])]
+    #[arg(long, conflicts_with_all = ["image", "image_pull_secret", "tenant_mode", "older_kernels", "priority_class", "seccomp_profile", "metrics", "otlp_endpoint", "events"])]
     uninstall: bool,
 
     /// One document for each object (yaml), or a List (json).
@@ -107,6 +112,7 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         seccomp_profile,
         metrics,
         pod_monitor,
+        events,
         uninstall,
         output,
         ..
@@ -123,6 +129,7 @@ pub(super) fn run(arguments: InstallArgs) -> Result<(), CommandError> {
         metrics,
         pod_monitor,
         otlp,
+        events: events.map(Scope::word),
     };
     let objects = if uninstall { install::removal(&options) } else { install::objects(&options) };
     let text = match output {

@@ -83,6 +83,7 @@ fn container(options: &Options) -> Value {
             container["volumeMounts"] = json!(mounts);
         }
     }
+    args.extend(options.events.map(|scope| format!("--events={scope}")));
     // The first lists of a large cluster, and up to ten seconds of waiting before them.
     container["startupProbe"] = probe(options, "healthz", 2, 30);
     container["livenessProbe"] = probe(options, "healthz", 10, 3);

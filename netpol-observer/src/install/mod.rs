@@ -22,6 +22,13 @@ const PORT: u16 = 9470;
 
 /// The port of their metrics.
 const METRICS_PORT: u16 = 9471;
+/// What lets the agents write Events.
+const EVENTS: &str = "netpol-observer-events";
+
+/// [`Options::events`]: nothing of one namespace is named in another.
+pub const OWN_NAMESPACE: &str = "own-namespace";
+/// [`Options::events`]: both ends of a connection are named, wherever they are.
+pub const ACROSS_NAMESPACES: &str = "across-namespaces";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub struct Options {
     pub pod_monitor: bool,
     /// The agents send drops to a collector of OpenTelemetry.
     pub otlp: Option<Otlp>,
+    /// The agents write Events, and what these may name: a value of their `--events`.
+    pub events: Option<&'static str>,
 }
 
 /// Where agents send drops.
@@ -78,6 +87,10 @@ pub fn objects(options: &Options) -> Vec<Value> {
     if options.pod_monitor {
         objects.push(metrics::pod_monitor(options));
     }
+    if options.events.is_some() {
+        objects.push(events_role());
+        objects.push(cluster_role_binding(options, EVENTS, EVENTS));
+    }
     objects.push(network_policy(options));
     objects.push(daemon_set::daemon_set(options));
     objects
@@ -86,7 +99,7 @@ pub fn objects(options: &Options) -> Vec<Value> {
 /// What is needed of the objects to remove them, the last one first. A namespace that others may use stays.
 pub fn removal(options: &Options) -> Vec<Value> {
     // What other options would have made is there perhaps. Of a PodMonitor the cluster may not know the kind, and then kubectl would fail.
-    let all = objects(&Options { tenant_mode: true, metrics: true, ..options.clone() });
+    let all = objects(&Options { tenant_mode: true, metrics: true, events: Some(OWN_NAMESPACE), ..options.clone() });
     let is_ours = |object: &Value| object["kind"] != "Namespace" || options.namespace == NAME;
     let named = all.into_iter().rev().filter(is_ours).map(|object| {
         let mut metadata = json!({"name": object["metadata"]["name"]});
@@ -139,6 +152,14 @@ fn cluster_role() -> Value {
     let rules: Vec<Value> = permissions().into_iter().map(rule).collect();
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": NAME, "labels": labels()}, "rules": rules,
+    })
+}
+
+/// To write Events and nothing else. A role of its own, so that it can be bound in some namespaces alone.
+fn events_role() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": EVENTS, "labels": labels()},
+        "rules": [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}],
     })
 }
 

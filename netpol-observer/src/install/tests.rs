@@ -16,6 +16,7 @@ fn options() -> Options {
         metrics: false,
         pod_monitor: false,
         otlp: None,
+        events: None,
     }
 }
 
@@ -35,6 +36,7 @@ fn everything() -> Options {
             headers_secret: Some("otlp".to_owned()),
             ca_config_map: Some("otlp-ca".to_owned()),
         }),
+        events: Some(ACROSS_NAMESPACES),
         ..options()
     }
 }
@@ -95,7 +97,7 @@ fn what_is_opted_in_is_there() {
     assert_eq!((&pod["priorityClassName"], &pod["imagePullSecrets"]), (&json!("system-node-critical"), &json!([{"name": "registry"}])));
     let container = &pod["containers"][0];
     let expected = "agent --tenant-mode --listen [::]:9470 --metrics [::]:9471 --otlp-endpoint https://collector:4317 --otlp-protocol grpc \
-        --otlp-headers-file /etc/netpol-observer/otlp-headers/headers --otlp-ca /etc/netpol-observer/otlp-ca/ca.crt";
+        --otlp-headers-file /etc/netpol-observer/otlp-headers/headers --otlp-ca /etc/netpol-observer/otlp-ca/ca.crt --events=across-namespaces";
     assert_eq!(container["args"], json!(expected.split(' ').collect::<Vec<_>>()));
     let mounted: Vec<&Value> = container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["readOnly"]).collect();
     assert_eq!(mounted, [true, true]);
@@ -105,11 +107,13 @@ fn what_is_opted_in_is_there() {
         json!({"type": "Localhost", "localhostProfile": "profiles/netpol-observer.json"})
     );
     let roles: Vec<&Value> = of_kind(&objects, "ClusterRoleBinding").into_iter().map(|binding| &binding["roleRef"]["name"]).collect();
-    assert_eq!(roles, [NAME, "system:auth-delegator", "netpol-observer-metrics"]);
+    assert_eq!(roles, [NAME, "system:auth-delegator", "netpol-observer-metrics", "netpol-observer-events"]);
     assert_eq!(
         of_kind(&objects, "NetworkPolicy")[0]["spec"]["ingress"],
         json!([{"ports": [{"port": 9470, "protocol": "TCP"}, {"port": 9471, "protocol": "TCP"}]}])
     );
+    let rules = &of_kind(&objects, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == EVENTS).unwrap()["rules"];
+    assert_eq!(*rules, json!([{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}]));
 }
 
 #[test]

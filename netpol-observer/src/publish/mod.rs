@@ -10,6 +10,7 @@
 //! seconds after they happened.
 #![forbid(unsafe_code)]
 
+pub mod events;
 pub mod metrics;
 pub mod otlp;
 

@@ -194,7 +194,7 @@ fn what_is_not_known_is_refused_by_name() {
         ("GET", "/", 404, "/"),
         ("GET", "/v2/drops", 404, "/v2/drops"),
         ("GET", "/v1/drops/", 404, "/v1/drops/"),
-        ("GET", "/metrics", 404, "/metrics"),
+        ("GET", "/metric", 404, "/metrics"),
         ("POST", "/v1/drops", 405, "GET"),
         ("GET", "/v1/explain", 405, "POST"),
         ("DELETE", "/v1/status", 405, "GET"),

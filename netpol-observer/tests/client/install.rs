@@ -10,10 +10,10 @@ use crate::denials::{agent_status, ends, start_tail};
 use crate::node::{Node, PORT, cluster, machine, pod, start_agent_as};
 use crate::scene::{NAMESPACE, Scene};
 
-const IMAGE: &str = "registry.example/netpol-observer:0.1.0";
+pub(crate) const IMAGE: &str = "registry.example/netpol-observer:0.1.0";
 
 /// What `observer install` prints.
-fn installed(scene: &Scene, arguments: &[&str]) -> Vec<Value> {
+pub(crate) fn installed(scene: &Scene, arguments: &[&str]) -> Vec<Value> {
     let run = scene.run(&[&["install", "-o", "json"], arguments].concat());
     assert_eq!((run.code, &*run.err), (Some(0), ""), "{}", run.out);
     let mut list: Value = serde_json::from_str(&run.out).unwrap();
@@ -21,12 +21,12 @@ fn installed(scene: &Scene, arguments: &[&str]) -> Vec<Value> {
     serde_json::from_value(list["items"].take()).unwrap()
 }
 
-fn of_kind(objects: &[Value], kind: &str) -> Value {
+pub(crate) fn of_kind(objects: &[Value], kind: &str) -> Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap().clone()
 }
 
 /// One with a token of the ServiceAccount that was installed.
-fn kubeconfig(scene: &Scene) -> PathBuf {
+pub(crate) fn kubeconfig(scene: &Scene) -> PathBuf {
     let token = scene.server.service_account_token(NAMESPACE, "netpol-observer", &[], 3600).unwrap();
     let kubeconfig = scene.path("agent");
     std::fs::write(&kubeconfig, scene.server.kubeconfig_of("agent", &token)).unwrap();
@@ -138,6 +138,7 @@ fn it_is_yaml_that_kubectl_takes() {
             "high",
             "--seccomp-profile",
             "a/b.json",
+            "--events",
         ],
         &["--uninstall"],
     ] {
@@ -153,7 +154,7 @@ fn it_is_yaml_that_kubectl_takes() {
 #[test]
 fn the_programs_arguments_are_those_it_has() {
     let scene = Scene::new();
-    for arguments in [&["--image", IMAGE][..], &["--image", IMAGE, "--tenant-mode"]] {
+    for arguments in [&["--image", IMAGE][..], &["--image", IMAGE, "--tenant-mode"], &["--image", IMAGE, "--events=across-namespaces"]] {
         let set = of_kind(&installed(&scene, arguments), "DaemonSet");
         let container = &set["spec"]["template"]["spec"]["containers"][0];
         let words = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).unwrap();
@@ -179,6 +180,8 @@ fn what_makes_no_sense_is_refused() {
         (&["--image", IMAGE, "--seccomp-profile", "/netpol-observer.json"], "a path below the kubelet's directory"),
         (&["--image", IMAGE, "--seccomp-profile", "a/../../b.json"], "a path below the kubelet's directory"),
         (&["--uninstall", "--image", IMAGE], "cannot be used with"),
+        (&["--uninstall", "--events"], "cannot be used with"),
+        (&["--image", IMAGE, "--events=all"], "own-namespace, across-namespaces"),
     ] {
         let run = scene.run(&[&["install"], arguments].concat());
         assert_eq!((run.code, &*run.out), (Some(2), ""), "{arguments:?}");

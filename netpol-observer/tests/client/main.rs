@@ -7,6 +7,7 @@ mod churn;
 mod commands;
 mod container;
 mod denials;
+mod events;
 mod faults;
 mod install;
 mod node;

@@ -120,6 +120,11 @@ pub(crate) fn start_agent_as(scene: &Scene, kubeconfig: &Path) -> Tail {
     until_ready(scene, start_agent_without_objects(scene, &["--kubeconfig", kubeconfig.to_str().unwrap()]))
 }
 
+/// The same, with more arguments.
+pub(crate) fn start_agent_with(scene: &Scene, arguments: &[&str]) -> Tail {
+    until_ready(scene, start_agent_without_objects(scene, arguments))
+}
+
 fn until_ready(scene: &Scene, agent: Tail) -> Tail {
     let ready = || scene.run(&["status", "--node", "node-1"]);
     let end = std::time::Instant::now() + crate::PATIENCE;

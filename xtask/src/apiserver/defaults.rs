@@ -107,6 +107,11 @@ pub(super) fn refused(resource: &Resource, value: &Value) -> Vec<Cause> {
     }
 }
 
+/// What Go's decoder says of an object that it cannot read, of what matters here.
+pub(super) fn undecodable(resource: &Resource, value: &Value) -> Option<String> {
+    if resource.key() == "events.events.k8s.io" { event::unreadable_time(value) } else { None }
+}
+
 /// The group that a refusal names. Events are validated as those of the core group.
 pub(super) fn validated_group(resource: &Resource) -> &str {
     if resource.key() == "events.events.k8s.io" { "" } else { &resource.group }

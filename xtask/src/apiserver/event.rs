@@ -66,6 +66,26 @@ pub(super) fn refused_change(before: &Value, after: &Value) -> Vec<Cause> {
     causes
 }
 
+/// The time that is not written as metav1.MicroTime reads it, with its six digits behind the seconds, and what Go says of it. It is refused when the object
+/// is decoded, before anything is validated.
+pub(super) fn unreadable_time(event: &Value) -> Option<String> {
+    let times = [&event["eventTime"], &event["series"]["lastObservedTime"]];
+    let wrong = times.into_iter().find(|time| !time.is_null() && !time.as_str().is_some_and(is_micro_time))?;
+    Some(match wrong.as_str() {
+        Some(text) => format!("parsing time {text:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {text:?}"),
+        None => "json: cannot unmarshal into Go value of type string".to_owned(),
+    })
+}
+
+/// `2026-11-30T14:02:11.482000Z`, or with another zone.
+fn is_micro_time(text: &str) -> bool {
+    let Some((seconds, rest)) = text.split_once('.') else { return false };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let zone = &rest[digits..];
+    let is_zone = zone == "Z" || zone.starts_with(['+', '-']);
+    seconds.len() == 19 && seconds.as_bytes().get(10) == Some(&b'T') && digits == 6 && is_zone && text.parse::<jiff::Timestamp>().is_ok()
+}
+
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
@@ -115,4 +135,26 @@ fn refused_series(event: &Value) -> Vec<Cause> {
         causes.push(Cause::required("series.lastObservedTime", ""));
     }
     causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_go_reads_them() {
+        for right in ["2026-11-30T14:02:11.482000Z", "2026-11-30T14:02:11.000001+01:00"] {
+            assert!(is_micro_time(right), "{right}");
+        }
+        for wrong in [
+            "2026-11-30T14:02:11Z",
+            "2026-11-30T14:02:11.482Z",
+            "2026-11-30T14:02:11.4820000Z",
+            "2026-11-30 14:02:11.482000Z",
+            "x.000000Z",
+            "",
+        ] {
+            assert!(!is_micro_time(wrong), "{wrong}");
+        }
+    }
 }

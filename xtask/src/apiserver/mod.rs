@@ -256,6 +256,14 @@ impl Server {
         self.write(&named, |store, target| target.existing(store))
     }
 
+    /// All objects of a kind, of all namespaces, in the order of their names.
+    pub fn list(&self, api_version: &str, kind: &str) -> Vec<Value> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let store = lock(&self.state.store);
+        let of_kind = store.tables().filter(|table| table.resource.group == group && table.resource.kind == kind);
+        of_kind.flat_map(|table| table.objects.values().map(|object| object.typed(&table.resource, version))).collect()
+    }
+
     /// Finds the resource that an object is of, and does something there. The object that results.
     fn write(
         &self,

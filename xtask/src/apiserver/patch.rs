@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::defaults;
 use super::resource::Resource;
 use super::status::{Cause, Refusal};
 
@@ -36,6 +37,11 @@ pub(super) fn apply(resource: &Resource, media_type: &str, mut object: Value, pa
             return Err(Refusal::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"));
         }
         json_patch::merge(&mut object, &patch);
+    }
+    // What comes of a patch is decoded anew.
+    if let Some(why) = defaults::undecodable(resource, &object) {
+        let cause = Cause { reason: "FieldValueInvalid", field: "patch".to_owned(), message: format!("Invalid value: {why}") };
+        return Err(Refusal::invalid(&resource.group, &resource.kind, "", &[cause]));
     }
     Ok(object)
 }

@@ -104,6 +104,16 @@ impl Refusal {
         Refusal::new(403, "Forbidden", message).with_details(if plural.is_empty() { json!({}) } else { details(name, group, plural) })
     }
 
+    /// With the cause by which clients know that a namespace is being deleted.
+    #[must_use]
+    pub fn of_terminating(mut self, namespace: &str) -> Refusal {
+        let cause = json!({
+            "reason": "NamespaceTerminating", "message": format!("namespace {namespace} is being terminated"), "field": "metadata.namespace",
+        });
+        self.details.get_or_insert_with(|| json!({}))["causes"] = json!([cause]);
+        self
+    }
+
     /// 410: the history does not reach back that far.
     pub fn expired(message: impl Into<String>) -> Refusal {
         Refusal::new(410, "Expired", message)

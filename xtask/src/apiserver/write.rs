@@ -322,6 +322,12 @@ fn check_type(resource: &Resource, value: &Value) -> Result<(), Refusal> {
     }
     let kind = value["kind"].as_str().unwrap_or_default();
     let api_version = value["apiVersion"].as_str().unwrap_or_default();
+    if let Some(why) = defaults::undecodable(resource, value) {
+        return Err(Refusal::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {why}",
+            resource.kind, resource.versions[0], resource.kind
+        )));
+    }
     let known = resource.versions.iter().any(|version| resource.api_version(version) == api_version);
     // Go's typed decoders take the type from the path when the body names none.
     let ours = |text: &str, right: bool| right || (text.is_empty() && !resource.custom);
@@ -353,7 +359,7 @@ fn check_namespace(store: &Store, resource: &Resource, namespace: &str, name: &s
     };
     if found.value()["metadata"]["deletionTimestamp"].is_string() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(Refusal::forbidden(&resource.group, &resource.plural, name, &why));
+        return Err(Refusal::forbidden(&resource.group, &resource.plural, name, &why).of_terminating(namespace));
     }
     Ok(())
 }

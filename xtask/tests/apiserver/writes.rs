@@ -187,6 +187,40 @@ fn events_as_the_new_api_wants_them() {
         assert_eq!((answer.code, answer.reason()), (422, "Invalid"), "{field}");
         assert!(answer.message().contains(cause), "{answer:?}");
     }
+    // Times without their six digits are not decoded at all.
+    let mut wrong = event.clone();
+    wrong["eventTime"] = json!("2026-01-01T00:00:00Z");
+    let answer = send(&server, "POST", path, &wrong);
+    assert_eq!((answer.code, answer.reason()), (400, "BadRequest"), "{answer:?}");
+    assert!(answer.message().contains("cannot be handled as a Event: parsing time"), "{answer:?}");
+    // Of an Event that is there the series may change, and what is wrong with it is said.
+    let made = get(&server, path).body["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let patch = |body: &Value| {
+        server.patch(&json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"namespace": "shop", "name": made}, "series": body["series"], "note": body["note"]}))
+            .map_err(|refusal| (refusal.code, refusal.message))
+    };
+    let series = |count: u32, time: &str| json!({"series": {"count": count, "lastObservedTime": time}, "note": "denied"});
+    let changed = patch(&series(2, "2026-01-01T00:00:30.000000Z")).unwrap();
+    assert_eq!((&changed["series"]["count"], &changed["note"]), (&json!(2), &json!("denied")));
+    for (body, code, cause) in [
+        (series(1, "2026-01-01T00:01:00.000000Z"), 422, "series.count: Invalid value: \"\": should be at least 2"),
+        (series(3, "2026-01-01T00:01:00Z"), 422, "patch: Invalid value: parsing time"),
+        (json!({"series": changed["series"], "note": "another"}), 422, "message: Invalid value: \"another\": field is immutable"),
+    ] {
+        let (refused, message) = patch(&body).unwrap_err();
+        assert!(refused == code && message.contains(cause), "{refused} {message}");
+    }
+}
+
+#[test]
+fn nothing_is_created_in_a_namespace_that_ends() {
+    let server = server();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ends", "finalizers": ["example.org/wait"]}});
+    server.create(namespace).unwrap();
+    assert!(!server.delete("v1", "Namespace", "", "ends").unwrap());
+    let answer = send(&server, "POST", "/api/v1/namespaces/ends/configmaps", &json!({"metadata": {"name": "a"}}));
+    assert_eq!((answer.code, answer.reason()), (403, "Forbidden"), "{answer:?}");
+    assert_eq!(answer.body["details"]["causes"][0]["reason"], "NamespaceTerminating", "{answer:?}");
 }
 
 #[test]

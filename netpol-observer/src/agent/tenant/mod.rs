@@ -22,6 +22,7 @@ pub use self::reviews::{KubeReviews, ReviewError, Reviews, User};
 use self::cache::Cache;
 use self::withhold::{Amended, Sight};
 use super::{Level, Observation};
+use crate::diagnose::Denial;
 use crate::flow::FoldId;
 
 /// What a token must be for.
@@ -260,6 +261,13 @@ impl TenantScope {
     async fn may_read(&self, namespace: Option<&Arc<str>>) -> Result<bool, String> {
         self.tenants.may_read(&self.user, namespace).await.map_err(|why| format!("what you may read cannot be told: {why}"))
     }
+}
+
+/// A drop as those are shown it who may read the pods of one namespace and of no other; `None` when neither end is in it. `node` is the agent's.
+pub fn seen_from(namespace: &str, node: &str, denial: &Denial) -> Option<Denial> {
+    let may_read = |asked: &str| asked == namespace;
+    // The id is made anew each time: nobody compares it.
+    Sight { may_read: &may_read, node, ids: &RandomState::new() }.of(denial)
 }
 
 fn hash(bytes: &[u8]) -> Hash {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::{AgentArgs, say};
 use crate::agent::{About, Access, Certificate, Hub, Server, Timings};
 use crate::cli::CommandError;
+use crate::publish::events::Counters;
 use crate::publish::metrics::{DEFAULT_SERIES, Drops, Metrics, Outlets};
 use crate::publish::{Progress, Publisher, Sink};
 
@@ -46,7 +47,12 @@ impl MetricsArgs {
 
 /// Drops on their way to the sinks.
 pub(super) struct Publishing {
-    task: JoinHandle<()>,
+    /// Gives them to the sinks.
+    publisher: JoinHandle<()>,
+    /// What sinks have handed on, on its way; each ends by itself after the publisher.
+    tasks: Vec<JoinHandle<()>>,
+    /// What became of Events, where some were wanted.
+    events: Option<Arc<Counters>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -55,19 +61,30 @@ impl AgentArgs {
     pub(super) fn publish(&self, api: &Runtime, hub: &Arc<Hub>, about: &About, timings: &Timings) -> Result<Publishing, CommandError> {
         let (progress, drops) = (Arc::new(Progress::default()), Drops::new(self.metrics.series));
         let mut sinks = vec![drops.sink()];
-        let outlets = self.outlets(api, about, &mut sinks)?;
-        let task = api.spawn(Publisher::new(hub.part(), sinks, Arc::clone(&progress)).run());
-        Ok(Publishing { task, metrics: Arc::new(Metrics::new(drops, progress, outlets, timings)) })
+        let (outlets, tasks) = self.outlets(api, about, &mut sinks)?;
+        let publisher = api.spawn(Publisher::new(hub.part(), sinks, Arc::clone(&progress)).run());
+        let events = outlets.events.clone();
+        Ok(Publishing { publisher, tasks, events, metrics: Arc::new(Metrics::new(drops, progress, outlets, timings)) })
     }
 
     /// Where else drops are wanted.
-    fn outlets(&self, api: &Runtime, about: &About, sinks: &mut Vec<Box<dyn Sink>>) -> Result<Outlets, CommandError> {
-        let mut outlets = Outlets::default();
+    fn outlets(
+        &self,
+        api: &Runtime,
+        about: &About,
+        sinks: &mut Vec<Box<dyn Sink>>,
+    ) -> Result<(Outlets, Vec<JoinHandle<()>>), CommandError> {
+        let (mut outlets, mut tasks) = (Outlets::default(), Vec::new());
+        if let Some((events, task)) = self.events.start(api, &self.configuration(), about)? {
+            outlets.events = Some(events.counters());
+            tasks.push(task);
+            sinks.push(Box::new(events));
+        }
         if let Some(sink) = self.otlp.sink(api, about)? {
             outlets.otlp = Some(sink.counters());
             sinks.push(Box::new(sink));
         }
-        Ok(outlets)
+        Ok((outlets, tasks))
     }
 
     /// Serves metrics by a listener of their own, where that is wanted.
@@ -95,8 +112,17 @@ impl AgentArgs {
 impl Publishing {
     /// Waits until everything was given that the hub had when it was closed.
     pub(super) async fn ended(self) {
-        if timeout(PATIENCE, self.task).await.is_err() {
+        let all = async {
+            for task in [self.publisher].into_iter().chain(self.tasks) {
+                // Whatever became of it, the others are waited for.
+                _ = task.await;
+            }
+        };
+        if timeout(PATIENCE, all).await.is_err() {
             tracing::warn!("drops were left that could not be counted or sent in time");
+        }
+        if let Some(events) = self.events {
+            say(&format!("Events: {events}"));
         }
     }
 }

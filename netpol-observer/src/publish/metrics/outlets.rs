@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::super::events::{self, Untold};
 use super::super::otlp;
 
 /// The accounts of the sinks that there are.
@@ -15,6 +16,8 @@ use super::super::otlp;
 pub struct Outlets {
     /// To a collector of OpenTelemetry.
     pub otlp: Option<Arc<otlp::Counters>>,
+    /// Events of Kubernetes.
+    pub events: Option<Arc<events::Counters>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +39,15 @@ pub(super) fn register(registry: &mut Registry, outlets: &Outlets) {
             "Repeats that are in no record: more different ones came than are gathered",
             ConstCounter::new(otlp.overflowed()),
         );
+    }
+    if let Some(events) = &outlets.events {
+        let requests = [("created", events.written()), ("patched", events.patched()), ("failed", events.failed())];
+        registry.register("event_requests", "Requests that write Events, by what became of them", by_outcome(&requests));
+        let mut mentions: Vec<_> = Untold::ALL.map(|why| (why.name(), events.untold(why))).to_vec();
+        mentions.push(("told", events.told()));
+        registry.register("event_mentions", "Drops that concern a pod, by what became of their Event", by_outcome(&mentions));
+        let waiting = i64::try_from(events.waiting()).unwrap_or(i64::MAX);
+        registry.register("event_mentions_waiting", "Those that are yet to be written", ConstGauge::new(waiting));
     }
 }
 

@@ -118,7 +118,7 @@ fn watches_are_told_of_by_their_resource() {
     let snapshot = Snapshot { watches: Some(watches), waiting_since: Some(at(57)), ..snapshot() };
     let drops = Drops::new(10);
     drops.sink().take(&settled(Brief::of(&example()), 1), at(0));
-    let outlets = Outlets { otlp: Some(Arc::default()) };
+    let outlets = Outlets { otlp: Some(Arc::default()), events: Some(Arc::default()) };
     let page = Metrics::new(drops, Arc::default(), outlets, &Timings::default()).text(&snapshot);
     let expected = [r#"netpol_observer_watch_working{resource="pods"} 1"#, r#"netpol_observer_watch_working{resource="services"} 0"#];
     assert_eq!(lines(&page, "netpol_observer_watch_working"), expected);

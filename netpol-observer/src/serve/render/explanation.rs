@@ -34,7 +34,7 @@ pub fn write_explanation(text: &mut Text, explanation: &Explanation) {
 }
 
 /// The essentials on one line: the policies and the nearest rule per denying direction, or the cause.
-pub(super) fn in_short(denial: &Denial) -> String {
+pub fn in_short(denial: &Denial) -> String {
     let denying = denying(&denial.explanation);
     if denying.is_empty() || !matches!(denial.diagnosis.class, Class::PolicyDenied(_)) {
         return denial.diagnosis.summary.clone();
@@ -176,7 +176,8 @@ fn write_fixes(text: &mut Text, fixes: &[Fix], several: bool) {
     }
 }
 
-pub(super) fn admits(newly: &[String]) -> String {
+/// Whom a fix admits besides: `admits 2 more: shop/web, shop/job`; nothing when that is nobody.
+pub fn admits(newly: &[String]) -> String {
     let named = newly.iter().take(ADMITTED_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = more(newly.len().saturating_sub(ADMITTED_SHOWN));
     match newly.len() {

@@ -22,8 +22,8 @@ use jiff::{SignedDuration, Timestamp};
 pub use answer::answer;
 pub use command::commands;
 pub use condition::{miss, peer_conditions, port_conditions};
-pub use explanation::write_explanation;
-pub use names::{directions, heading, party, route};
+pub use explanation::{admits, in_short, write_explanation};
+pub use names::{dialled, directions, heading, party, route};
 pub(crate) use text::is_unprintable;
 pub use text::{Palette, Text, clean, clean_lines};
 
@@ -109,7 +109,7 @@ impl Renderer {
         let mut text = Text::new(self.palette);
         self.headline(&mut text, denial);
         text.put("  ");
-        text.put(&explanation::in_short(denial));
+        text.put(&in_short(denial));
         text.newline();
         text.finish()
     }
@@ -158,7 +158,7 @@ impl Renderer {
         text.put("  ");
         let to = Route::of(denial);
         text.put(&route(&to));
-        if let Some(service) = names::dialled(&to) {
+        if let Some(service) = dialled(&to) {
             text.put(&format!("  ({service})"));
         }
     }

@@ -68,7 +68,7 @@ pub fn route(route: &Route) -> String {
 }
 
 /// `Service shop/api:80`, when the server itself is not that Service.
-pub(super) fn dialled(route: &Route) -> Option<String> {
+pub fn dialled(route: &Route) -> Option<String> {
     let dialled = route.service.as_ref()?;
     if matches!(route.server.identity, Identity::Service(_)) {
         return None;

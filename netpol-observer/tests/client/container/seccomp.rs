@@ -99,6 +99,7 @@ fn the_profile_of_this_repository_allows_a_part_of_what_runtimes_do() {
         metrics: false,
         pod_monitor: false,
         otlp: None,
+        events: None,
     };
     let objects = objects(&options);
     let set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
