@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Route;
 use crate::cluster::{Direction, Pod, Workload};
-use crate::diagnose::{Class, Denial};
+use crate::diagnose::{Class, Denial, How, PastKnown};
 use crate::identify::{Identity, Party};
 use crate::policy::{Admission, DirectionExplanation, PolicyRef};
 
@@ -19,6 +19,8 @@ pub struct Brief {
     pub reason: Arc<str>,
     /// Nothing of the cluster is concerned.
     pub is_elsewhere: bool,
+    /// Whether it is certain who the client is, and who the server: the objects of its time are known, and nobody else can have had the address.
+    pub is_certain: (bool, bool),
 }
 
 /// Whose policies denied a connection, and which of them. Where no policy is to blame, only whom it concerns.
@@ -56,8 +58,15 @@ impl Brief {
             blame: Blame::of(denial),
             reason: Arc::clone(&denial.event.reason.name),
             is_elsewhere: !super::stream::touches_index(denial),
+            is_certain: (is_certain(&denial.who.client, denial), is_certain(&denial.who.server, denial)),
         }
     }
+}
+
+fn is_certain(party: &Party, denial: &Denial) -> bool {
+    let Some(moment) = &denial.moment else { return true };
+    let is_doubtful = |how: &How| matches!(how, How::Gone { .. } | How::Several(_) | How::NotKnown);
+    moment.past == PastKnown::Exact && !moment.owners.iter().any(|owner| owner.ip == party.ip && is_doubtful(&owner.how))
 }
 
 impl Blame {

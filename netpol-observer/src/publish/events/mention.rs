@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Disclosure;
 use crate::cluster::{Direction, Pod, Workload};
-use crate::diagnose::{Class, Denial, How, PastKnown};
+use crate::diagnose::{Class, Denial};
 use crate::flow::Protocol;
 use crate::identify::{Identity, Party};
 use crate::policy::PolicyRef;
@@ -69,39 +69,24 @@ pub(super) fn mentions(settled: &Settled, disclosure: Disclosure) -> Vec<Mention
     if brief.is_elsewhere || matches!(brief.route.class, Class::Noise | Class::Undecided) {
         return Vec::new();
     }
-    if denial.as_deref().is_some_and(|denial| !is_of_a_known_past(denial)) {
-        return Vec::new();
-    }
-    let known = |party| known_pod(party, denial.as_deref());
-    let (caller, called) = (known(&brief.route.client), known(&brief.route.server));
-    let of = |role: Role, pod: &Arc<Pod>, other: &Party, named: Option<&Arc<Pod>>| Mention {
+    let (client, server) = brief.is_certain;
+    let known = |party: &'_ Party, is_certain: bool| party.identity.pod().filter(|pod| is_certain && !pod.uid.is_empty()).cloned();
+    let (caller, called) = (known(&brief.route.client, client), known(&brief.route.server, server));
+    let of = |role: Role, pod: &Arc<Pod>, other: &Party, named: &Option<Arc<Pod>>| Mention {
         key: key(brief, role, pod, other, disclosure),
         role,
         pod: Arc::clone(pod),
-        related: named.filter(|named| disclosure.names(&pod.namespace, &named.namespace)).cloned(),
+        related: named.as_ref().filter(|named| disclosure.names(&pod.namespace, &named.namespace)).cloned(),
         count: *count,
         last: *last,
         denial: denial.clone(),
     };
     let mut mentions = Vec::new();
-    mentions.extend(caller.map(|pod| of(Role::Caller, pod, &brief.route.server, called)));
+    mentions.extend(caller.as_ref().map(|pod| of(Role::Caller, pod, &brief.route.server, &called)));
     if brief.blame.directions.contains(&Direction::Ingress) {
-        mentions.extend(called.map(|pod| of(Role::Called, pod, &brief.route.client, caller)));
+        mentions.extend(called.as_ref().map(|pod| of(Role::Called, pod, &brief.route.client, &caller)));
     }
     mentions
-}
-
-/// Whether the objects of its time are known for certain.
-fn is_of_a_known_past(denial: &Denial) -> bool {
-    denial.moment.as_ref().is_none_or(|moment| moment.past == PastKnown::Exact)
-}
-
-/// The pod that an end is, if that is certain, and the pod still there to be looked at.
-fn known_pod<'a>(party: &'a Party, denial: Option<&Denial>) -> Option<&'a Arc<Pod>> {
-    let pod = party.identity.pod().filter(|pod| !pod.uid.is_empty())?;
-    let owners = denial.and_then(|denial| denial.moment.as_ref()).map_or(&[][..], |moment| &moment.owners);
-    let is_doubtful = |how: &How| matches!(how, How::Gone { .. } | How::Several(_) | How::NotKnown);
-    (!owners.iter().any(|owner| owner.ip == party.ip && is_doubtful(&owner.how))).then_some(pod)
 }
 
 fn key(brief: &Brief, role: Role, pod: &Pod, other: &Party, disclosure: Disclosure) -> Key {
@@ -140,7 +125,7 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::{Agreement, Attributed, Moment};
+    use crate::diagnose::{Agreement, Attributed, How, Moment, PastKnown};
     use crate::publish::events::testing::{call_across, of, settled, settled_of, with_uid};
     use crate::serve::testing::{external, innocent, node, party, pod};
 
@@ -181,7 +166,12 @@ mod tests {
         }
         let of_moment = |moment: Moment| with(&|denial| denial.moment = Some(moment.clone()));
         assert_eq!(of_moment(Moment::default()), both());
-        assert_eq!(of_moment(Moment { past: PastKnown::Syncing { missing: Vec::new() }, ..Moment::default() }), []);
+        let syncing = Moment { past: PastKnown::Syncing { missing: Vec::new() }, ..Moment::default() };
+        assert_eq!(of_moment(syncing.clone()), []);
+        // Nor do its repeats go under the series of another drop.
+        let mut denial = of(1);
+        denial.moment = Some(syncing);
+        assert_eq!(told(&Settled { denial: None, ..settled_of(denial, 3) }), []);
         let gone = How::Gone { pod: pod("shop", "web-7d9f", "10.244.1.5", &[]), before: jiff::SignedDuration::from_secs(1) };
         let owners = vec![Attributed { ip: "10.244.1.5".parse().unwrap(), how: gone }];
         assert_eq!(of_moment(Moment { owners, ..Moment::default() }), both()[1..]);
