@@ -151,19 +151,7 @@ fn installed(options: &Options) -> BTreeMap<String, Value> {
 }
 
 fn options() -> Options {
-    Options {
-        namespace: NAME.to_owned(),
-        image: format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION")),
-        image_pull_secrets: Vec::new(),
-        tenant_mode: false,
-        older_kernels: false,
-        priority_class: None,
-        seccomp_profile: None,
-        metrics: false,
-        pod_monitor: false,
-        otlp: None,
-        events: None,
-    }
+    Options::new(NAME, &format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION")))
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::command::is_root;
+use xtask::command::{is_root, output};
 use xtask::demo::{self, DemoOptions};
 use xtask::testing::SKIPPED;
 use xtask::toolchain;
@@ -29,6 +29,7 @@ struct Outcome {
 
 /// Format, lints, all tests, the demo; ends by printing what ran.
 pub(crate) fn all(root: &Path) -> Result<()> {
+    warn_of_space(root);
     toolchain::build_object(root)?;
     if is_root() {
         toolchain::bring_network_tools()?;
@@ -80,6 +81,18 @@ pub(crate) fn all(root: &Path) -> Result<()> {
         bail!("{failed} of {} steps failed", ran.len());
     }
     Ok(())
+}
+
+/// What a run from scratch takes of the disk, in GiB: the tests, those for the guests, the fuzz targets, kernels and their modules.
+const SPACE: u64 = 10;
+
+/// A disk that fills up makes errors of everything, and of none of them what it is.
+fn warn_of_space(root: &Path) {
+    let free = output(Command::new("df").args(["--output=avail", "-BG"]).arg(root)).unwrap_or_default();
+    let gibibytes = free.lines().nth(1).and_then(|line| line.trim().trim_end_matches('G').parse::<u64>().ok());
+    if let Some(free) = gibibytes.filter(|free| *free < SPACE) {
+        eprintln!("xtask: warning: {free} GiB are free on the disk of {}; a run from scratch takes about {SPACE}", root.display());
+    }
 }
 
 /// Compiles what later steps run, beside the tests, which leave a CPU idle for half of their time: kernel tests take turns, others wait for clocks. The

@@ -57,6 +57,25 @@ pub struct Options {
     pub events: Option<&'static str>,
 }
 
+impl Options {
+    /// An installation in that namespace, with nothing that has to be asked for.
+    pub fn new(namespace: &str, image: &str) -> Self {
+        Options {
+            namespace: namespace.to_owned(),
+            image: image.to_owned(),
+            image_pull_secrets: Vec::new(),
+            tenant_mode: false,
+            older_kernels: false,
+            priority_class: None,
+            seccomp_profile: None,
+            metrics: false,
+            pod_monitor: false,
+            otlp: None,
+            events: None,
+        }
+    }
+}
+
 /// Where agents send drops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otlp {

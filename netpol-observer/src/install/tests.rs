@@ -5,19 +5,7 @@ use serde::de::DeserializeOwned;
 use super::*;
 
 fn options() -> Options {
-    Options {
-        namespace: NAME.to_owned(),
-        image: "registry.example/netpol-observer:0.1.0".to_owned(),
-        image_pull_secrets: Vec::new(),
-        tenant_mode: false,
-        older_kernels: false,
-        priority_class: None,
-        seccomp_profile: None,
-        metrics: false,
-        pod_monitor: false,
-        otlp: None,
-        events: None,
-    }
+    Options::new(NAME, "registry.example/netpol-observer:0.1.0")
 }
 
 fn everything() -> Options {

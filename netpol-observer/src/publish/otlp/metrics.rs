@@ -1,37 +1,21 @@
 //! `netpol_observer.drops`: a sum for each thing that may be asked about.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric, NumberDataPoint, Sum, metric, number_data_point};
 
+use super::super::metrics::Labels;
 use super::attribute::{flag, point, text};
 use super::record::nanoseconds;
-use crate::cluster::{Direction, Workload};
-use crate::policy::PolicyRef;
-use crate::serve::render::directions;
-use crate::serve::{Brief, class_name};
+use crate::serve::Brief;
 
 /// The metric's name.
 pub const DROPS: &str = "netpol_observer.drops";
 /// What it counts, in UCUM.
 pub const UNIT: &str = "{packet}";
 const DESCRIPTION: &str = "Packets that the kernel dropped, by who is to blame.";
-
-/// What a sum is of. Blame has more than that; whatever is no label must not make a series.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Labels {
-    directions: Vec<Direction>,
-    class: &'static str,
-    namespace: Option<Arc<str>>,
-    workload: Option<Workload>,
-    peer_namespace: Option<Arc<str>>,
-    policy: Option<(&'static str, Arc<str>, Arc<str>)>,
-    rule: Option<(Direction, usize)>,
-    reason: Arc<str>,
-}
 
 /// Sums since the start, of bounded number.
 #[derive(Debug)]
@@ -40,7 +24,7 @@ pub(super) struct Sums {
     most: usize,
     by_labels: HashMap<Labels, u64>,
     /// The rest, by direction and class: there are few of these.
-    rest: HashMap<(Vec<Direction>, &'static str), u64>,
+    rest: HashMap<(&'static str, &'static str), u64>,
 }
 
 impl Sums {
@@ -57,7 +41,7 @@ impl Sums {
         } else if self.by_labels.len() < self.most {
             self.by_labels.insert(labels, count);
         } else {
-            *self.rest.entry((labels.directions, labels.class)).or_default() += count;
+            *self.rest.entry((labels.direction, labels.class)).or_default() += count;
             return false;
         }
         true
@@ -65,9 +49,9 @@ impl Sums {
 
     /// The metric as it stands, and how many points it has; nothing before the first drop.
     pub(super) fn metric(&self, now: Timestamp) -> Option<(Metric, u64)> {
-        let own = self.by_labels.iter().map(|(labels, sum)| self.point(labels.attributes(), *sum, now));
-        let rest = self.rest.iter().map(|((denying, class), sum)| {
-            let mut attributes = of_class(denying, class);
+        let own = self.by_labels.iter().map(|(labels, sum)| self.point(attributes(labels), *sum, now));
+        let rest = self.rest.iter().map(|((direction, class), sum)| {
+            let mut attributes = of_class(direction, class);
             attributes.push(flag(point::OVERFLOW, true));
             self.point(attributes, *sum, now)
         });
@@ -95,42 +79,26 @@ impl Sums {
     }
 }
 
-impl Labels {
-    fn of(brief: &Brief) -> Self {
-        let blame = &brief.blame;
-        let of_policy = |policy: &PolicyRef| (policy.kind, Arc::clone(&policy.namespace), Arc::clone(&policy.name));
-        Labels {
-            directions: blame.directions.clone(),
-            class: class_name(&brief.route.class),
-            namespace: blame.subject.namespace.clone(),
-            workload: blame.subject.workload.clone(),
-            peer_namespace: blame.peer.namespace.clone(),
-            policy: blame.policy.as_ref().map(of_policy),
-            rule: blame.rule,
-            reason: Arc::clone(&brief.reason),
-        }
-    }
-
-    fn attributes(&self) -> Vec<KeyValue> {
-        let mut attributes = of_class(&self.directions, self.class);
-        attributes.push(text(point::REASON, &self.reason));
-        attributes.extend(self.namespace.as_ref().map(|namespace| text(point::NAMESPACE, namespace)));
-        let workload = self.workload.as_ref().map(|workload| format!("{}/{}", workload.kind, workload.name));
-        attributes.extend(workload.map(|workload| text(point::WORKLOAD, &workload)));
-        attributes.extend(self.peer_namespace.as_ref().map(|namespace| text(point::PEER_NAMESPACE, namespace)));
-        if let Some((kind, namespace, name)) = &self.policy {
-            let full = if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") };
-            attributes.push(text(point::POLICY, &full));
-        }
-        attributes.extend(self.rule.map(|(direction, index)| text(point::RULE, &format!("{direction}[{index}]"))));
-        attributes
-    }
+/// Those of a drop; a label that does not apply has no attribute.
+fn attributes(labels: &Labels) -> Vec<KeyValue> {
+    let mut attributes = of_class(labels.direction, labels.class);
+    let Labels { namespace, workload, peer_namespace, policy, rule, reason, .. } = labels;
+    let others = [
+        (point::REASON, reason),
+        (point::NAMESPACE, namespace),
+        (point::WORKLOAD, workload),
+        (point::PEER_NAMESPACE, peer_namespace),
+        (point::POLICY, policy),
+        (point::RULE, rule),
+    ];
+    attributes.extend(others.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| text(name, value)));
+    attributes
 }
 
-fn of_class(denying: &[Direction], class: &str) -> Vec<KeyValue> {
+fn of_class(direction: &str, class: &str) -> Vec<KeyValue> {
     let mut attributes = vec![text(point::CLASS, class)];
-    if !denying.is_empty() {
-        attributes.push(text(point::DIRECTION, &directions(denying)));
+    if !direction.is_empty() {
+        attributes.push(text(point::DIRECTION, direction));
     }
     attributes
 }

@@ -88,19 +88,7 @@ fn the_profile_of_this_repository_allows_a_part_of_what_runtimes_do() {
         let why = "the Debian package golang-github-containers-common is not installed";
         return skipped("container::seccomp::the_profile_of_this_repository_allows_a_part_of_what_runtimes_do", why);
     }
-    let options = Options {
-        namespace: "netpol-observer".to_owned(),
-        image: "observer".to_owned(),
-        image_pull_secrets: Vec::new(),
-        tenant_mode: false,
-        older_kernels: false,
-        priority_class: None,
-        seccomp_profile: None,
-        metrics: false,
-        pod_monitor: false,
-        otlp: None,
-        events: None,
-    };
+    let options = Options::new("netpol-observer", "observer");
     let objects = objects(&options);
     let set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
     let container = &set["spec"]["template"]["spec"]["containers"][0];
