@@ -65,3 +65,39 @@ fn the_commands_of_the_documents_are_there() {
     }
     assert!(seen >= 19, "{seen}");
 }
+
+/// Those that need neither a cluster nor root do what they should, on the shop of the examples.
+#[test]
+fn the_commands_that_need_no_cluster_work() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let directory = tempfile::TempDir::new().unwrap();
+    let shop = |file: &str| std::fs::read_to_string(root.join("deploy/examples/shop").join(file)).unwrap();
+    let cluster = ["cluster.yaml", "pods.yaml", "services.yaml", "policies.yaml"].map(shop).join("\n---\n");
+    std::fs::write(directory.path().join("cluster.yaml"), cluster).unwrap();
+    std::fs::create_dir(directory.path().join("policies")).unwrap();
+    std::fs::write(directory.path().join("policies/policies.yaml"), shop("policies.yaml")).unwrap();
+    std::os::unix::fs::symlink(root.join("deploy").canonicalize().unwrap(), directory.path().join("deploy")).unwrap();
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let (mut installed, mut asked) = (0, 0);
+    for path in docs.chain([root.join("README.md")]).filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        for line in commands(&std::fs::read_to_string(&path).unwrap()) {
+            let words: Vec<&str> = line.split(['|', '#', '>']).next().unwrap().split_whitespace().collect();
+            let (["observer", "install", ..] | ["observer", "explain", "-f", ..] | ["observer", "check", ..]) = words[..] else { continue };
+            let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_observer"));
+            let output = command.current_dir(&directory).args(&words[1..]).output().unwrap();
+            let (code, said) = (output.status.code(), String::from_utf8_lossy(&output.stderr));
+            if words[1] == "install" {
+                assert_eq!(code, Some(0), "{}: {line}: {said}", path.display());
+                let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
+                assert!(objects.iter().any(|object| object["kind"] == "DaemonSet"), "{line}");
+                installed += 1;
+            } else {
+                // Denied, or with findings, is an answer.
+                assert!(matches!(code, Some(0 | 1)), "{}: {line}: {said}", path.display());
+                assert!(!output.stdout.is_empty(), "{line}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(installed >= 8 && asked >= 3, "{installed} {asked}");
+}
