@@ -101,3 +101,13 @@ fn the_commands_that_need_no_cluster_work() {
     }
     assert!(installed >= 8 && asked >= 3, "{installed} {asked}");
 }
+
+/// The manifest in deploy/ for those who have no program yet: what `observer install` prints, with the image to be replaced.
+#[test]
+fn the_manifest_is_what_install_prints() {
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_observer"));
+    let image = format!("registry.example/netpol-observer:{}", env!("CARGO_PKG_VERSION"));
+    let output = command.args(["install", "--image", &image]).output().unwrap();
+    let head = "# What `observer install` prints: the image is to be replaced by yours. Written by a test; docs/install.md says what each object is for.\n";
+    check("../deploy/netpol-observer.yaml", &format!("{head}{}", String::from_utf8(output.stdout).unwrap()));
+}
