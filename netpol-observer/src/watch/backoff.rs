@@ -21,7 +21,7 @@ impl Backoff {
     }
 
     /// What was tried works.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::mention::Mention;
 use super::table::{Job, Outcome, Table};
+use crate::watch::Backoff;
 
 /// An answer has to come within this time.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -37,14 +38,13 @@ pub(super) struct Writer {
     table: Table,
     mentions: mpsc::Receiver<Mention>,
     said: Said,
-    /// Failed requests in a row.
-    failures: u32,
+    backoff: Backoff,
     pause_until: Option<Instant>,
 }
 
 impl Writer {
     pub(super) fn new(client: Client, table: Table, mentions: mpsc::Receiver<Mention>) -> Self {
-        Writer { client, table, mentions, said: Said::default(), failures: 0, pause_until: None }
+        Writer { client, table, mentions, said: Said::default(), backoff: Backoff::new(PAUSE.0, PAUSE.1), pause_until: None }
     }
 
     /// Runs until there are no more mentions, and what there was is written or given up.
@@ -107,11 +107,9 @@ impl Writer {
         self.table.done(&outcome, now);
         self.say(&outcome, &why);
         if outcome == Outcome::Failed {
-            let doubled = PAUSE.0.saturating_mul(1 << self.failures.min(10)).min(PAUSE.1);
-            self.failures = self.failures.saturating_add(1);
-            self.pause_until = Some(now + doubled / 2 + by_lot(doubled / 2));
+            self.pause_until = Some(now + self.backoff.failed(None));
         } else {
-            self.failures = 0;
+            self.backoff.succeeded();
             self.pause_until = None;
         }
     }
@@ -176,13 +174,6 @@ fn outcome(status: &Status, creates: bool) -> Outcome {
     }
 }
 
-/// A time up to `most`, by lot: the agents of all nodes meet the same trouble at once.
-fn by_lot(most: Duration) -> Duration {
-    use std::hash::{BuildHasher as _, RandomState};
-    let lot = RandomState::new().hash_one(0_u8) % 1000;
-    most.saturating_mul(u32::try_from(lot).unwrap_or_default()) / 1000
-}
-
 /// Runs a writer on a runtime.
 pub(super) fn start(writer: Writer) -> tokio::task::JoinHandle<()> {
     tokio::spawn(writer.run())
@@ -208,10 +199,5 @@ mod tests {
         let status = json!({"code": 403, "details": {"causes": [{"reason": "NamespaceTerminating", "message": "", "field": ""}]}});
         let status: Status = serde_json::from_value(status).unwrap();
         assert_eq!(outcome(&status, true), Outcome::NamespaceGone);
-    }
-
-    #[test]
-    fn lots_are_up_to_what_is_asked() {
-        assert!((0..100).all(|_| by_lot(Duration::from_secs(1)) < Duration::from_secs(1)));
     }
 }
