@@ -25,5 +25,6 @@ pub mod policy;
 pub mod publish;
 pub mod question;
 pub mod serve;
+pub mod suite;
 pub mod timeline;
 pub mod watch;
