@@ -10,18 +10,21 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use serde::Serialize;
 
-use super::tail::{ignore_closed, load, skipped};
+use super::objects::{ApiServerArgs, Place, index, read};
+use super::tail::{ignore_closed, skipped};
 use super::{Colour, CommandError, OutputForm};
-use crate::cluster::Index;
+use crate::cluster::manifests::Loaded;
 use crate::lint::{Code, Finding, Options, Report, Severity, lint};
 use crate::policy::{Engine, Profile};
 use crate::serve::json::write_value;
 use crate::serve::render::clean_lines;
+use crate::suite;
 
-/// Find what is wrong in policies before they are applied: selectors that match nothing, rules without effect, isolation without DNS.
+/// Test policies before they are applied: do they admit and deny what they should, and is anything wrong in them?
 ///
-/// Needs no cluster and no kernel. Policies are judged together with the pods, namespaces, nodes and Services among the manifests; what
-/// cannot be judged without them is left out, and that is said. docs/lints.md describes every lint.
+/// Policy tests (documents of kind PolicyTest, docs/check.md) say which connections must be admitted and which must not. Beside them policies are looked
+/// through for selectors that match nothing, rules without effect, isolation without DNS and the like (docs/lints.md). Needs no cluster and no kernel:
+/// Deployments and other workloads among the manifests stand for the pods that they make.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
@@ -32,6 +35,25 @@ pub(super) struct CheckArgs {
     /// The same, as in `observer tail`. May be given several times.
     #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
+
+    /// Read policy tests from this file or directory too. May be given several times.
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Sources")]
+    tests: Vec<PathBuf>,
+
+    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main. Files of --tests are read as they are now.
+    #[arg(long, value_name = "REV", help_heading = "Sources")]
+    rev: Option<String>,
+
+    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
+    #[arg(long, help_heading = "Sources")]
+    cluster: bool,
+
+    #[command(flatten)]
+    server: ApiServerArgs,
+
+    /// Only run policy tests.
+    #[arg(long, conflicts_with_all = ["only", "ignore"], help_heading = "Findings")]
+    no_lints: bool,
 
     /// Report only these lints, such as selects-no-pod. May be given several times, or with commas.
     #[arg(long, value_name = "CODE", value_delimiter = ',', help_heading = "Findings")]
@@ -54,19 +76,21 @@ pub(super) struct CheckArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  The policies of a repository, with the pods of the cluster they are for:
-    kubectl get pods,namespaces,nodes,services,endpointslices -A -o yaml > cluster.yaml
-    observer check policies/ cluster.yaml
+  The manifests, policies and policy tests of a repository:
+    observer check deploy/
 
-  The policies of a running cluster, warnings included:
-    kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml | observer check --fail-on warning -
+  A rendered chart, with tests from a file:
+    helm template shop ./chart | observer check --tests policy-tests.yaml -
 
-  A rendered chart, without the notes on rules for any peer:
-    helm template shop ./chart | observer check --ignore any-peer -
+  Policies that are to be deployed, on the cluster as it is:
+    observer check --cluster policies/ --tests policy-tests.yaml
+
+  As it was in another revision:
+    observer check --rev origin/main deploy/
 
 Exit status:
-  0  no finding of the severity of --fail-on or above
-  1  at least one
+  0  all policy tests passed, and no finding of the severity of --fail-on or above
+  1  a test failed or could not be judged, or there is such a finding
   2  the manifests cannot be read, or the command line is wrong";
 
 /// `--fail-on`
@@ -100,35 +124,71 @@ pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, Comm
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// Whether there are findings that fail the run.
+/// Whether anything fails the run.
 fn check(arguments: CheckArgs, colour: Colour) -> Result<bool, CommandError> {
-    let CheckArgs { paths, manifests: more, only, ignore, fail_on, output } = arguments;
-    let paths: Vec<PathBuf> = paths.into_iter().chain(more).collect();
-    if paths.is_empty() {
-        return Err(CommandError::usage("nothing to check").hint("name files or directories of manifests, or - for standard input"));
-    }
-    if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
-        return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
-    }
-    let loaded = load(&paths)?.with_stand_ins();
+    let mut loaded = arguments.load()?;
     if let Some(left_out) = skipped(&loaded.skipped) {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
     }
-    let mut index = Index::default();
-    index.reset(loaded.objects);
-    let options = Options { only: only.into_iter().collect(), ignore: ignore.into_iter().collect() };
-    let report = lint(&Engine::over(index, Profile::default()), &loaded.warnings, &options);
+    let engine = Engine::over(index(&mut loaded), Profile::default());
+    let options = Options { only: arguments.only.iter().copied().collect(), ignore: arguments.ignore.iter().copied().collect() };
+    let report = if arguments.no_lints { Report::default() } else { lint(&engine, &loaded.warnings, &options) };
+    let tests = suite::run(&engine, &loaded.tests);
     let stdout = AutoStream::new(io::stdout().lock(), colour.choice());
     let mut out = io::BufWriter::new(stdout);
-    let written = match output {
-        OutputForm::Text => text(&report, &mut out),
-        OutputForm::Json => json(&report, &mut out),
+    let written = match arguments.output {
+        OutputForm::Text => text(&report, &mut out).and_then(|()| tests_text(&tests, &mut out)),
+        OutputForm::Json => json(&report, &tests, &mut out),
     };
     match written.and_then(|()| out.flush()) {
         // A reader that has gone does not matter.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
-        _ => Ok(fail_on.fails(&report)),
+        _ => Ok(arguments.fail_on.fails(&report) || !tests.all_passed()),
     }
+}
+
+impl CheckArgs {
+    /// Reads the manifests and the tests.
+    fn load(&self) -> Result<Loaded, CommandError> {
+        let paths = self.paths.iter().chain(&self.manifests);
+        let mut places: Vec<Place> = match &self.rev {
+            None => paths.cloned().map(Place::Path).collect(),
+            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
+                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
+            }
+            Some(revision) => {
+                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
+                of_revision.map_err(CommandError::usage)?
+            }
+        };
+        if self.cluster || self.server.given().is_some() {
+            places.push(Place::Cluster);
+        }
+        if places.is_empty() {
+            return Err(
+                CommandError::usage("nothing to check").hint("name files or directories of manifests, - for standard input, or --cluster")
+            );
+        }
+        places.extend(self.tests.iter().cloned().map(Place::Path));
+        read(&places, &self.server)
+    }
+}
+
+/// The tests that did not pass.
+fn tests_text(tests: &suite::Report, out: &mut impl Write) -> io::Result<()> {
+    for result in tests.results.iter().filter(|result| result.outcome != suite::Outcome::Passed) {
+        writeln!(out, "{}:{}: {}", result.origin.file, result.origin.line, clean_lines(&result.name))?;
+        for failure in &result.failures {
+            writeln!(out, "    {}", clean_lines(&format!("{} → {} on {} {}", failure.from, failure.to, failure.port, failure.message)))?;
+        }
+        if let Some(problem) = &result.problem {
+            writeln!(out, "    {}", clean_lines(&problem.message))?;
+        }
+    }
+    if !tests.results.is_empty() {
+        writeln!(out, "{} of {} tests passed", tests.count(suite::Outcome::Passed), tests.results.len())?;
+    }
+    Ok(())
 }
 
 /// For people: grouped by file, in the order of lines, with a summary at the end.
@@ -192,6 +252,7 @@ fn style(severity: Severity) -> Style {
 #[serde(tag = "type", rename_all = "camelCase")]
 enum Line<'a> {
     Finding(&'a Finding),
+    Test(&'a suite::TestResult),
     Check(Summary),
 }
 
@@ -207,12 +268,16 @@ struct Summary {
     codes: BTreeMap<&'static str, usize>,
 }
 
-fn json(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn json(report: &Report, tests: &suite::Report, out: &mut impl Write) -> io::Result<()> {
     let mut codes = BTreeMap::new();
     for finding in &report.findings {
         write_value(&Line::Finding(finding), &mut *out)?;
         writeln!(out)?;
         *codes.entry(finding.code.as_str()).or_default() += 1;
+    }
+    for result in &tests.results {
+        write_value(&Line::Test(result), &mut *out)?;
+        writeln!(out)?;
     }
     let summary = Summary {
         policies: report.policies,
