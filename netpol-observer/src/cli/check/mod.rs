@@ -20,7 +20,7 @@ use self::report::{Checked, Form};
 use super::tail::{ignore_closed, load, skipped};
 use super::{Colour, CommandError};
 use crate::cluster::Index;
-use crate::lint::{Code, Options, Severity, lint};
+use crate::lint::{self, Code, Options, Severity};
 use crate::policy::{Engine, Profile};
 use crate::serve::render::clean_lines;
 use crate::suite;
@@ -107,37 +107,48 @@ impl FailOn {
 
 /// Runs `observer check`. Unlike other commands it tells findings (1) from errors (2).
 pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, CommandError> {
-    let fails = check(arguments, colour).map_err(CommandError::instead_of_an_answer)?;
+    let fails = check(&arguments, colour).map_err(CommandError::instead_of_an_answer)?;
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// Whether there are findings that fail the run.
-fn check(arguments: CheckArgs, colour: Colour) -> Result<bool, CommandError> {
-    let CheckArgs { paths, manifests: more, only, ignore, fail_on, output, show_passed } = arguments;
-    let paths: Vec<PathBuf> = paths.into_iter().chain(more).collect();
-    if paths.is_empty() {
-        return Err(CommandError::usage("nothing to check").hint("name files or directories of manifests, or - for standard input"));
+/// Whether there are findings or tests that fail the run.
+fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
+    let paths = arguments.paths()?;
+    let (lint, tests) = judge(arguments, &paths)?;
+    let places = Places::here();
+    let CheckArgs { fail_on, output, show_passed, .. } = arguments;
+    let checked = Checked { lint: Some(&lint), tests: &tests, fails_from: fail_on.severity(), places: &places, show_passed: *show_passed };
+    let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colour.choice()));
+    match checked.write(*output, &mut out).and_then(|()| out.flush()) {
+        // A reader that has gone does not matter.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
+        _ => Ok(checked.fails()),
     }
-    if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
-        return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
-    }
-    let loaded = load(&paths)?.with_stand_ins();
+}
+
+/// Reads what the command line names, and judges it.
+fn judge(arguments: &CheckArgs, paths: &[PathBuf]) -> Result<(lint::Report, suite::Report), CommandError> {
+    let loaded = load(paths)?.with_stand_ins();
     if let Some(left_out) = skipped(&loaded.skipped) {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
     }
     let mut index = Index::default();
     index.reset(loaded.objects);
-    let options = Options { only: only.into_iter().collect(), ignore: ignore.into_iter().collect() };
-    let report = lint(&Engine::over(index, Profile::default()), &loaded.warnings, &options);
-    let stdout = AutoStream::new(io::stdout().lock(), colour.choice());
-    let mut out = io::BufWriter::new(stdout);
-    let tests = suite::Report::default();
-    let places = Places::here();
-    let checked = Checked { lint: Some(&report), tests: &tests, fails_from: fail_on.severity(), places: &places, show_passed };
-    let written = checked.write(output, &mut out);
-    match written.and_then(|()| out.flush()) {
-        // A reader that has gone does not matter.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
-        _ => Ok(checked.fails()),
+    let engine = Engine::over(index, Profile::default());
+    let CheckArgs { only, ignore, .. } = arguments;
+    let options = Options { only: only.iter().copied().collect(), ignore: ignore.iter().copied().collect() };
+    Ok((lint::lint(&engine, &loaded.warnings, &options), suite::run(&engine, &loaded.tests)))
+}
+
+impl CheckArgs {
+    fn paths(&self) -> Result<Vec<PathBuf>, CommandError> {
+        let paths: Vec<PathBuf> = self.paths.iter().chain(&self.manifests).cloned().collect();
+        if paths.is_empty() {
+            return Err(CommandError::usage("nothing to check").hint("name files or directories of manifests, or - for standard input"));
+        }
+        if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+            return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
+        }
+        Ok(paths)
     }
 }

@@ -135,7 +135,9 @@ fn expectation(result: &TestResult) -> String {
 fn explain(text: &mut Text, failure: &Failure) {
     text.end_block();
     line(text, "but", &format!("{} {}", connection(failure), failure.message));
-    write_reasons(text, &failure.explanation);
+    if let Some(explanation) = &failure.explanation {
+        write_reasons(text, explanation);
+    }
 }
 
 fn line(text: &mut Text, label: &'static str, words: &str) {
