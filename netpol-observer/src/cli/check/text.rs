@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::report::{Checked, all_failures, connection, finding_words};
+use super::report::{Checked, connection, finding_words};
 use crate::lint::{Finding, Report, Severity};
 use crate::serve::render::{Palette, Text, clean_lines, write_reasons};
 use crate::suite::{self, Failure, Outcome, TestResult};
@@ -118,16 +118,11 @@ pub(super) fn block(result: &TestResult, palette: Palette) -> String {
     text.finish()
 }
 
-/// `allow, for all of 12 connections; 3 are otherwise`
+/// `allow`, `deny, for each of 12 connections`
 fn expectation(result: &TestResult) -> String {
-    let wrong = all_failures(result);
     match result.connections {
         0 | 1 => result.expect.to_string(),
-        count => format!(
-            "{} for {count} connections; {wrong} between workloads {} otherwise",
-            result.expect,
-            if wrong == 1 { "is" } else { "are" }
-        ),
+        count => format!("{}, for each of {count} connections", result.expect),
     }
 }
 
