@@ -76,7 +76,37 @@ const HOSTILE_FILE: &str = "pol, icies: 100% <&\"'>.yaml";
 fn as_text() {
     let (code, out, err) = shop().check(&["."]);
     assert_eq!((code, err.as_str()), (1, ""));
-    assert_snapshot!(out, @"");
+    assert_snapshot!(out, @"
+    ./policies.yaml:12: error[invalid-field]: NetworkPolicy shop/api: spec.ingress[1].ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive
+        help: correct the field: the API server refuses the policy as it stands, and verdicts here leave this part out
+
+    ./policies.yaml:20: FAILED metrics are scraped (shop)
+      expected allow
+      but      shop/deploy/web → shop/deploy/api:9090/TCP is denied: no ingress rule of NetworkPolicy shop/api admits it
+      egress   allowed: no policy restricts whom shop/web-xxxxx may call
+      ingress  denied: NetworkPolicy shop/api restricts who may call shop/api-xxxxx, and none of its 2 rules matches
+      nearest  rule ingress[0] of NetworkPolicy shop/api (./policies.yaml:7)
+                 ports wants 8080/TCP
+               rule ingress[1] of NetworkPolicy shop/api (./policies.yaml:10)
+                 ports wants invalid port (port: Invalid value: 99999: must be between 1 and 65535, inclusive)
+      fix      new NetworkPolicy shop/api-from-web for app=api: ingress from podSelector {app: web}, ports 9090/TCP
+               admits 1 more workload: shop/web
+      note     NetworkPolicy shop/api has parts that the API server would refuse and that match nothing: spec.ingress[1].ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive
+
+    ./policies.yaml:21: FAILED nobody calls, or does: 100% (shop)
+      expected deny, for each of 8 connections
+      but      shop/deploy/web → shop/deploy/api:8080/TCP is admitted: no policy isolates shop/web-xxxxx for egress; by NetworkPolicy shop/api ingress[0]
+      egress   allowed: no policy restricts whom shop/web-xxxxx may call
+      ingress  allowed: rule ingress[0] of NetworkPolicy shop/api admits it (./policies.yaml:7)
+      note     NetworkPolicy shop/api has parts that the API server would refuse and that match nothing: spec.ingress[1].ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive
+
+    ./policies.yaml:22: BROKEN deploy/wbe to deploy/api (shop)
+      problem  no pod of Deployment shop/wbe
+      hint     did you mean shop/deploy/web?
+
+    1 error in 1 policy
+    2 of 4 tests failed, 1 cannot be judged
+    ");
 }
 
 #[test]
@@ -184,7 +214,14 @@ fn annotations(log: &str) -> (Vec<Annotation>, Vec<&str>) {
 fn github_annotates_the_lines() {
     let (code, out, err) = shop().check(&[".", "-o", "github"]);
     assert_eq!((code, err.as_str()), (1, ""));
-    assert_snapshot!(out, @"");
+    assert_snapshot!(out, @"
+    ::error file=policies.yaml,line=12,title=invalid-field::NetworkPolicy shop/api: spec.ingress[1].ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive%0Ahelp: correct the field: the API server refuses the policy as it stands, and verdicts here leave this part out
+    ::error file=policies.yaml,line=20,title=shop%3A metrics are scraped::expected allow, but shop/deploy/web → shop/deploy/api:9090/TCP is denied: no ingress rule of NetworkPolicy shop/api admits it%0Asee policies.yaml:7%0Afix: new NetworkPolicy shop/api-from-web for app=api: ingress from podSelector {app: web}, ports 9090/TCP
+    ::error file=policies.yaml,line=21,title=shop%3A nobody calls%2C or does%3A 100%25::expected deny, but shop/deploy/web → shop/deploy/api:8080/TCP is admitted: no policy isolates shop/web-xxxxx for egress; by NetworkPolicy shop/api ingress[0]%0Asee policies.yaml:7
+    ::error file=policies.yaml,line=22,title=shop%3A deploy/wbe to deploy/api::cannot be judged: no pod of Deployment shop/wbe; did you mean shop/deploy/web?
+    1 error in 1 policy
+    2 of 4 tests failed, 1 cannot be judged
+    ");
     let (read, others) = annotations(&out);
     let places: Vec<_> = read.iter().map(|annotation| (annotation.property("file"), annotation.property("line"))).collect();
     assert_eq!(places, ["12", "20", "21", "22"].map(|line| (Some("policies.yaml"), Some(line))));

@@ -27,7 +27,7 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
     for result in checked.tests.results.iter().filter(|result| result.outcome != Outcome::Passed) {
         let title = one_line(&format!("{}: {}", result.suite, result.name));
         let (file, line) = (&result.origin.file, result.origin.line);
-        command("error", checked.places, Some(file), Some(line), &title, &message(result), out)?;
+        command("error", checked.places, Some(file), Some(line), &title, &message(result, checked.places), out)?;
     }
     for line in summaries(checked) {
         writeln!(out, "{line}")?;
@@ -36,7 +36,7 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
 }
 
 /// What is wrong with a test: the first connections, a line for each, and where to look and what to change for the first of them.
-fn message(result: &TestResult) -> String {
+fn message(result: &TestResult, places: &Places) -> String {
     let mut lines = Vec::new();
     if result.problem.is_some() || result.failures.len() < 2 {
         lines.push(outcome_words(result));
@@ -50,7 +50,10 @@ fn message(result: &TestResult) -> String {
     }
     if let Some(failure) = result.failures.first() {
         let origin = failure.origin.as_ref().or_else(|| failure.policy.as_ref()?.origin.as_ref());
-        lines.extend(origin.map(|origin| one_line(&format!("see {}:{}", origin.file, origin.line))));
+        lines.extend(origin.map(|origin| {
+            let file = places.in_repository(&origin.file).unwrap_or_else(|| origin.file.to_string());
+            one_line(&format!("see {file}:{}", origin.line))
+        }));
         let fixes = failure.explanation.iter().flat_map(|explanation| &explanation.fixes);
         lines.extend(fixes.map(|fix| {
             let policy = fix.policy.as_ref().map(|policy| format!("{} {}: ", policy.kind, policy.full_name())).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `observer check`
 
+mod change;
 mod github;
 mod json;
 mod junit;
@@ -7,6 +8,7 @@ mod place;
 mod report;
 mod sarif;
 mod text;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use anstream::AutoStream;
 use clap::Args;
 
 use self::place::Places;
-use self::report::{Checked, Form};
+use self::report::{Checked, Form, Judged};
 use super::objects::{ApiServerArgs, Place, index, read};
 use super::tail::{ignore_closed, skipped};
 use super::{Colour, CommandError};
@@ -82,6 +84,10 @@ pub(super) struct CheckArgs {
     /// Name the tests that passed, too, in text. JSON and JUnit XML name them anyway.
     #[arg(long, help_heading = "Output")]
     show_passed: bool,
+
+    /// Check again whenever a file is saved, and say what changed. Ctrl-C ends it.
+    #[arg(long, help_heading = "Output")]
+    watch: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -130,6 +136,9 @@ impl FailOn {
 
 /// Runs `observer check`. Unlike other commands it tells findings (1) from errors (2).
 pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, CommandError> {
+    if arguments.watch {
+        return watch::run(&arguments, colour).map(|()| ExitCode::SUCCESS).map_err(CommandError::instead_of_an_answer);
+    }
     let fails = check(&arguments, colour).map_err(CommandError::instead_of_an_answer)?;
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -137,6 +146,9 @@ pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, Comm
 /// Whether anything fails the run.
 fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
     let judged = arguments.judge()?;
+    if let Some(left_out) = &judged.left_out {
+        ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(left_out)))?;
+    }
     let places = Places::here(arguments.rev.as_deref());
     let checked = arguments.checked(&judged, &places);
     let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colour.choice()));
@@ -147,24 +159,15 @@ fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
     }
 }
 
-/// What a run has found.
-struct Judged {
-    /// Absent with `--no-lints`.
-    lint: Option<lint::Report>,
-    tests: suite::Report,
-}
-
 impl CheckArgs {
     /// Reads what there is to be judged, and judges it.
     fn judge(&self) -> Result<Judged, CommandError> {
         let mut loaded = self.load()?;
-        if let Some(left_out) = skipped(&loaded.skipped) {
-            ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
-        }
+        let left_out = skipped(&loaded.skipped);
         let engine = Engine::over(index(&mut loaded), Profile::default());
         let options = Options { only: self.only.iter().copied().collect(), ignore: self.ignore.iter().copied().collect() };
         let lint = (!self.no_lints).then(|| lint::lint(&engine, &loaded.warnings, &options));
-        Ok(Judged { lint, tests: suite::run(&engine, &loaded.tests) })
+        Ok(Judged { lint, tests: suite::run(&engine, &loaded.tests), left_out })
     }
 
     fn checked<'a>(&self, judged: &'a Judged, places: &'a Places) -> Checked<'a> {

@@ -9,7 +9,25 @@ use crate::lint::{self, Finding, Severity};
 use crate::serve::render::clean_lines;
 use crate::suite::{self, Failure, Outcome, TestResult};
 
-/// What was found.
+/// What a run has found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Judged {
+    /// Absent with `--no-lints`.
+    pub(super) lint: Option<lint::Report>,
+    /// Without any result where there are no tests.
+    pub(super) tests: suite::Report,
+    /// A sentence on objects that play no part.
+    pub(super) left_out: Option<String>,
+}
+
+impl Judged {
+    /// All findings; none without lints.
+    pub(super) fn findings(&self) -> &[Finding] {
+        self.lint.as_ref().map(|report| report.findings.as_slice()).unwrap_or_default()
+    }
+}
+
+/// What was found, and how it is to be told.
 #[derive(Clone, Copy)]
 pub(super) struct Checked<'a> {
     /// Absent with `--no-lints`.

@@ -18,7 +18,7 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
     for result in &checked.tests.results {
         if result.outcome == Outcome::Passed {
             if checked.show_passed {
-                passed(result, out)?;
+                write_passed(result, out)?;
                 has_block = true;
             }
         } else {
@@ -71,11 +71,29 @@ pub(super) fn write_finding(finding: &Finding, out: &mut impl Write) -> io::Resu
     writeln!(out, "    help: {}", clean_lines(help))
 }
 
-fn passed(result: &TestResult, out: &mut impl Write) -> io::Result<()> {
+/// That a test passed, on one line.
+pub(super) fn write_passed(result: &TestResult, out: &mut impl Write) -> io::Result<()> {
+    write_head(result, Palette::COLOURED.fix, "passed", out)
+}
+
+/// That a test is not there any more.
+pub(super) fn write_removed(result: &TestResult, out: &mut impl Write) -> io::Result<()> {
+    write_head(result, Palette::COLOURED.dim, "removed", out)
+}
+
+fn write_head(result: &TestResult, style: Style, word: &str, out: &mut impl Write) -> io::Result<()> {
     let mut text = Text::new(Palette::COLOURED);
-    head(&mut text, result, Palette::COLOURED.fix, "passed");
+    head(&mut text, result, style, word);
     text.newline();
     out.write_all(text.finish().as_bytes())
+}
+
+/// That a finding is not there any more, where it was.
+pub(super) fn write_gone(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let Finding { code, severity, file, .. } = finding;
+    let place = file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
+    let dim = Palette::COLOURED.dim;
+    writeln!(out, "{}{dim}gone{dim:#}: {severity}[{code}] {}", clean_lines(&place), finding_words(finding))
 }
 
 /// `policy-tests.yaml:12: FAILED the frontend calls the cart (boutique)`
