@@ -2,6 +2,7 @@
 
 mod cluster_kinds;
 mod forms;
+mod watch;
 
 use assert_cmd::Command;
 use insta::assert_snapshot;
