@@ -2,6 +2,7 @@
 
 mod cluster_kinds;
 mod forms;
+mod schema;
 mod watch;
 
 use assert_cmd::Command;

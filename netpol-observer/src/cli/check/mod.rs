@@ -88,6 +88,10 @@ pub(super) struct CheckArgs {
     /// Check again whenever a file is saved, and say what changed. Ctrl-C ends it.
     #[arg(long, help_heading = "Output")]
     watch: bool,
+
+    /// Print the JSON Schema of policy tests, for editors, and do nothing else.
+    #[arg(long, exclusive = true, help_heading = "Output")]
+    schema: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -136,6 +140,9 @@ impl FailOn {
 
 /// Runs `observer check`. Unlike other commands it tells findings (1) from errors (2).
 pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, CommandError> {
+    if arguments.schema {
+        return print_schema().map(|()| ExitCode::SUCCESS).map_err(CommandError::instead_of_an_answer);
+    }
     if arguments.watch {
         return watch::run(&arguments, colour).map(|()| ExitCode::SUCCESS).map_err(CommandError::instead_of_an_answer);
     }
@@ -156,6 +163,15 @@ fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
         // A reader that has gone does not matter.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
         _ => Ok(checked.fails()),
+    }
+}
+
+fn print_schema() -> Result<(), CommandError> {
+    // A value is always written.
+    let text = serde_json::to_string_pretty(&suite::schema()).unwrap_or_default();
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
+        _ => Ok(()),
     }
 }
 

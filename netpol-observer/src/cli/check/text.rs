@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::report::{Checked, connection, finding_words};
+use super::report::{Checked, failure_words, finding_words};
 use crate::lint::{Finding, Report, Severity};
 use crate::serve::render::{Palette, Text, clean_lines, write_reasons};
 use crate::suite::{self, Failure, Outcome, TestResult};
@@ -128,10 +128,10 @@ pub(super) fn block(result: &TestResult, palette: Palette) -> String {
     }
     text.end_block();
     for failure in named {
-        line(&mut text, "so is", &format!("{}: {}", connection(failure), failure.message));
+        line(&mut text, "also", &failure_words(failure));
     }
     if result.more_failures > 0 {
-        line(&mut text, "so is", &format!("and {} more", result.more_failures));
+        line(&mut text, "also", &format!("{} more", result.more_failures));
     }
     text.finish()
 }
@@ -147,7 +147,7 @@ fn expectation(result: &TestResult) -> String {
 /// What the engine says of a connection, and why.
 fn explain(text: &mut Text, failure: &Failure) {
     text.end_block();
-    line(text, "but", &format!("{} {}", connection(failure), failure.message));
+    line(text, "but", &failure_words(failure));
     if let Some(explanation) = &failure.explanation {
         write_reasons(text, explanation);
     }
