@@ -10,7 +10,7 @@ mod sarif;
 mod text;
 mod watch;
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
