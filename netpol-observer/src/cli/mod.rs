@@ -14,6 +14,7 @@ mod follow;
 mod install;
 mod live;
 mod man;
+mod map;
 mod output;
 mod record;
 mod signals;
@@ -61,6 +62,7 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     Status(status::StatusArgs),
     Check(check::CheckArgs),
+    Map(map::MapArgs),
     Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
     Install(Box<install::InstallArgs>),
@@ -108,6 +110,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => check::run(arguments, cli.color),
+        Command::Map(arguments) => map::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Agent(arguments) => agent::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Status(arguments) => status::run(&arguments, cli.color),
