@@ -1,6 +1,7 @@
 //! `observer check` as people run it: the real program on manifests.
 
 mod cluster_kinds;
+mod diff;
 mod forms;
 mod schema;
 mod watch;
