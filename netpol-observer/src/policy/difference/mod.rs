@@ -117,7 +117,7 @@ pub struct Cause {
 }
 
 /// What policies say of a connection in one direction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ruling {
     /// None speaks of it: it is admitted.
     Open,
@@ -138,6 +138,16 @@ pub enum Ruling {
         /// What is missing.
         why: String,
     },
+}
+
+impl PairEnd {
+    /// The namespace of a workload.
+    pub fn namespace(&self) -> Option<&Arc<str>> {
+        match self {
+            PairEnd::Workload { namespace, .. } => Some(namespace),
+            PairEnd::Nodes | PairEnd::Outside(_) => None,
+        }
+    }
 }
 
 impl Turned {
