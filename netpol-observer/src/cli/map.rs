@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::CommandError;
-use super::tail::{ignore_closed, load, skipped};
+use super::objects::{ApiServerArgs, Place, index, read};
+use super::tail::{ignore_closed, skipped};
 use crate::cluster::Index;
 use crate::cluster::manifests::Loaded;
 use crate::connectivity::Connectivity;
@@ -24,13 +25,17 @@ use crate::serve::render::clean_lines;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct MapArgs {
-    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
-    #[arg(value_name = "FILE|DIR|-")]
-    paths: Vec<PathBuf>,
+    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, from standard input (-), from a revision of a git repository
+    /// (rev:REV[:PATH]), or from the cluster of the kubeconfig (cluster).
+    #[arg(value_name = "FILE|DIR|-|rev:REV[:PATH]|cluster")]
+    places: Vec<Place>,
 
     /// The same, as in `observer tail`. May be given several times.
     #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
+
+    #[command(flatten)]
+    server: ApiServerArgs,
 
     /// Show only the workloads of this namespace, and those that may talk to them. May be given several times, or with commas.
     #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',')]
@@ -99,27 +104,25 @@ const WARNINGS: usize = 5;
 
 /// Runs `observer map`.
 pub(super) fn run(arguments: MapArgs) -> Result<(), CommandError> {
-    let MapArgs { paths, manifests, namespace, drops, by, title, output, output_file } = arguments;
-    let paths: Vec<PathBuf> = paths.into_iter().chain(manifests).collect();
-    if paths.is_empty() {
-        return Err(CommandError::usage("nothing to map").hint("name files or directories of manifests, or - for standard input"));
+    let MapArgs { mut places, manifests, server, namespace, drops, by, title, output, output_file } = arguments;
+    places.extend(manifests.into_iter().map(Place::Path));
+    if places.is_empty() {
+        return Err(CommandError::usage("nothing to map").hint("name files or directories of manifests, - for standard input, or cluster"));
     }
-    let is_stdin = |path: &&PathBuf| path.as_os_str() == "-";
-    if paths.iter().chain(&drops).filter(is_stdin).count() > 1 {
+    if drops.as_ref().is_some_and(|path| path.as_os_str() == "-") && places.iter().any(Place::is_stdin) {
         return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
     }
     if output == MapForm::Html && output_file.is_none() && io::stdout().is_terminal() {
         return Err(CommandError::usage("the page would be written to the terminal").hint("give --output-file map.html"));
     }
-    let loaded = load(&paths)?.with_stand_ins();
+    let mut loaded = read(&places, &server)?;
     warn(&loaded)?;
-    let mut index = Index::default();
-    index.reset(loaded.objects);
+    let index = index(&mut loaded);
     if index.pods().next().is_none() {
         return Err(CommandError::failure("there are no workloads among the manifests, so nobody can talk to anybody")
             .hint("give the manifests of Pods, Deployments or other workloads too, such as those of `kubectl get pods -A -o yaml`"));
     }
-    let title = title.unwrap_or_else(|| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "));
+    let title = title.unwrap_or_else(|| places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     let map = map(index, &title, drops.as_ref(), &namespace)?;
     let written = write(&map, output, by, output_file.as_ref())?;
     match written {
