@@ -1,6 +1,9 @@
 //! `observer check` as people run it: the real program on manifests.
 
+mod boutique;
+mod ci;
 mod cluster_kinds;
+mod tutorial;
 
 use std::collections::BTreeSet;
 
