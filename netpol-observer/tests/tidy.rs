@@ -21,6 +21,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("effect", &["cluster", "policy", "timeline"]),
     ("question", &["flow", "cluster", "identify", "policy"]),
     ("lint", &["flow", "cluster", "identify", "policy"]),
+    ("connectivity", &["flow", "cluster", "identify", "policy"]),
+    ("suite", &["flow", "cluster", "identify", "policy", "question", "connectivity"]),
+    ("map", &["flow", "cluster", "identify", "policy", "connectivity"]),
+    ("compare", &["flow", "cluster", "identify", "policy", "connectivity"]),
     ("diagnose", &["flow", "cluster", "identify", "policy", "timeline"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "timeline", "diagnose"]),
     ("serve", &["flow", "capture", "cluster", "identify", "policy", "timeline", "effect", "question", "diagnose", "pipeline"]),
@@ -45,6 +49,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "pipeline",
             "serve",
             "lint",
+            "connectivity",
+            "suite",
+            "map",
+            "compare",
             "agent",
             "client",
             "allocator",
@@ -55,7 +63,21 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Stages that do no I/O, know no clock and cannot fail for reasons outside of them.
-const PURE: &[&str] = &["flow", "identify", "policy", "timeline", "effect", "question", "lint", "diagnose", "pipeline"];
+const PURE: &[&str] = &[
+    "flow",
+    "identify",
+    "policy",
+    "timeline",
+    "effect",
+    "question",
+    "lint",
+    "connectivity",
+    "suite",
+    "map",
+    "compare",
+    "diagnose",
+    "pipeline",
+];
 
 /// Files of other stages that are as pure.
 const PURE_FILES: &[&str] = &[

@@ -110,7 +110,7 @@ fn check(arguments: CheckArgs, colour: Colour) -> Result<bool, CommandError> {
     if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
     }
-    let loaded = load(&paths)?;
+    let loaded = load(&paths)?.with_stand_ins();
     if let Some(left_out) = skipped(&loaded.skipped) {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
     }

@@ -16,7 +16,7 @@ use clap::Args;
 use super::cluster::ClusterArgs;
 use super::tail::{ignore_closed, is_coloured, load, skipped};
 use super::{Colour, CommandError};
-use crate::cluster::{Index, manifests::Loaded};
+use crate::cluster::Index;
 use crate::flow::{Protocol, UnknownProtocol};
 use crate::policy::{Engine, Verdict};
 use crate::question::profile::{Switch, profile};
@@ -137,7 +137,7 @@ fn answer_all(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, Comma
     if arguments.manifests.is_empty() {
         return agents::answer(arguments, is_coloured(colour));
     }
-    let mut loaded = load(&arguments.manifests)?;
+    let mut loaded = load(&arguments.manifests)?.with_stand_ins();
     for warning in loaded.warnings.iter().map(ToString::to_string).chain(skipped(&loaded.skipped)) {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&warning)))?;
     }
@@ -152,7 +152,7 @@ fn answer_all(arguments: &ExplainArgs, colour: Colour) -> Result<ExitCode, Comma
         return queries::run(path, &engine, &options);
     }
     let answers = questions.iter().map(|question| explain(question, &engine)).collect::<Result<Vec<Answer>, _>>();
-    let answers = answers.map_err(|error| without_pods(usage(error), &loaded))?;
+    let answers = answers.map_err(usage)?;
     let written = arguments.write(&answers, colour).and_then(|text| {
         let mut out = BufWriter::new(io::stdout());
         out.write_all(text.as_bytes())?;
@@ -300,21 +300,6 @@ fn at(option: &str, error: QuestionError) -> QuestionError {
 
 fn usage(error: QuestionError) -> CommandError {
     error.hints.iter().fold(CommandError::usage(&error.message), CommandError::hint)
-}
-
-/// Workloads in manifests that no cluster has seen have no pods.
-fn without_pods(error: CommandError, loaded: &Loaded) -> CommandError {
-    const MAKERS: &[&str] = &["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
-    let makes_pods = |kind: &str| kind.rsplit(' ').next().is_some_and(|kind| MAKERS.contains(&kind));
-    let kinds: Vec<String> =
-        loaded.skipped.iter().filter(|(kind, _)| makes_pods(kind)).map(|(kind, count)| format!("{count} {kind}")).collect();
-    if kinds.is_empty() {
-        return error;
-    }
-    error.hint(format!(
-        "the manifests hold {}, and the pods that these make are not worked out from them: add the pods, as `kubectl get pods -A -o yaml` writes them",
-        kinds.join(", ")
-    ))
 }
 
 /// A reader that has gone is no error.

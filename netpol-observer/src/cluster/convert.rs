@@ -11,6 +11,7 @@ pub use names::{invalid_label, invalid_subdomain};
 mod policy;
 mod schema;
 mod selector;
+pub mod template;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,8 @@ use std::path::PathBuf;
 
 pub use problem::{ManifestErrors, Problem};
 
-use super::Object;
+use super::policy_test::TestDocument;
+use super::{Object, Pod, convert};
 
 /// Stack of the thread that reads. Without optimisation one level of a document takes 40 KiB of it, and there may be 64.
 const STACK_BYTES: usize = 32 << 20;
@@ -29,10 +30,27 @@ const STACK_BYTES: usize = 32 << 20;
 pub struct Loaded {
     /// In the order of the files; no two have the same kind, namespace and name.
     pub objects: Vec<Object>,
+    /// The pods that stand for those of workload kinds (Deployment, StatefulSet, DaemonSet, Job, CronJob, ReplicaSet), a list for each object.
+    pub stand_ins: Vec<Vec<Pod>>,
+    /// Policy tests, in the order of the files.
+    pub tests: Vec<TestDocument>,
     /// Objects of kinds that are not read, as `apiVersion kind`, and how many.
     pub skipped: BTreeMap<String, usize>,
     /// What is probably not meant as written.
     pub warnings: Vec<Problem>,
+}
+
+impl Loaded {
+    /// Lets workloads of which no pod is among the objects have pods: those that their templates describe, without an address.
+    pub fn with_stand_ins(mut self) -> Self {
+        let pods = self.objects.iter().filter_map(|object| match object {
+            Object::Pod(pod) => Some(&**pod),
+            _ => None,
+        });
+        let made = convert::template::without_pods(pods, std::mem::take(&mut self.stand_ins));
+        self.objects.extend(made.into_iter().map(Object::from));
+        self
+    }
 }
 
 /// Reads manifests. A path is a file of any name, a directory (all `.yaml`, `.yml` and `.json` files in and below it, sorted by name,

@@ -13,6 +13,7 @@ pub mod manifests;
 mod network_policy;
 mod objects;
 pub mod policy_api;
+pub mod policy_test;
 mod selector;
 
 pub use cluster_policy::{Action, ClusterPeer, ClusterPolicy, ClusterPolicyKind, ClusterPort, ClusterRule, Subject, Tier};

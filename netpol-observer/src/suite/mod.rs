@@ -5,4 +5,5 @@
 
 mod result;
 
-pub use result::{Expect, Failure, MAX_FAILURES, Outcome, Problem, Report, TestResult};
+pub use crate::cluster::policy_test::Expect;
+pub use result::{Failure, MAX_FAILURES, Outcome, Problem, Report, TestResult};

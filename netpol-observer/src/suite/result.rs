@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cluster::Origin;
+use crate::cluster::policy_test::Expect;
 use crate::policy::{Explanation, PolicyRef, Verdict};
 
 /// What came of all tests.
@@ -52,16 +53,6 @@ pub enum Outcome {
     Failed,
     /// It could not be judged: it asks for what is not there. A test about nobody passes never.
     Broken,
-}
-
-/// `expect`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expect {
-    /// Every connection is admitted.
-    Allow,
-    /// None is.
-    Deny,
 }
 
 /// Why a test could not be judged.

@@ -256,19 +256,25 @@ fn wrong_names_say_what_was_meant() {
 
 #[test]
 fn manifests_from_several_places_with_what_is_wrong_in_them() {
-    let scene = Scene::with(
-        "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}",
-    );
+    let scene =
+        Scene::with("{apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: web}}");
     let second = "{apiVersion: v1, kind: Pod, metadata: {name: b}, spek: {}}";
     let run = scene.explain_with(&["-f", "cluster.yaml", "-f", "-", "--from", "a", "--to", "b", "--port", "1"], second);
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.err.contains("warning: -:1: Pod default/b: spek: unknown field"), "{}", run.err);
-    assert!(run.err.contains("warning: objects of kinds that play no part here are left out: 1 apps/v1 Deployment"), "{}", run.err);
-    let error = scene.error(&["--from", "deploy/web", "--to", "a", "--port", "1"]);
-    assert!(
-        error.contains("hint: the manifests hold 1 apps/v1 Deployment, and the pods that these make are not worked out from them"),
-        "{error}"
+    assert!(run.err.contains("warning: objects of kinds that play no part here are left out: 1 v1 ConfigMap"), "{}", run.err);
+}
+
+#[test]
+fn a_workload_without_pods_stands_for_those_it_makes() {
+    let scene = Scene::with(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {template: {metadata: {labels: {app: web}}}}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: web}, spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}}",
     );
+    let run = scene.explain(&["--from", "deploy/web", "--to", "a", "--port", "1"]);
+    assert_eq!(run.code, 1, "{}", run.err);
+    assert!(run.out.contains("default/web-xxxxx"), "{}", run.out);
 }
 
 #[test]

@@ -211,12 +211,28 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_, 'de> {
         self.place(false, self.visit(visitor, Some(fields)))
     }
 
+    /// Enums are words.
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match &self.node.value {
+            Value::String(text) => {
+                let word: StrDeserializer<'_, Error> = (&**text).into_deserializer();
+                self.place(true, visitor.visit_enum(word))
+            }
+            _ => self.place(true, self.visit(visitor, None)),
+        }
+    }
+
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_unit()
     }
 
     forward_to_deserialize_any! {
-        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct enum identifier
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1 as apps;
+use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
@@ -15,12 +17,17 @@ use super::documents::{Document, documents};
 use super::problem::{ManifestErrors, Problem, Problems};
 use super::sources::Found;
 use super::tree::{Node, Value};
+use crate::cluster::convert::template::Template;
 use crate::cluster::convert::{self, Effect, FieldErrors};
 use crate::cluster::policy_api::{v1alpha1, v1alpha2};
-use crate::cluster::{ClusterPolicy, ClusterRule, NetworkPolicy, Object, ObjectKey, Origin, Rule};
+use crate::cluster::policy_test::{self, PolicyTest, TestDocument};
+use crate::cluster::{ClusterPolicy, ClusterRule, NetworkPolicy, Object, ObjectKey, Origin, Pod, Rule};
 
 /// Lists within lists that are opened.
 const MAX_LIST_DEPTH: usize = 8;
+
+/// Where to read about policy tests.
+const TEST_HINT: &str = "docs/check.md describes the format; `observer check --schema` prints it for editors";
 
 /// Kinds without a namespace.
 const CLUSTER_SCOPED: [&str; 5] = ["Namespace", "Node", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"];
@@ -33,6 +40,8 @@ pub(super) struct Reader {
     objects: Vec<Object>,
     /// Where in `objects` an object is, and where it was read.
     places: HashMap<ObjectKey, (usize, Origin)>,
+    stand_ins: Vec<Vec<Pod>>,
+    tests: Vec<TestDocument>,
     skipped: BTreeMap<String, usize>,
 }
 
@@ -60,7 +69,8 @@ impl Reader {
     /// The objects, unless anything was wrong.
     pub(super) fn finish(self) -> Result<Loaded, ManifestErrors> {
         if self.errors.is_empty() {
-            Ok(Loaded { objects: self.objects, skipped: self.skipped, warnings: self.warnings.into_list() })
+            let Reader { objects, stand_ins, tests, skipped, warnings, .. } = self;
+            Ok(Loaded { objects, stand_ins, tests, skipped, warnings: warnings.into_list() })
         } else {
             Err(ManifestErrors { problems: self.errors.into_list() })
         }
@@ -138,7 +148,7 @@ impl Reader {
         } else if item.is::<core::Pod>() {
             self.read(item, |pod, errors| {
                 let pod = convert::pod(pod, errors);
-                crate::cluster::Pod { origin: Some(item.origin(item.node)), ..pod }
+                Pod { origin: Some(item.origin(item.node)), ..pod }
             });
         } else if item.is::<core::Namespace>() {
             self.read(item, |namespace, _| convert::namespace(namespace));
@@ -148,17 +158,72 @@ impl Reader {
             self.read(item, convert::service);
         } else if item.is::<discovery::EndpointSlice>() {
             self.read(item, convert::endpoint_slice);
+        } else if item.is::<apps::Deployment>() {
+            self.template::<apps::Deployment>(item);
+        } else if item.is::<apps::StatefulSet>() {
+            self.template::<apps::StatefulSet>(item);
+        } else if item.is::<apps::DaemonSet>() {
+            self.template::<apps::DaemonSet>(item);
+        } else if item.is::<apps::ReplicaSet>() {
+            self.template::<apps::ReplicaSet>(item);
+        } else if item.is::<batch::Job>() {
+            self.template::<batch::Job>(item);
+        } else if item.is::<batch::CronJob>() {
+            self.template::<batch::CronJob>(item);
+        } else if item.api_version.starts_with("netpol-observer.io/") {
+            self.policy_test(item);
         } else {
             *self.skipped.entry(format!("{} {}", item.api_version, item.kind)).or_default() += 1;
         }
     }
 
     fn read<T: DeserializeOwned, O: Into<Object>>(&mut self, item: &Item<'_>, convert: impl FnOnce(T, &mut FieldErrors) -> O) {
+        if let Some(object) = self.converted(item, convert) {
+            self.add(object.into(), item);
+        }
+    }
+
+    /// An object of a workload kind, for the pods that it makes.
+    fn template<T: DeserializeOwned + Template>(&mut self, item: &Item<'_>) {
+        let origin = item.origin(item.node);
+        if let Some(pods) = self.converted(item, T::stand_ins) {
+            self.stand_ins.push(pods.into_iter().map(|pod| Pod { origin: Some(origin.clone()), ..pod }).collect());
+        }
+    }
+
+    /// A document of this project's own API. Other than of manifests, what is not known of it is an error: a test without its `except` is another test.
+    fn policy_test(&mut self, item: &Item<'_>) {
+        if (item.api_version, item.kind) != (policy_test::API_VERSION, policy_test::KIND) {
+            let problem = item.problem(item.node.line, String::new(), format!("unknown kind {} {}", item.api_version, item.kind));
+            self.errors.push(problem.hint(format!("known is {} {}", policy_test::API_VERSION, policy_test::KIND)));
+            return;
+        }
+        match decode::<PolicyTest>(item.node) {
+            Ok((document, unknown)) => {
+                for field in unknown.into_iter().filter(|field| !field.field.starts_with("metadata.")) {
+                    let problem = item.problem(field.line, field.field, "unknown field: a PolicyTest has none of this name here".into());
+                    self.errors.push(match field.meant {
+                        Some(meant) => problem.hint(format!("did you mean {meant}?")),
+                        None => problem.hint(TEST_HINT),
+                    });
+                }
+                let lines = (0..document.tests.len()).map(|at| item.node.line_of(&format!("tests[{at}]"))).collect();
+                self.tests.push(TestDocument { document, origin: item.origin(item.node), lines });
+            }
+            Err(error) => {
+                let problem = item.problem(error.line, error.field, error.message);
+                self.errors.push(problem.hint(TEST_HINT));
+            }
+        }
+    }
+
+    /// Reads an object, and reports what is wrong in it; none when it cannot be used.
+    fn converted<T: DeserializeOwned, O>(&mut self, item: &Item<'_>, convert: impl FnOnce(T, &mut FieldErrors) -> O) -> Option<O> {
         let (decoded, unknown) = match decode::<T>(item.node) {
             Ok(decoded) => decoded,
             Err(error) => {
                 self.errors.push(item.decode_problem(error));
-                return;
+                return None;
             }
         };
         for field in unknown {
@@ -178,10 +243,10 @@ impl Reader {
             } else {
                 problem.hint("give the object a name")
             });
-            return;
+            return None;
         }
         let mut errors = FieldErrors::new();
-        let object = convert(decoded, &mut errors).into();
+        let object = convert(decoded, &mut errors);
         for error in errors {
             let line = item.node.line_of(&error.field);
             let problem = item.problem(line, error.field, error.message);
@@ -193,7 +258,7 @@ impl Reader {
                 Effect::AsWritten => "the API does not allow it; here it counts as it is written",
             }));
         }
-        self.add(object, item);
+        Some(object)
     }
 
     fn add(&mut self, object: Object, item: &Item<'_>) {

@@ -115,9 +115,9 @@ items:
 #[test]
 fn kinds_that_are_not_read_are_counted() {
     let text = "
-{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
 ---
-{apiVersion: apps/v1, kind: Deployment, metadata: {name: b}, spec: {nonsense: 1}}
+{apiVersion: v1, kind: ConfigMap, metadata: {name: b}, nonsense: 1}
 ---
 {apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: b}}
 ---
@@ -128,8 +128,81 @@ fn kinds_that_are_not_read_are_counted() {
     let skipped: Vec<_> = loaded(text).skipped.into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     assert_eq!(
         skipped,
-        ["apps/v1 Deployment 2", "example.org/v1 AllowList 1", "extensions/v1beta1 NetworkPolicy 1", "serving.knative.dev/v1 Service 1"]
+        ["example.org/v1 AllowList 1", "extensions/v1beta1 NetworkPolicy 1", "serving.knative.dev/v1 Service 1", "v1 ConfigMap 2"]
     );
+}
+
+#[test]
+fn workloads_have_pods_where_none_of_theirs_is_there() {
+    let text = "
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {template: {metadata: {labels: {app: web}}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: api-7d9f-abcde
+  labels: {pod-template-hash: 7d9f}
+  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: api-7d9f, uid: '1', controller: true}]
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: api}, spec: {template: {metadata: {labels: {app: api}}}}}
+---
+{apiVersion: batch/v1, kind: CronJob, metadata: {name: backup, namespace: ops}, spec: {schedule: '@daily', jobTemplate: {spec: {template: {}}}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {replicas: 3, template: {spec: {containers: [{name: db, ports: [{containerPort: 70000}]}]}}}}
+";
+    let loaded = loaded(text).with_stand_ins();
+    assert_eq!(
+        names(&loaded),
+        [
+            "Pod default/api-7d9f-abcde",
+            "Pod default/web-xxxxx",
+            "Pod default/web-yyyyy",
+            "Pod ops/backup-xxxxx",
+            "Pod default/db-0",
+            "Pod default/db-1"
+        ]
+    );
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0]
+            .starts_with("-:15: StatefulSet default/db: spec.template.spec.containers[0].ports[0].containerPort: Invalid value: 70000"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn policy_tests_know_their_lines_and_are_read_strictly() {
+    let text = "
+apiVersion: netpol-observer.io/v1alpha1
+kind: PolicyTest
+metadata: {name: shop}
+namespace: shop
+tests:
+  - {from: deploy/web, to: [deploy/api, 10.0.0.1], port: [8080, 53/UDP], expect: allow}
+  - from: '*'
+    to: '*'
+    expect: deny
+    except: [{from: deploy/web}]
+";
+    let tests = loaded(text).tests;
+    assert_eq!(tests.iter().map(|test| (test.origin.line, test.lines.clone())).collect::<Vec<_>>(), [(2, vec![7, 8])]);
+    assert_eq!(tests[0].document.tests[0].port.0, ["8080", "53/UDP"]);
+    for (wrong, expected) in [
+        (("expect: deny", "expect: block"), "-:10: PolicyTest default/shop: tests[1].expect: unknown variant `block`"),
+        (
+            ("except:", "exept:"),
+            "-:11: PolicyTest default/shop: tests[1].exept: unknown field: a PolicyTest has none of this name here\n    hint: did you mean except?",
+        ),
+        (
+            ("from: '*'", "from: 1"),
+            "-:8: PolicyTest default/shop: tests[1].from: invalid type: integer `1`, expected a text or a list of texts",
+        ),
+        (("v1alpha1", "v2"), "-:2: PolicyTest default/shop: unknown kind netpol-observer.io/v2 PolicyTest"),
+    ] {
+        let problems = lines(&read(&text.replacen(wrong.0, wrong.1, 1)).expect_err(wrong.1).problems);
+        assert!(problems[0].starts_with(expected), "{problems:?}");
+    }
 }
 
 const POLICY: &str = "# our policies

@@ -1,5 +1,6 @@
 //! Who can reach whom on which ports, over the whole cluster.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -24,6 +25,8 @@ pub struct Reachability {
     sources: Vec<Vec<(PortKey, Arc<Set>)>>,
     /// First ports of the intervals within which nothing differs for anybody.
     starts: Vec<PortKey>,
+    /// Per destination: the sources whose egress admits it on some port, and the sources that its ingress admits on some port.
+    sides: [Vec<Set>; 2],
 }
 
 /// Ends of connections that no rule can tell apart.
@@ -33,6 +36,8 @@ pub struct Group {
     pub kind: GroupKind,
     /// The pods; none for nodes and for the outside.
     pub pods: Vec<Arc<Pod>>,
+    /// For the outside: an address that is outside and can call, and one that can be called; none where there is no such address.
+    pub addresses: [Option<IpAddr>; 2],
 }
 
 /// What the ends of a [`Group`] are.
@@ -87,6 +92,23 @@ impl Reachability {
         let at = intervals.partition_point(|(start, _)| *start <= key).checked_sub(1);
         let sources = at.and_then(|at| intervals.get(at)).map(|(_, sources)| sources);
         sources.is_some_and(|sources| u32::try_from(source).is_ok_and(|source| sources.contains(source)))
+    }
+
+    /// The ports on which every connection from a group to another is admitted. Groups are positions in [`groups`](Self::groups).
+    pub fn ports_between(&self, source: usize, destination: usize) -> Vec<PortRange> {
+        let (Ok(source), Some(intervals)) = (u32::try_from(source), self.sources.get(destination)) else { return Vec::new() };
+        let ends = intervals.iter().skip(1).map(|(start, _)| *start).chain([3 << 16]);
+        let admitted = intervals.iter().zip(ends).filter(|((_, sources), _)| sources.contains(source));
+        port_ranges(admitted.map(|((from, _), end)| (*from, end)).collect())
+    }
+
+    /// Whether policies on one side admit connections from a group to another on some port: egress those on the source, ingress those on the destination.
+    pub fn side_admits(&self, direction: Direction, source: usize, destination: usize) -> bool {
+        let side = match direction {
+            Direction::Egress => &self.sides[0],
+            Direction::Ingress => &self.sides[1],
+        };
+        u32::try_from(source).is_ok_and(|source| side.get(destination).is_some_and(|sources| sources.contains(source)))
     }
 
     /// How many ordered pairs of different pods are admitted on a port.
@@ -167,11 +189,15 @@ impl Compiled {
                 Some((row, self.computing(identity?, direction, index, profile)))
             });
             members.push(Member { end: id, rows });
-            groups.push(Group { kind, pods: end.pods.clone() });
+            let addresses = match kind {
+                GroupKind::External(_) => [false, true].map(|is_called| self.outside_address(end, is_called, index)),
+                GroupKind::Pods | GroupKind::Nodes => [None, None],
+            };
+            groups.push(Group { kind, pods: end.pods.clone(), addresses });
         }
         let starts = starts(&members);
-        let sources = Sweep::new(&members, self.space.len()).over(&starts);
-        Reachability { groups, sources, starts }
+        let (sources, sides) = Sweep::new(&members, self.space.len()).over(&starts);
+        Reachability { groups, sources, starts, sides }
     }
 }
 
@@ -219,8 +245,10 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn over(mut self, starts: &[PortKey]) -> Vec<Vec<(PortKey, Arc<Set>)>> {
+    /// The sources of each destination by port, and those that either side admits on some port.
+    fn over(mut self, starts: &[PortKey]) -> (Vec<Vec<(PortKey, Arc<Set>)>>, [Vec<Set>; 2]) {
         let count = self.members.len();
+        let mut sides = [vec![Bits::none(count); count], vec![Bits::none(count); count]];
         let mut sources: Vec<Vec<(PortKey, Arc<Set>)>> = vec![Vec::new(); count];
         for start in starts {
             let mut is_changed = vec![start % (1 << 16) == 0; count];
@@ -232,6 +260,11 @@ impl<'a> Sweep<'a> {
                 else {
                     continue;
                 };
+                for (side, admitted) in sides.iter_mut().zip([leaving, ingress]) {
+                    if let Some(side) = side.get_mut(to) {
+                        side.or(admitted);
+                    }
+                }
                 let mut admitted = leaving.clone();
                 admitted.and(ingress);
                 let admitted = admitted.pack();
@@ -242,7 +275,7 @@ impl<'a> Sweep<'a> {
                 }
             }
         }
-        sources
+        (sources, sides.map(|side| side.iter().map(Bits::pack).collect()))
     }
 
     /// What sources may leave for.
