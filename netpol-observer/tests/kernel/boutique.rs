@@ -86,7 +86,7 @@ fn verdicts(directory: &Path, connections: &[Connection]) -> BTreeSet<usize> {
         let is_admitted = match result["outcome"].as_str().unwrap() {
             "passed" => true,
             "failed" => {
-                assert_eq!(result["failures"][0]["verdict"], "denied", "{result}");
+                assert_eq!(result["failures"][0]["verdict"], "deny", "{result}");
                 false
             }
             _ => panic!("{result}"),
