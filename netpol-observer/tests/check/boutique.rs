@@ -89,13 +89,13 @@ fn it_is_without_a_mistake() {
     assert!(connections >= 1000, "{connections}");
 }
 
-/// A mistake, and what is said of it: the code of a lint with the line, or a test by its name.
-fn finds(file: &str, old: &str, new: &str, lint: Option<(&str, &str)>, tests: &[&str]) {
+/// A mistake, and what is said of it: the code of a lint with a line and how many lines before it the policy or rule begins, and tests by name.
+fn finds(file: &str, old: &str, new: &str, lint: Option<(&str, &str, u64)>, tests: &[&str]) {
     let boutique = Boutique::new();
     boutique.replace(file, old, new);
     let mut expected: Vec<(String, String, u64)> = Vec::new();
-    if let Some((code, line)) = lint {
-        expected.push((code.to_owned(), format!("manifests/{file}"), boutique.line(file, line)));
+    if let Some((code, line, before)) = lint {
+        expected.push((code.to_owned(), format!("manifests/{file}"), boutique.line(file, line) - before));
     }
     for test in tests {
         let line = boutique.line("policy-tests.yaml", &format!("- name: {test}"));
@@ -109,30 +109,24 @@ fn finds(file: &str, old: &str, new: &str, lint: Option<(&str, &str)>, tests: &[
 
 #[test]
 fn a_label_with_a_typing_error_is_found() {
-    finds(
-        "policies/data.yaml",
-        "values: [orders-schema, settlement]",
-        "values: [order-schema, settlement]",
-        None,
-        &["who writes orders"],
-    );
+    finds("policies/data.yaml", "values: [orders-schema, settlement]", "values: [order-schema, settlement]", None, &["who writes orders"]);
     finds(
         "policies/data.yaml",
         "      app: redis\n  policyTypes",
         "      app: rediss\n  policyTypes",
-        Some(("selects-no-pod", "app: rediss")),
+        Some(("selects-no-pod", "name: redis", 3)),
         &["the cart keeps its carts in Redis"],
     );
 }
 
 #[test]
 fn a_wrong_port_is_found() {
-    finds("policies/data.yaml", "port: 6379", "port: 6380", None, &["the cart keeps its carts in Redis", "nobody else uses Redis"]);
+    finds("policies/data.yaml", "port: 6379", "port: 6380", None, &["the cart keeps its carts in Redis"]);
     finds(
         "policies/checkout.yaml",
         "        - port: redis\n",
         "        - port: resp\n",
-        Some(("named-port-missing", "- port: resp")),
+        Some(("named-port-missing", "- port: resp", 5)),
         &["the cart keeps its carts in Redis"],
     );
 }

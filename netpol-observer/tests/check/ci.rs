@@ -96,7 +96,12 @@ fn workflow(repository: &Repository) -> Vec<(String, Output)> {
     let variables = workflow["env"].as_object().unwrap();
     let mut variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
     let temporary = repository.boutique.directory().to_str().unwrap();
-    variables.extend([("GITHUB_BASE_REF", "main"), ("GITHUB_STEP_SUMMARY", "summary.md"), ("GITHUB_PATH", "path"), ("RUNNER_TEMP", temporary)]);
+    variables.extend([
+        ("GITHUB_BASE_REF", "main"),
+        ("GITHUB_STEP_SUMMARY", "summary.md"),
+        ("GITHUB_PATH", "path"),
+        ("RUNNER_TEMP", temporary),
+    ]);
     let steps = workflow["jobs"]["check"]["steps"].as_array().unwrap();
     let scripts = steps.iter().filter_map(|step| Some((step["name"].as_str()?, step["run"].as_str()?)));
     let ran: Vec<_> = scripts.map(|(name, script)| (name.to_owned(), repository.step(script, &variables))).collect();

@@ -50,7 +50,12 @@ fn the_tutorial_does_what_it_says() {
     // All blocks are one session: what a block changes (the directory, variables) holds in the next.
     let parts = parts(&document);
     let whole = |parts: &[Part]| -> String {
-        parts.iter().map(|part| match part { Part::Prose(text) | Part::Shell(text) | Part::Printed(text) => text.as_str() }).collect()
+        parts
+            .iter()
+            .map(|part| match part {
+                Part::Prose(text) | Part::Shell(text) | Part::Printed(text) => text.as_str(),
+            })
+            .collect()
     };
     assert_eq!(whole(&parts), document);
     const MARK: &str = "--- the end of a block ---";
