@@ -1,7 +1,9 @@
 //! Project tasks as a library: the kernel tests use parts of it too.
 
 pub mod apiserver;
+pub mod browser;
 pub mod command;
+pub mod crates;
 pub mod demo;
 pub mod fingerprint;
 pub mod loaded;

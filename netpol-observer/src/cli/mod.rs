@@ -14,6 +14,7 @@ mod follow;
 mod install;
 mod live;
 mod man;
+mod objects;
 mod output;
 mod record;
 mod signals;

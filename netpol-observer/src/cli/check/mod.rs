@@ -17,18 +17,19 @@ use clap::Args;
 
 use self::place::Places;
 use self::report::{Checked, Form};
-use super::tail::{ignore_closed, load, skipped};
+use super::objects::{ApiServerArgs, Place, index, read};
+use super::tail::{ignore_closed, skipped};
 use super::{Colour, CommandError};
-use crate::cluster::Index;
 use crate::lint::{self, Code, Options, Severity};
 use crate::policy::{Engine, Profile};
 use crate::serve::render::clean_lines;
 use crate::suite;
 
-/// Find what is wrong in policies before they are applied: selectors that match nothing, rules without effect, isolation without DNS.
+/// Test policies before they are applied: do they admit and deny what they should, and is anything wrong in them?
 ///
-/// Needs no cluster and no kernel. Policies are judged together with the pods, namespaces, nodes and Services among the manifests; what
-/// cannot be judged without them is left out, and that is said. docs/lints.md describes every lint.
+/// Policy tests (documents of kind PolicyTest, docs/check.md) say which connections must be admitted and which must not. Beside them policies are looked
+/// through for selectors that match nothing, rules without effect, isolation without DNS and the like (docs/lints.md). Needs no cluster and no kernel:
+/// Deployments and other workloads among the manifests stand for the pods that they make.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
@@ -39,6 +40,25 @@ pub(super) struct CheckArgs {
     /// The same, as in `observer tail`. May be given several times.
     #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
+
+    /// Read policy tests from this file or directory too. May be given several times.
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Sources")]
+    tests: Vec<PathBuf>,
+
+    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main. Files of --tests are read as they are now.
+    #[arg(long, value_name = "REV", help_heading = "Sources")]
+    rev: Option<String>,
+
+    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
+    #[arg(long, help_heading = "Sources")]
+    cluster: bool,
+
+    #[command(flatten)]
+    server: ApiServerArgs,
+
+    /// Only run policy tests.
+    #[arg(long, conflicts_with_all = ["only", "ignore"], help_heading = "Findings")]
+    no_lints: bool,
 
     /// Report only these lints, such as selects-no-pod. May be given several times, or with commas.
     #[arg(long, value_name = "CODE", value_delimiter = ',', help_heading = "Findings")]
@@ -65,19 +85,21 @@ pub(super) struct CheckArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  The policies of a repository, with the pods of the cluster they are for:
-    kubectl get pods,namespaces,nodes,services,endpointslices -A -o yaml > cluster.yaml
-    observer check policies/ cluster.yaml
+  The manifests, policies and policy tests of a repository:
+    observer check deploy/
 
-  The policies of a running cluster, warnings included:
-    kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml | observer check --fail-on warning -
+  A rendered chart, with tests from a file:
+    helm template shop ./chart | observer check --tests policy-tests.yaml -
 
-  A rendered chart, without the notes on rules for any peer:
-    helm template shop ./chart | observer check --ignore any-peer -
+  Policies that are to be deployed, on the cluster as it is:
+    observer check --cluster policies/ --tests policy-tests.yaml
+
+  As it was in another revision:
+    observer check --rev origin/main deploy/
 
 Exit status:
-  0  no finding of the severity of --fail-on or above
-  1  at least one
+  0  all policy tests passed, and no finding of the severity of --fail-on or above
+  1  a test failed or could not be judged, or there is such a finding
   2  the manifests cannot be read, or the command line is wrong";
 
 /// `--fail-on`
@@ -113,11 +135,11 @@ pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, Comm
 
 /// Whether there are findings or tests that fail the run.
 fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
-    let paths = arguments.paths()?;
-    let (lint, tests) = judge(arguments, &paths)?;
-    let places = Places::here();
+    let places = arguments.places()?;
+    let (lint, tests) = judge(arguments, &places)?;
+    let here = Places::here();
     let CheckArgs { fail_on, output, show_passed, .. } = arguments;
-    let checked = Checked { lint: Some(&lint), tests: &tests, fails_from: fail_on.severity(), places: &places, show_passed: *show_passed };
+    let checked = Checked { lint: lint.as_ref(), tests: &tests, fails_from: fail_on.severity(), places: &here, show_passed: *show_passed };
     let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colour.choice()));
     match checked.write(*output, &mut out).and_then(|()| out.flush()) {
         // A reader that has gone does not matter.
@@ -127,28 +149,41 @@ fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
 }
 
 /// Reads what the command line names, and judges it.
-fn judge(arguments: &CheckArgs, paths: &[PathBuf]) -> Result<(lint::Report, suite::Report), CommandError> {
-    let loaded = load(paths)?.with_stand_ins();
+fn judge(arguments: &CheckArgs, places: &[Place]) -> Result<(Option<lint::Report>, suite::Report), CommandError> {
+    let mut loaded = read(places, &arguments.server)?;
     if let Some(left_out) = skipped(&loaded.skipped) {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
     }
-    let mut index = Index::default();
-    index.reset(loaded.objects);
-    let engine = Engine::over(index, Profile::default());
+    let engine = Engine::over(index(&mut loaded), Profile::default());
     let CheckArgs { only, ignore, .. } = arguments;
     let options = Options { only: only.iter().copied().collect(), ignore: ignore.iter().copied().collect() };
-    Ok((lint::lint(&engine, &loaded.warnings, &options), suite::run(&engine, &loaded.tests)))
+    let lint = (!arguments.no_lints).then(|| lint::lint(&engine, &loaded.warnings, &options));
+    Ok((lint, suite::run(&engine, &loaded.tests)))
 }
 
 impl CheckArgs {
-    fn paths(&self) -> Result<Vec<PathBuf>, CommandError> {
-        let paths: Vec<PathBuf> = self.paths.iter().chain(&self.manifests).cloned().collect();
-        if paths.is_empty() {
-            return Err(CommandError::usage("nothing to check").hint("name files or directories of manifests, or - for standard input"));
+    /// Where the manifests and the tests are.
+    fn places(&self) -> Result<Vec<Place>, CommandError> {
+        let paths = self.paths.iter().chain(&self.manifests);
+        let mut places: Vec<Place> = match &self.rev {
+            None => paths.cloned().map(Place::Path).collect(),
+            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
+                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
+            }
+            Some(revision) => {
+                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
+                of_revision.map_err(CommandError::usage)?
+            }
+        };
+        if self.cluster || self.server.given().is_some() {
+            places.push(Place::Cluster);
         }
-        if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
-            return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
+        if places.is_empty() {
+            return Err(
+                CommandError::usage("nothing to check").hint("name files or directories of manifests, - for standard input, or --cluster")
+            );
         }
-        Ok(paths)
+        places.extend(self.tests.iter().cloned().map(Place::Path));
+        Ok(places)
     }
 }
