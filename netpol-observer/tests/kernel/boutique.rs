@@ -75,7 +75,7 @@ fn differences(directory: &Path, connections: &[Connection], admitted: &BTreeSet
     std::fs::write(file.path(), document.to_string()).unwrap();
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_observer"));
-    let output = command.arg("check").arg(directory).arg(file.path()).args(["-o", "json"]).output().unwrap();
+    let output = command.arg("check").arg(directory).arg("--tests").arg(file.path()).args(["--no-lints", "-o", "json"]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(matches!(output.status.code(), Some(0 | 1)), "{errors}");
     let lines = String::from_utf8(output.stdout).unwrap();
