@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod places;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use places::{Places, RecordedEnd, RecordedWorkload};
 pub use words::{port_words, range_words};
 
 use std::fmt;
