@@ -214,3 +214,54 @@ fn the_entry_for_pre_commit_is_what_the_hook_does() {
         assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
     }
 }
+
+/// A change of a connection as words: `denied: boutique/recommendation to boutique/catalogue 3550-3550/TCP`.
+fn words(change: &Value) -> String {
+    let end = |end: &Value| match end["kind"].as_str().unwrap() {
+        "workload" => format!("{}/{}", end["namespace"].as_str().unwrap(), end["workload"]["name"].as_str().unwrap()),
+        _ => end["range"].as_str().unwrap().to_owned(),
+    };
+    let ports = change["ports"].as_array().unwrap().iter();
+    let ports: Vec<String> = ports.map(|port| format!("{}-{}/{}", port["from"], port["to"], port["protocol"].as_str().unwrap())).collect();
+    format!("{}: {} to {} {}", change["becomes"].as_str().unwrap(), end(&change["from"]), end(&change["to"]), ports.join(" "))
+}
+
+/// `observer diff` between two revisions of a repository says what was changed on purpose, and nothing else.
+#[test]
+fn between_two_revisions_exactly_the_planted_changes_are_told() {
+    let repository = Repository::new();
+    let boutique = &repository.boutique;
+    boutique.replace("policies/storefront.yaml", "- port: 3550", "- port: 3551");
+    boutique.replace("policies/data.yaml", "cidr: 198.51.100.0/25", "cidr: 198.51.100.0/24");
+    boutique.replace("policies/edge.yaml", "app: log-collector", "app: log-collectors");
+    // Without a port of that name the label lets nobody in.
+    boutique.replace(
+        "workloads/storefront.yaml",
+        "        app: ads\n    spec",
+        "        app: ads\n        boutique.example/metrics: \"true\"\n    spec",
+    );
+    assert!(repository.git(&["commit", "--quiet", "--all", "--message", "Changes"]).status.success());
+    // What lies in the work tree is none of it.
+    boutique.replace("policies/edge.yaml", "team: boutique", "team: nobody");
+
+    let output = repository.step("observer diff rev:main:manifests rev:change:manifests -o json", &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut changes: Vec<String> = lines.iter().filter(|line| line["type"] == "change").map(words).collect();
+    changes.sort();
+    assert_eq!(
+        changes,
+        [
+            "allowed: boutique/settlement to 198.51.100.128/25 443-443/TCP",
+            "denied: boutique/recommendation to boutique/catalogue 3550-3550/TCP",
+            "denied: edge/proxy to monitoring/log-collector 5140-5140/UDP",
+        ]
+    );
+    let objects = lines.iter().filter(|line| line["type"] == "object").map(|line| line["name"].as_str().unwrap());
+    assert_eq!(objects.collect::<Vec<_>>(), ["recommendation", "settlement", "proxy"]);
+    let summary = lines.last().unwrap();
+    assert_eq!((&summary["type"], &summary["workloads"]), (&"diff".into(), &20.into()));
+
+    let nothing = repository.step("observer diff rev:main:manifests rev:main:manifests --fail-on any -o json", &[]);
+    assert!(nothing.status.success() && text(&nothing.stdout).lines().count() == 1, "{}", text(&nothing.stdout));
+}
