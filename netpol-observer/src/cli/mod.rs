@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod complete;
 mod completion;
+mod diff;
 mod doctor;
 mod error;
 mod explain;
@@ -61,7 +62,8 @@ enum Command {
     Tail(Box<tail::TailArgs>),
     Explain(Box<explain::ExplainArgs>),
     Status(status::StatusArgs),
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
+    Diff(Box<diff::DiffArgs>),
     Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
     Install(Box<install::InstallArgs>),
@@ -108,7 +110,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(cli.verbose);
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
-        Command::Check(arguments) => check::run(arguments, cli.color),
+        Command::Check(arguments) => check::run(*arguments, cli.color),
+        Command::Diff(arguments) => diff::run(&arguments, cli.color),
         Command::Agent(arguments) => agent::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Status(arguments) => status::run(&arguments, cli.color),

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Index, Kind, Object, ObjectKey};
 use crate::connectivity::{Connectivity, PartyKind};
-use crate::policy::{Cause, Engine, PortRange};
+use crate::policy::{Engine, Pair};
 
 /// Changes of one kind of which it is looked for what made the difference; of further ones only who and on which ports is told.
 pub const MAX_EXPLAINED: usize = 2_000;
@@ -24,12 +24,13 @@ pub const MAX_EXPLAINED: usize = 2_000;
 /// What is different.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// Connections that were allowed and are denied.
-    pub denied: Vec<Change>,
+    /// Connections that were allowed and are denied: between whom, on which ports (for workloads whose pods differ, of some pods at least), and what is said
+    /// otherwise of one of them. Beyond [`MAX_EXPLAINED`] of a kind the last is left out.
+    pub denied: Vec<Pair>,
     /// Connections that were denied and are allowed.
-    pub allowed: Vec<Change>,
+    pub allowed: Vec<Pair>,
     /// Connections of which it cannot be decided whether they are allowed, or could not be before.
-    pub undecided: Vec<Change>,
+    pub undecided: Vec<Pair>,
     /// Policies, and namespaces by their labels, that are different.
     pub objects: Vec<ObjectChange>,
     /// Workloads that are new.
@@ -38,20 +39,6 @@ pub struct Comparison {
     pub removed: Vec<PartyKind>,
     /// Workloads in both.
     pub workloads: usize,
-}
-
-/// Connections between two parties that are decided otherwise than before.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change {
-    /// Who calls.
-    pub from: PartyKind,
-    /// Who is called.
-    pub to: PartyKind,
-    /// On which ports; for workloads whose pods differ, of some pods at least.
-    pub ports: Vec<PortRange>,
-    /// Of one of the connections, on the first of the ports: what is said in the directions in which it is not the same as before. Empty beyond
-    /// [`MAX_EXPLAINED`].
-    pub causes: Vec<Cause>,
 }
 
 /// A policy or a namespace that is different.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ports::minus;
-use super::{Change, Comparison, MAX_EXPLAINED};
+use super::{Comparison, MAX_EXPLAINED};
 use crate::cluster::Direction;
 use crate::connectivity::{Connectivity, PartyKind};
-use crate::policy::{Cause, Engine, PortRange, Ruling};
+use crate::policy::{Cause, Engine, Pair, PortRange, Ruling};
 
 /// The parties of both sides, with their places in each.
 pub(super) struct Parties(BTreeMap<PartyKind, [Option<usize>; 2]>);
@@ -55,7 +55,7 @@ pub(super) fn compare(engines: [&Engine; 2], sides: [&Connectivity; 2], parties:
             }
             for (ports, were_admitted) in [(minus(before, after), true), (minus(after, before), false)] {
                 if !ports.is_empty() {
-                    let pair = Pair { engines, sides, from: (from, *sources), to: (to, *destinations), were_admitted };
+                    let pair = Turned { engines, sides, from: (from, *sources), to: (to, *destinations), were_admitted };
                     pair.changes(&ports, comparison);
                 }
             }
@@ -64,7 +64,7 @@ pub(super) fn compare(engines: [&Engine; 2], sides: [&Connectivity; 2], parties:
 }
 
 /// Two parties whose connections are decided otherwise.
-struct Pair<'a> {
+struct Turned<'a> {
     engines: [&'a Engine; 2],
     sides: [&'a Connectivity; 2],
     from: (&'a PartyKind, (usize, usize)),
@@ -72,20 +72,20 @@ struct Pair<'a> {
     were_admitted: bool,
 }
 
-impl Pair<'_> {
+impl Turned<'_> {
     /// A change for all ports with the same causes.
     fn changes(&self, ports: &[PortRange], comparison: &mut Comparison) {
-        let mut changes: Vec<Change> = Vec::new();
+        let mut changes: Vec<Pair> = Vec::new();
         let known = if self.were_admitted { &comparison.denied } else { &comparison.allowed };
         let explains = known.len() + comparison.undecided.len() < MAX_EXPLAINED;
         for range in ports {
             let causes = if explains { self.causes(range) } else { Vec::new() };
             match changes.iter_mut().find(|change| change.causes == causes) {
                 Some(change) => change.ports.push(*range),
-                None => changes.push(Change { from: self.from.0.clone(), to: self.to.0.clone(), ports: vec![*range], causes }),
+                None => changes.push(Pair { source: self.from.0.clone(), destination: self.to.0.clone(), ports: vec![*range], causes }),
             }
         }
-        let is_open = |change: &Change| {
+        let is_open = |change: &Pair| {
             let mut rulings = change.causes.iter().flat_map(|cause| [&cause.before, &cause.after]);
             rulings.any(|ruling| matches!(ruling, Ruling::Undecided { .. }))
         };
