@@ -22,6 +22,7 @@ pub mod flow;
 pub mod identify;
 pub mod install;
 pub mod lint;
+pub mod map;
 pub mod pipeline;
 pub mod policy;
 pub mod publish;

@@ -15,6 +15,7 @@ mod follow;
 mod install;
 mod live;
 mod man;
+mod map;
 mod objects;
 mod output;
 mod record;
@@ -64,6 +65,7 @@ enum Command {
     Status(status::StatusArgs),
     Check(Box<check::CheckArgs>),
     Diff(Box<diff::DiffArgs>),
+    Map(Box<map::MapArgs>),
     Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
     Install(Box<install::InstallArgs>),
@@ -112,6 +114,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => check::run(*arguments, cli.color),
         Command::Diff(arguments) => diff::run(&arguments, cli.color),
+        Command::Map(arguments) => map::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Agent(arguments) => agent::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Status(arguments) => status::run(&arguments, cli.color),

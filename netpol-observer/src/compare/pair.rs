@@ -54,8 +54,9 @@ impl<'a> Places<'a> {
     fn find(&self, kind: &PartyKind) -> Option<usize> {
         match (self.0.get(kind), kind) {
             (Some(at), _) => Some(*at),
-            (None, PartyKind::Outside(range)) => std::iter::successors(range.supernet(), IpNet::supernet)
-                .find_map(|range| self.0.get(&PartyKind::Outside(range)).copied()),
+            (None, PartyKind::Outside(range)) => {
+                std::iter::successors(range.supernet(), IpNet::supernet).find_map(|range| self.0.get(&PartyKind::Outside(range)).copied())
+            }
             (None, _) => None,
         }
     }

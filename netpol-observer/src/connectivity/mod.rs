@@ -79,6 +79,11 @@ impl Connectivity {
         &self.edges
     }
 
+    /// The groups of pods of a party that no rule can tell apart, as positions: parties with the same groups are said the same of, but of a pod and itself.
+    pub fn groups_of(&self, party: usize) -> &[usize] {
+        self.groups.get(party).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// The ports on which one can open connections to the other.
     pub fn ports(&self, from: usize, to: usize) -> &[PortRange] {
         let at = self.edges.binary_search_by_key(&(from, to), |edge| (edge.from, edge.to));

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use super::place::Places;
-use super::report::{Checked, failure_words, finding_words, one_line, outcome_words};
+use super::report::{Checked, all_failures, failure_words, finding_words, one_line, outcome_words};
 use super::text::summaries;
 use crate::lint::Severity;
 use crate::serve::render::clean_lines;
@@ -27,7 +27,7 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
     for result in checked.tests.results.iter().filter(|result| result.outcome != Outcome::Passed) {
         let title = one_line(&format!("{}: {}", result.suite, result.name));
         let (file, line) = (&result.origin.file, result.origin.line);
-        command("error", checked.places, Some(file), Some(line), &title, &message(result), out)?;
+        command("error", checked.places, Some(file), Some(line), &title, &message(result, checked.places), out)?;
     }
     for line in summaries(checked) {
         writeln!(out, "{line}")?;
@@ -35,15 +35,31 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
     Ok(())
 }
 
-/// All that is wrong with a test, a line for each of the first connections.
-fn message(result: &TestResult) -> String {
+/// What is wrong with a test: the first connections, a line for each, and where to look and what to change for the first of them.
+fn message(result: &TestResult, places: &Places) -> String {
+    let mut lines = Vec::new();
     if result.problem.is_some() || result.failures.len() < 2 {
-        return outcome_words(result);
+        lines.push(outcome_words(result));
+    } else {
+        lines.push(format!("expected {}, but", result.expect));
+        lines.extend(result.failures.iter().take(NAMED).map(|failure| one_line(&failure_words(failure))));
+        let left = all_failures(result).saturating_sub(NAMED.try_into().unwrap_or(u64::MAX));
+        if left > 0 {
+            lines.push(format!("and {left} more"));
+        }
     }
-    let named = result.failures.iter().take(NAMED).map(|failure| one_line(&failure_words(failure)));
-    let left = super::report::all_failures(result).saturating_sub(NAMED.try_into().unwrap_or(u64::MAX));
-    let more = (left > 0).then(|| format!("and {left} more"));
-    let lines: Vec<String> = [format!("expected {}, but", result.expect)].into_iter().chain(named).chain(more).collect();
+    if let Some(failure) = result.failures.first() {
+        let origin = failure.origin.as_ref().or_else(|| failure.policy.as_ref()?.origin.as_ref());
+        lines.extend(origin.map(|origin| {
+            let file = places.in_repository(&origin.file).unwrap_or_else(|| origin.file.to_string());
+            one_line(&format!("see {file}:{}", origin.line))
+        }));
+        let fixes = failure.explanation.iter().flat_map(|explanation| &explanation.fixes);
+        lines.extend(fixes.map(|fix| {
+            let policy = fix.policy.as_ref().map(|policy| format!("{} {}: ", policy.kind, policy.full_name())).unwrap_or_default();
+            one_line(&format!("fix: {policy}{}", fix.change))
+        }));
+    }
     lines.join("\n")
 }
 

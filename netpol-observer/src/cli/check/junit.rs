@@ -48,7 +48,7 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
     for result in &checked.tests.results {
         let key = (&result.suite, &result.origin.file);
         if previous != Some(key) {
-            suites.push((one_line(&result.suite), Vec::new()));
+            suites.push((xml(&one_line(&result.suite)), Vec::new()));
             previous = Some(key);
         }
         if let Some((_, cases)) = suites.last_mut() {
@@ -101,7 +101,7 @@ fn of_finding(finding: &Finding, checked: &Checked<'_>) -> Case {
 
 fn of_test(result: &TestResult, checked: &Checked<'_>) -> Case {
     let message = outcome_words(result);
-    let full = || block(result, Palette::PLAIN);
+    let full = || block(result, Palette::PLAIN).trim_end().to_owned();
     let outcome = match result.outcome {
         Outcome::Passed => Fate::Passed,
         Outcome::Failed => Fate::Failed { kind: format!("expected {}", result.expect), message, full: full() },

@@ -1,5 +1,6 @@
 //! `observer check`
 
+mod change;
 mod github;
 mod json;
 mod junit;
@@ -7,8 +8,9 @@ mod place;
 mod report;
 mod sarif;
 mod text;
+mod watch;
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,10 +18,11 @@ use anstream::AutoStream;
 use clap::Args;
 
 use self::place::Places;
-use self::report::{Checked, Form};
+use self::report::{Checked, Form, Judged};
 use super::objects::{ApiServerArgs, Place, index, read};
 use super::tail::{ignore_closed, skipped};
 use super::{Colour, CommandError};
+use crate::cluster::manifests::Loaded;
 use crate::lint::{self, Code, Options, Severity};
 use crate::policy::{Engine, Profile};
 use crate::serve::render::clean_lines;
@@ -78,9 +81,17 @@ pub(super) struct CheckArgs {
     #[arg(short, long, value_enum, default_value_t = Form::Text, value_name = "FORMAT", help_heading = "Output")]
     output: Form,
 
-    /// Name the tests that passed, too. Of text only; the other forms tell them anyway, or have no place for them.
+    /// Name the tests that passed, too, in text. JSON and JUnit XML name them anyway.
     #[arg(long, help_heading = "Output")]
     show_passed: bool,
+
+    /// Check again whenever a file is saved, and say what changed. Ctrl-C ends it.
+    #[arg(long, help_heading = "Output")]
+    watch: bool,
+
+    /// Print the JSON Schema of policy tests, for editors, and do nothing else.
+    #[arg(long, exclusive = true, help_heading = "Output")]
+    schema: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -129,41 +140,59 @@ impl FailOn {
 
 /// Runs `observer check`. Unlike other commands it tells findings (1) from errors (2).
 pub(super) fn run(arguments: CheckArgs, colour: Colour) -> Result<ExitCode, CommandError> {
+    if arguments.schema {
+        return print_schema().map(|()| ExitCode::SUCCESS).map_err(CommandError::instead_of_an_answer);
+    }
+    if arguments.watch {
+        return watch::run(&arguments, colour).map(|()| ExitCode::SUCCESS).map_err(CommandError::instead_of_an_answer);
+    }
     let fails = check(&arguments, colour).map_err(CommandError::instead_of_an_answer)?;
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// Whether there are findings or tests that fail the run.
+/// Whether anything fails the run.
 fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
-    let places = arguments.places()?;
-    let (lint, tests) = judge(arguments, &places)?;
-    let here = Places::here();
-    let CheckArgs { fail_on, output, show_passed, .. } = arguments;
-    let checked = Checked { lint: lint.as_ref(), tests: &tests, fails_from: fail_on.severity(), places: &here, show_passed: *show_passed };
+    let judged = arguments.judge()?;
+    if let Some(left_out) = &judged.left_out {
+        ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(left_out)))?;
+    }
+    let places = Places::here(arguments.rev.as_deref());
+    let checked = arguments.checked(&judged, &places);
     let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colour.choice()));
-    match checked.write(*output, &mut out).and_then(|()| out.flush()) {
+    match checked.write(arguments.output, &mut out).and_then(|()| out.flush()) {
         // A reader that has gone does not matter.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
         _ => Ok(checked.fails()),
     }
 }
 
-/// Reads what the command line names, and judges it.
-fn judge(arguments: &CheckArgs, places: &[Place]) -> Result<(Option<lint::Report>, suite::Report), CommandError> {
-    let mut loaded = read(places, &arguments.server)?;
-    if let Some(left_out) = skipped(&loaded.skipped) {
-        ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&left_out)))?;
+fn print_schema() -> Result<(), CommandError> {
+    // A value is always written.
+    let text = serde_json::to_string_pretty(&suite::schema()).unwrap_or_default();
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
+        _ => Ok(()),
     }
-    let engine = Engine::over(index(&mut loaded), Profile::default());
-    let CheckArgs { only, ignore, .. } = arguments;
-    let options = Options { only: only.iter().copied().collect(), ignore: ignore.iter().copied().collect() };
-    let lint = (!arguments.no_lints).then(|| lint::lint(&engine, &loaded.warnings, &options));
-    Ok((lint, suite::run(&engine, &loaded.tests)))
 }
 
 impl CheckArgs {
-    /// Where the manifests and the tests are.
-    fn places(&self) -> Result<Vec<Place>, CommandError> {
+    /// Reads what there is to be judged, and judges it.
+    fn judge(&self) -> Result<Judged, CommandError> {
+        let mut loaded = self.load()?;
+        let left_out = skipped(&loaded.skipped);
+        let engine = Engine::over(index(&mut loaded), Profile::default());
+        let options = Options { only: self.only.iter().copied().collect(), ignore: self.ignore.iter().copied().collect() };
+        let lint = (!self.no_lints).then(|| lint::lint(&engine, &loaded.warnings, &options));
+        Ok(Judged { lint, tests: suite::run(&engine, &loaded.tests), left_out })
+    }
+
+    fn checked<'a>(&self, judged: &'a Judged, places: &'a Places) -> Checked<'a> {
+        let CheckArgs { fail_on, show_passed, .. } = self;
+        Checked { lint: judged.lint.as_ref(), tests: &judged.tests, fails_from: fail_on.severity(), places, show_passed: *show_passed }
+    }
+
+    /// Reads the manifests and the tests.
+    fn load(&self) -> Result<Loaded, CommandError> {
         let paths = self.paths.iter().chain(&self.manifests);
         let mut places: Vec<Place> = match &self.rev {
             None => paths.cloned().map(Place::Path).collect(),
@@ -184,6 +213,6 @@ impl CheckArgs {
             );
         }
         places.extend(self.tests.iter().cloned().map(Place::Path));
-        Ok(places)
+        read(&places, &self.server)
     }
 }

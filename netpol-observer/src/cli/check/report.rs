@@ -6,10 +6,29 @@ use std::net::Ipv6Addr;
 use super::place::Places;
 use super::{github, json, junit, sarif, text};
 use crate::lint::{self, Finding, Severity};
+use crate::policy::Verdict;
 use crate::serve::render::clean_lines;
-use crate::suite::{self, Failure, Outcome, TestResult};
+use crate::suite::{self, Expect, Failure, Outcome, TestResult};
 
-/// What was found.
+/// What a run has found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Judged {
+    /// Absent with `--no-lints`.
+    pub(super) lint: Option<lint::Report>,
+    /// Without any result where there are no tests.
+    pub(super) tests: suite::Report,
+    /// A sentence on objects that play no part.
+    pub(super) left_out: Option<String>,
+}
+
+impl Judged {
+    /// All findings; none without lints.
+    pub(super) fn findings(&self) -> &[Finding] {
+        self.lint.as_ref().map(|report| report.findings.as_slice()).unwrap_or_default()
+    }
+}
+
+/// What was found, and how it is to be told.
 #[derive(Clone, Copy)]
 pub(super) struct Checked<'a> {
     /// Absent with `--no-lints`.
@@ -87,18 +106,24 @@ pub(super) fn outcome_words(result: &TestResult) -> String {
             let hints: String = problem.hints.iter().map(|hint| format!("; {hint}")).collect();
             format!("cannot be judged: {}{hints}", problem.message)
         }
+        // As expected, but by other policies: the words say so.
+        (_, None, Some(failure)) if is_expected(result, failure) => format!("{}{}", failure_words(failure), others(result)),
         (_, None, Some(failure)) => format!("expected {}, but {}{}", result.expect, failure_words(failure), others(result)),
         (_, None, None) => format!("not every connection is as expected: {}", result.expect),
     };
     one_line(&words)
 }
 
+fn is_expected(result: &TestResult, failure: &Failure) -> bool {
+    matches!((failure.verdict, result.expect), (Verdict::Allow, Expect::Allow) | (Verdict::Deny, Expect::Deny))
+}
+
 /// Of the failures behind the first one.
 fn others(result: &TestResult) -> String {
     match all_failures(result) {
         0 | 1 => String::new(),
-        2 => "; so is 1 more connection".to_owned(),
-        count => format!("; so are {} more connections", count.saturating_sub(1)),
+        2 => "; 1 more is not as expected".to_owned(),
+        count => format!("; {} more are not as expected", count.saturating_sub(1)),
     }
 }
 
@@ -113,7 +138,7 @@ pub(super) fn failure_words(failure: &Failure) -> String {
 }
 
 /// `shop/deploy/web → shop/deploy/api:8080/TCP`
-pub(super) fn connection(failure: &Failure) -> String {
+fn connection(failure: &Failure) -> String {
     let Failure { from, to, port, .. } = failure;
     if !port.starts_with(|first: char| first.is_ascii_digit()) {
         format!("{from} → {to} {port}")

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::report::{Checked, all_failures, connection, finding_words};
+use super::report::{Checked, failure_words, finding_words};
 use crate::lint::{Finding, Report, Severity};
 use crate::serve::render::{Palette, Text, clean_lines, write_reasons};
 use crate::suite::{self, Failure, Outcome, TestResult};
@@ -18,7 +18,7 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
     for result in &checked.tests.results {
         if result.outcome == Outcome::Passed {
             if checked.show_passed {
-                passed(result, out)?;
+                write_passed(result, out)?;
                 has_block = true;
             }
         } else {
@@ -71,11 +71,29 @@ pub(super) fn write_finding(finding: &Finding, out: &mut impl Write) -> io::Resu
     writeln!(out, "    help: {}", clean_lines(help))
 }
 
-fn passed(result: &TestResult, out: &mut impl Write) -> io::Result<()> {
+/// That a test passed, on one line.
+pub(super) fn write_passed(result: &TestResult, out: &mut impl Write) -> io::Result<()> {
+    write_head(result, Palette::COLOURED.fix, "passed", out)
+}
+
+/// That a test is not there any more.
+pub(super) fn write_removed(result: &TestResult, out: &mut impl Write) -> io::Result<()> {
+    write_head(result, Palette::COLOURED.dim, "removed", out)
+}
+
+fn write_head(result: &TestResult, style: Style, word: &str, out: &mut impl Write) -> io::Result<()> {
     let mut text = Text::new(Palette::COLOURED);
-    head(&mut text, result, Palette::COLOURED.fix, "passed");
+    head(&mut text, result, style, word);
     text.newline();
     out.write_all(text.finish().as_bytes())
+}
+
+/// That a finding is not there any more, where it was.
+pub(super) fn write_gone(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let Finding { code, severity, file, .. } = finding;
+    let place = file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
+    let dim = Palette::COLOURED.dim;
+    writeln!(out, "{}{dim}gone{dim:#}: {severity}[{code}] {}", clean_lines(&place), finding_words(finding))
 }
 
 /// `policy-tests.yaml:12: FAILED the frontend calls the cart (boutique)`
@@ -110,31 +128,26 @@ pub(super) fn block(result: &TestResult, palette: Palette) -> String {
     }
     text.end_block();
     for failure in named {
-        line(&mut text, "so is", &format!("{}: {}", connection(failure), failure.message));
+        line(&mut text, "also", &failure_words(failure));
     }
     if result.more_failures > 0 {
-        line(&mut text, "so is", &format!("and {} more", result.more_failures));
+        line(&mut text, "also", &format!("{} more", result.more_failures));
     }
     text.finish()
 }
 
-/// `allow, for all of 12 connections; 3 are otherwise`
+/// `allow`, `deny, for each of 12 connections`
 fn expectation(result: &TestResult) -> String {
-    let wrong = all_failures(result);
     match result.connections {
         0 | 1 => result.expect.to_string(),
-        count => format!(
-            "{} for {count} connections; {wrong} between workloads {} otherwise",
-            result.expect,
-            if wrong == 1 { "is" } else { "are" }
-        ),
+        count => format!("{}, for each of {count} connections", result.expect),
     }
 }
 
 /// What the engine says of a connection, and why.
 fn explain(text: &mut Text, failure: &Failure) {
     text.end_block();
-    line(text, "but", &format!("{} {}", connection(failure), failure.message));
+    line(text, "but", &failure_words(failure));
     if let Some(explanation) = &failure.explanation {
         write_reasons(text, explanation);
     }

@@ -53,7 +53,7 @@ pub enum GroupKind {
 }
 
 /// Ports within which nothing differs for anybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortRange {
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,

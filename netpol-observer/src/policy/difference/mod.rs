@@ -117,7 +117,7 @@ pub struct Cause {
 }
 
 /// What policies say of a connection in one direction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ruling {
     /// None speaks of it: it is admitted.
     Open,

@@ -1,0 +1,246 @@
+//! Recorded drops, laid over a map: what `observer tail -o json` wrote → [`Denial`]s between parties.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Denial, Map};
+use crate::connectivity::{Connectivity, PartyKind};
+
+/// Drops that policies are the cause of, and how many others there were.
+#[derive(Clone, Debug, Default)]
+pub struct Drops {
+    /// By id, and by the time of the packet.
+    seen: HashMap<String, BTreeMap<String, Line>>,
+    /// Repeats: how many, and when the last was.
+    repeats: HashMap<String, (u64, String)>,
+}
+
+/// Why drops cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct UnreadableDrops {
+    line: usize,
+    problem: String,
+}
+
+/// The fields of `denial` and `repeat` that matter here.
+#[derive(Clone, Debug, Deserialize)]
+struct Line {
+    id: String,
+    time: String,
+    #[serde(default)]
+    last: String,
+    count: u64,
+    class: String,
+    #[serde(default)]
+    summary: String,
+    client: End,
+    server: End,
+    protocol: String,
+    #[serde(default)]
+    explanation: Explanation,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct End {
+    ip: IpAddr,
+    port: Option<u16>,
+    kind: String,
+    namespace: Option<String>,
+    name: Option<String>,
+    workload: Option<Workload>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Workload {
+    kind: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Explanation {
+    #[serde(default)]
+    egress: Side,
+    #[serde(default)]
+    ingress: Side,
+    #[serde(default)]
+    fixes: Vec<Fix>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Side {
+    #[serde(default)]
+    outcome: String,
+    #[serde(default)]
+    by: Value,
+    #[serde(default)]
+    isolating: Vec<Isolating>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Isolating {
+    policy: Policy,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Rule {
+    policy: Policy,
+    direction: String,
+    index: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Policy {
+    kind: String,
+    #[serde(default)]
+    namespace: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Fix {
+    change: String,
+}
+
+impl Drops {
+    /// Reads lines that `observer tail -o json` wrote; objects of other types among them are passed over.
+    ///
+    /// # Errors
+    /// When a line is no such object.
+    pub fn read(text: &str) -> Result<Self, UnreadableDrops> {
+        let mut drops = Drops::default();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            drops.take(line).map_err(|problem| UnreadableDrops { line: number + 1, problem })?;
+        }
+        Ok(drops)
+    }
+
+    fn take(&mut self, line: &str) -> Result<(), String> {
+        let mut object: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+        let read = |object: Value| Line::deserialize(object).map_err(|error| format!("not as `observer tail -o json` writes it: {error}"));
+        match object.get("type").and_then(Value::as_str) {
+            Some("denial") => self.put(read(object)?),
+            // The drop as it is judged by now.
+            Some("amendment") => self.put(read(object.get_mut("denial").map(Value::take).unwrap_or_default())?),
+            Some("repeat") => {
+                let line = read(object)?;
+                let repeats = self.repeats.entry(line.id).or_default();
+                repeats.0 += line.count;
+                repeats.1 = line.last.max(std::mem::take(&mut repeats.1));
+            }
+            Some(_) => {}
+            None => return Err("an object without type: not as `observer tail -o json` writes it".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, line: Line) {
+        self.seen.entry(line.id.clone()).or_default().insert(line.time.clone(), line);
+    }
+
+    /// Lays them over a map of the same parties. Those whose ends are not both on it are counted.
+    pub fn lay_over(&self, map: &mut Map, connectivity: &Connectivity) {
+        let places = Places::of(connectivity);
+        let mut denials: BTreeMap<(usize, usize, String), Denial> = BTreeMap::new();
+        for (id, lines) in &self.seen {
+            let (repeats, last_repeat) = self.repeats.get(id).cloned().unwrap_or_default();
+            // Repeats are of the newest.
+            let Some(newest) = lines.values().next_back().filter(|line| is_of_policies(&line.class)) else { continue };
+            let count = lines.values().map(|line| line.count).sum::<u64>() + repeats;
+            let (Some(from), Some(to)) = (places.find(&newest.client), places.find(&newest.server)) else {
+                map.elsewhere += count;
+                continue;
+            };
+            let port = newest.server.port.map(|port| format!("{port}/")).unwrap_or_default() + &newest.protocol;
+            let last = newest.last.clone().max(last_repeat);
+            let denial = denials.entry((from, to, port.clone())).or_insert_with(|| Denial {
+                from,
+                to,
+                port,
+                count: 0,
+                last: String::new(),
+                summary: String::new(),
+                by: None,
+                fixes: Vec::new(),
+            });
+            denial.count += count;
+            if last > denial.last {
+                denial.last = last;
+                denial.summary.clone_from(&newest.summary);
+                denial.by = newest.explanation.by();
+                denial.fixes = newest.explanation.fixes.iter().map(|fix| fix.change.clone()).collect();
+            }
+        }
+        map.denials = denials.into_values().collect();
+    }
+}
+
+/// Whether policies are why such drops happen.
+fn is_of_policies(class: &str) -> bool {
+    matches!(class, "policyDenied" | "policyChanged")
+}
+
+impl Explanation {
+    /// The rule, or the policies, that denied it in the first direction that did.
+    fn by(&self) -> Option<String> {
+        let side = [&self.egress, &self.ingress].into_iter().find(|side| side.outcome == "denied")?;
+        if let Ok(rule) = Rule::deserialize(&side.by) {
+            return Some(format!("{} {}[{}]", rule.policy.words(), rule.direction, rule.index));
+        }
+        let isolating: Vec<String> = side.isolating.iter().map(|isolating| isolating.policy.words()).collect();
+        (!isolating.is_empty()).then(|| isolating.join(", "))
+    }
+}
+
+impl Policy {
+    fn words(&self) -> String {
+        let namespace = if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) };
+        format!("{} {namespace}{}", self.kind, self.name)
+    }
+}
+
+/// Where ends of connections are on a map.
+struct Places<'a> {
+    /// By namespace, kind and name.
+    workloads: HashMap<(&'a str, &'a str, &'a str), usize>,
+    addresses: HashMap<IpAddr, usize>,
+    nodes: Option<usize>,
+    ranges: Vec<(IpNet, usize)>,
+}
+
+impl<'a> Places<'a> {
+    fn of(connectivity: &'a Connectivity) -> Self {
+        let mut places = Places { workloads: HashMap::new(), addresses: HashMap::new(), nodes: None, ranges: Vec::new() };
+        for (at, party) in connectivity.parties().iter().enumerate() {
+            match &party.kind {
+                PartyKind::Workload { namespace, workload } => {
+                    places.workloads.insert((namespace, &workload.kind, &workload.name), at);
+                    places.addresses.extend(party.pods.iter().flat_map(|pod| &pod.ips).map(|ip| (*ip, at)));
+                }
+                PartyKind::Nodes => places.nodes = Some(at),
+                PartyKind::Outside(range) => places.ranges.push((*range, at)),
+            }
+        }
+        places
+    }
+
+    fn find(&self, end: &End) -> Option<usize> {
+        match end.kind.as_str() {
+            "pod" => {
+                let (namespace, name) = (end.namespace.as_deref()?, end.name.as_deref()?);
+                let (kind, name) = end.workload.as_ref().map_or(("Pod", name), |workload| (&workload.kind, &workload.name));
+                self.workloads.get(&(namespace, kind, name)).copied()
+            }
+            "node" => self.nodes,
+            "external" | "special" | "unownedPodAddress" => self.addresses.get(&end.ip).copied().or_else(|| {
+                let containing = self.ranges.iter().filter(|(range, _)| range.contains(&end.ip));
+                containing.max_by_key(|(range, _)| range.prefix_len()).map(|(_, at)| *at)
+            }),
+            _ => None,
+        }
+    }
+}
