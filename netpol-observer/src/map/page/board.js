@@ -10,8 +10,9 @@ let hovered = -1;
 function buildBoard() {
   const board = byId('boxes');
   if (count > DENSE) { board.classList.add('dense'); board.style.setProperty('--column', '340px'); }
+  else if (count < 30) board.classList.add('wide');
   boxes = groups.map(group => {
-    const members = parties.map((party, at) => at).filter(at => groupOf(parties[at]) === group);
+    const members = ordered.filter(at => groupOf(parties[at]) === group);
     const list = h('ul', {});
     for (const at of members) {
       const party = parties[at];
@@ -77,7 +78,7 @@ function drawBoard() {
   const focus = state.focus;
   let some = false;
   for (const box of boxes) {
-    let visible = 0;
+    let visible = 0, related = 0;
     for (const at of box.members) {
       const chip = chips[at], isShown = shown.inNamespaces[at] && (shown.found[at] || (state.search && focus >= 0 && at === focus));
       chip.parentElement.hidden = !isShown;
@@ -86,6 +87,7 @@ function drawBoard() {
       const calls = focus >= 0 && fits(at, focus) && outcomeOf(at, focus) >= SOME, called = focus >= 0 && fits(focus, at) && outcomeOf(focus, at) >= SOME;
       const hasDrops = focus >= 0 && (recordedOf(at * count + focus).length > 0 || recordedOf(focus * count + at).length > 0);
       const isFaded = focus >= 0 ? !calls && !called && !hasDrops && at !== focus : shown.fits[at] === 0;
+      if (!isFaded || at === focus) related++;
       chip.classList.toggle('calls', calls && at !== focus);
       chip.classList.toggle('called', called && at !== focus);
       chip.classList.toggle('focus', at === focus);
@@ -98,6 +100,8 @@ function drawBoard() {
       chip.title = `${longName(parties[at])}\nmay call ${to}, may be called by ${by}` + (parties[at].kind === 'workload' ? `\nisolated: ${isolationWords(parties[at])}` : '');
     }
     box.element.hidden = visible === 0;
+    // Of a large map only the namespaces that matter to the workload in focus stay open.
+    box.element.classList.toggle('folded', count > DENSE && focus >= 0 && related === 0);
     some = some || visible > 0;
   }
   if (!byId('boxes').querySelector('.chip[tabindex="0"]')) {
@@ -186,7 +190,9 @@ function paintCurves() {
     const [c1, c2] = isBeside ? (isRight ? [x1 + reach, x2 - reach] : [x1 - reach, x2 + reach]) : [x1 + reach, x2 + reach];
     context.beginPath();
     context.moveTo(x1, y1);
-    context.bezierCurveTo(c1, y1, c2, y2, x2, y2);
+    // Past the boxes between, rather than along a row of theirs.
+    const bow = isBeside ? Math.min(110, Math.max(0, Math.abs(x2 - x1) - 160) / 3) * (y1 + y2 > height ? -1 : 1) : 0;
+    context.bezierCurveTo(c1, y1 + bow, c2, y2 + bow, x2, y2);
     context.stroke();
     const tip = isBeside && isRight ? -1 : 1;
     context.setLineDash([]);
