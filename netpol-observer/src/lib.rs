@@ -14,6 +14,7 @@ pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod compare;
 pub mod connectivity;
 pub mod diagnose;
 pub mod effect;

@@ -111,3 +111,11 @@ fn the_manifest_is_what_install_prints() {
     let head = "# What `observer install` prints: the image is to be replaced by yours. Written by a test; docs/install.md says what each object is for.\n";
     check("../deploy/netpol-observer.yaml", &format!("{head}{}", String::from_utf8(output.stdout).unwrap()));
 }
+
+/// The schema of policy tests, for editors that are given a file: what `observer check --schema` prints.
+#[test]
+fn the_schema_of_policy_tests_is_what_check_prints() {
+    let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_observer")).args(["check", "--schema"]).output().unwrap();
+    assert!(output.status.success());
+    check("../deploy/schema/policy-test.schema.json", &String::from_utf8(output.stdout).unwrap());
+}

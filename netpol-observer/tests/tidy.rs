@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("connectivity", &["flow", "cluster", "identify", "policy"]),
     ("suite", &["flow", "cluster", "identify", "policy", "question", "connectivity"]),
     ("map", &["flow", "cluster", "identify", "policy", "connectivity"]),
-    ("compare", &["flow", "cluster", "identify", "policy", "connectivity"]),
+    ("compare", &["flow", "cluster", "identify", "policy", "question", "connectivity"]),
     ("diagnose", &["flow", "cluster", "identify", "policy", "timeline"]),
     ("pipeline", &["flow", "capture", "cluster", "identify", "policy", "timeline", "diagnose"]),
     ("serve", &["flow", "capture", "cluster", "identify", "policy", "timeline", "effect", "question", "diagnose", "pipeline"]),

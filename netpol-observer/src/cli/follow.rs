@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::CommandError;
 use super::output::Output;
 use super::record::Recorder;
-use super::signals::Signals;
+use super::signals::{INTERRUPTED, Signals};
 use super::source::Source;
 use crate::capture::Captured;
 use crate::flow::KernelNames;
@@ -72,7 +72,7 @@ impl<O: Write, E: Write> Follow<O, E> {
         let mut now = Timestamp::MIN;
         let result = self.until_stopped(&mut source, &mut signals, &mut now).await;
         // From here on a second signal does not wait for anything.
-        signals.exit_at_next();
+        signals.exit_at_next(INTERRUPTED);
         let failure = match result {
             Ok(()) => None,
             Err(Stop::Failed(error)) => Some(error),

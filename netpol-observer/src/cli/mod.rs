@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod complete;
 mod completion;
+mod diff;
 mod doctor;
 mod error;
 mod explain;
@@ -15,6 +16,7 @@ mod install;
 mod live;
 mod man;
 mod map;
+mod objects;
 mod output;
 mod record;
 mod signals;
@@ -61,8 +63,9 @@ enum Command {
     Tail(Box<tail::TailArgs>),
     Explain(Box<explain::ExplainArgs>),
     Status(status::StatusArgs),
-    Check(check::CheckArgs),
-    Map(map::MapArgs),
+    Check(Box<check::CheckArgs>),
+    Diff(Box<diff::DiffArgs>),
+    Map(Box<map::MapArgs>),
     Agent(Box<agent::AgentArgs>),
     Doctor(doctor::DoctorArgs),
     Install(Box<install::InstallArgs>),
@@ -109,8 +112,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_log(cli.verbose);
     let result = match cli.command {
         Command::Tail(arguments) => tail::run(*arguments, cli.color).map(|()| ExitCode::SUCCESS),
-        Command::Check(arguments) => check::run(arguments, cli.color),
-        Command::Map(arguments) => map::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Check(arguments) => check::run(*arguments, cli.color),
+        Command::Diff(arguments) => diff::run(&arguments, cli.color),
+        Command::Map(arguments) => map::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Agent(arguments) => agent::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Explain(arguments) => explain::run(&arguments, cli.color),
         Command::Status(arguments) => status::run(&arguments, cli.color),

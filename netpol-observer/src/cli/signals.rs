@@ -19,11 +19,11 @@ impl Signals {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// The next one ends the process at once.
-    pub(super) fn exit_at_next(mut self) {
+    /// The next one ends the process at once, with this exit code.
+    pub(super) fn exit_at_next(mut self, code: i32) {
         tokio::spawn(async move {
             self.next().await;
-            std::process::exit(INTERRUPTED);
+            std::process::exit(code);
         });
     }
 

@@ -15,7 +15,8 @@ mod tree;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use problem::{ManifestErrors, Problem};
 
@@ -60,7 +61,24 @@ impl Loaded {
 ///
 /// Whatever could not be read or understood, in all files.
 pub fn load(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Loaded, ManifestErrors> {
-    let found = sources::gather(paths, stdin);
+    read_all(sources::gather(paths, stdin))
+}
+
+/// Reads manifests from texts, each with the name of its file.
+///
+/// # Errors
+///
+/// Whatever could not be understood, in all texts.
+pub fn load_texts(texts: Vec<(Arc<str>, String)>) -> Result<Loaded, ManifestErrors> {
+    read_all(texts.into_iter().map(|(file, text)| Ok(sources::Source { file, text })).collect())
+}
+
+/// Whether a file of a directory is read, by its name: it ends in `.yaml`, `.yml` or `.json`, and neither it nor a directory it is in begins with a dot.
+pub fn is_manifest(path: &Path) -> bool {
+    sources::is_manifest(path)
+}
+
+fn read_all(found: Vec<sources::Found>) -> Result<Loaded, ManifestErrors> {
     // Reading is recursive, and the caller's stack may be a small one.
     let work = move || {
         let mut reader = read::Reader::default();

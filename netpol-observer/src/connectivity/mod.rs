@@ -5,19 +5,19 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod places;
 #[cfg(test)]
 mod tests;
 mod words;
 
-pub use words::{port_words, range_words};
+pub use crate::policy::PairEnd as PartyKind;
+pub use places::{Places, RecordedEnd, RecordedWorkload};
+pub use words::{port_words, range_words, workload_name};
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
-use crate::cluster::{ContainerPort, Direction, Labels, Node, Origin, Pod, Workload};
+use crate::cluster::{ContainerPort, Direction, Labels, Node, Origin, Pod};
 use crate::flow::Protocol;
 use crate::identify;
 use crate::policy::{Connection, Engine, PolicyRef, PortRange, Reachability, Ruling};
@@ -52,22 +52,6 @@ pub struct Party {
     addresses: [Option<IpAddr>; 2],
 }
 
-/// What a [`Party`] is. In the order in which they are listed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PartyKind {
-    /// The pods of a workload.
-    Workload {
-        /// Its namespace.
-        namespace: Arc<str>,
-        /// What it is; a bare pod is its own workload.
-        workload: Workload,
-    },
-    /// Nodes, and the pods in their network.
-    Nodes,
-    /// Addresses outside of the cluster: in this range, as far as no smaller one that policies name contains them.
-    Outside(IpNet),
-}
-
 /// Two parties between which connections are admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -77,42 +61,6 @@ pub struct Edge {
     pub to: usize,
     /// On which ports, for some of the pods at least.
     pub ports: Vec<PortRange>,
-}
-
-/// `shop/deploy/web`, `shop/web` for a bare pod, `nodes`, `203.0.113.0/24`.
-impl fmt::Display for PartyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PartyKind::Workload { namespace, workload } => f.write_str(&workload_name(namespace, workload)),
-            PartyKind::Nodes => f.write_str("nodes"),
-            PartyKind::Outside(range) => write!(f, "{range}"),
-        }
-    }
-}
-
-/// A workload as people type it: `shop/deploy/web`, `shop/web` for a bare pod.
-pub fn workload_name(namespace: &str, workload: &Workload) -> String {
-    let kind = match &*workload.kind {
-        "Pod" => return format!("{namespace}/{}", workload.name),
-        "Deployment" => "deploy",
-        "StatefulSet" => "sts",
-        "DaemonSet" => "ds",
-        "Job" => "job",
-        "CronJob" => "cronjob",
-        "ReplicaSet" => "rs",
-        other => return format!("{namespace}/{}/{}", other.to_ascii_lowercase(), workload.name),
-    };
-    format!("{namespace}/{kind}/{}", workload.name)
-}
-
-impl PartyKind {
-    /// The namespace of a workload.
-    pub fn namespace(&self) -> Option<&Arc<str>> {
-        match self {
-            PartyKind::Workload { namespace, .. } => Some(namespace),
-            PartyKind::Nodes | PartyKind::Outside(_) => None,
-        }
-    }
 }
 
 impl Connectivity {

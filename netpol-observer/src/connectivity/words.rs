@@ -1,6 +1,9 @@
-//! Ports as people write them.
+//! Parties and ports as people write them.
 
-use crate::policy::PortRange;
+use std::fmt;
+
+use crate::cluster::Workload;
+use crate::policy::{PairEnd, PortRange};
 
 /// `8080/TCP`, `8000-8100/TCP`, `every UDP port`.
 pub fn range_words(range: &PortRange) -> String {
@@ -19,4 +22,30 @@ pub fn port_words(ports: &[PortRange]) -> Vec<String> {
         return vec!["every port".to_owned()];
     }
     ports.iter().map(range_words).collect()
+}
+
+/// `shop/deploy/web`, `shop/web` for a bare pod, `nodes`, `203.0.113.0/24`.
+impl fmt::Display for PairEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PairEnd::Workload { namespace, workload } => f.write_str(&workload_name(namespace, workload)),
+            PairEnd::Nodes => f.write_str("nodes"),
+            PairEnd::Outside(range) => write!(f, "{range}"),
+        }
+    }
+}
+
+/// A workload as people type it: `shop/deploy/web`, `shop/web` for a bare pod.
+pub fn workload_name(namespace: &str, workload: &Workload) -> String {
+    let kind = match &*workload.kind {
+        "Pod" => return format!("{namespace}/{}", workload.name),
+        "Deployment" => "deploy",
+        "StatefulSet" => "sts",
+        "DaemonSet" => "ds",
+        "Job" => "job",
+        "CronJob" => "cronjob",
+        "ReplicaSet" => "rs",
+        other => return format!("{namespace}/{}/{}", other.to_ascii_lowercase(), workload.name),
+    };
+    format!("{namespace}/{kind}/{}", workload.name)
 }

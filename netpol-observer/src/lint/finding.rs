@@ -31,11 +31,11 @@ impl fmt::Display for Severity {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident = $name:literal,)*) => {
+    ($(#[doc = $doc:literal] $code:ident = $name:literal,)*) => {
         /// Which lint. The names are stable: they stand in annotations, scripts and CI configuration. `docs/lints.md` has a section for each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Code {
-            $($(#[$doc])* $code,)*
+            $(#[doc = $doc] $code,)*
         }
 
         impl Code {
@@ -46,6 +46,13 @@ macro_rules! codes {
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Code::$code => $name,)*
+                }
+            }
+
+            /// What it finds, in one sentence: `A policy whose subject is no pod.`
+            pub fn summary(self) -> &'static str {
+                match self {
+                    $(Code::$code => $doc.trim_ascii(),)*
                 }
             }
         }

@@ -12,12 +12,14 @@ pub struct QuestionError {
 }
 
 impl QuestionError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    /// Without hints.
+    pub fn new(message: impl Into<String>) -> Self {
         QuestionError { message: message.into(), hints: Vec::new() }
     }
 
+    /// Adds what to do.
     #[must_use]
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }

@@ -11,15 +11,15 @@ use crate::identify::{Identity, Party, party};
 
 /// One pod, node or address that an end stands for.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub struct Member {
     /// `shop/web-7d9f`, `203.0.113.7`
-    pub(super) name: String,
+    pub name: String,
     /// Who it is.
-    pub(super) identity: Identity,
+    pub identity: Identity,
     /// Its addresses; none where they are not known.
-    pub(super) ips: Vec<IpAddr>,
+    pub ips: Vec<IpAddr>,
     /// What a reader should know of it.
-    pub(super) note: Option<String>,
+    pub note: Option<String>,
 }
 
 /// Who is called, with the port there.
@@ -27,7 +27,7 @@ pub(super) type Destination = (Member, Option<u16>);
 
 impl Member {
     /// A pod as somebody asks about it: judged by its labels also when it does not run.
-    pub(super) fn of_pod(pod: &Arc<Pod>, index: &Index) -> Self {
+    pub fn of_pod(pod: &Arc<Pod>, index: &Index) -> Self {
         let name = format!("{}/{}", pod.namespace, pod.name);
         let identity = Identity::Pod(pod.clone());
         if pod.phase == PodPhase::Terminated {
@@ -54,7 +54,7 @@ impl Member {
     }
 
     /// Whoever has the address.
-    pub(super) fn of_ip(ip: IpAddr, index: &Index) -> Self {
+    pub fn of_ip(ip: IpAddr, index: &Index) -> Self {
         let party = party(ip, index);
         let name = match &party.identity {
             Identity::Pod(_) | Identity::Node(_) => format!("{party} ({})", party.ip),
@@ -64,7 +64,7 @@ impl Member {
     }
 
     /// The two ends for each family of addresses both have. Where an end's address is not known, the family's unspecified one stands for it.
-    pub(super) fn pairs(&self, other: &Member) -> Vec<(Party, Party)> {
+    pub fn pairs(&self, other: &Member) -> Vec<(Party, Party)> {
         let of = |v4: bool| (self.at(v4, &other.ips), other.at(v4, &self.ips));
         [true, false].into_iter().map(of).filter_map(|(source, destination)| Some((source?, destination?))).collect()
     }
@@ -85,7 +85,7 @@ impl Member {
 ///
 /// # Errors
 /// There is none; says what was probably meant.
-pub(super) fn members(end: &End, index: &Index) -> Result<Vec<Member>, QuestionError> {
+pub fn members(end: &End, index: &Index) -> Result<Vec<Member>, QuestionError> {
     match end {
         End::Ip(ip) => Ok(vec![Member::of_ip(*ip, index)]),
         End::Pod { namespace, name } => match index.pod(namespace, name) {

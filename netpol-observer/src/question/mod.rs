@@ -24,6 +24,7 @@ pub use answer::{Answer, Link, NotReady, Path, ServiceLink, Step};
 pub use ask::{explain, verdict};
 pub use end::{End, WorkloadKind};
 pub use error::QuestionError;
+pub use find::{Member, members};
 pub use target::{Callee, Host, PortProtocol, Url};
 
 use crate::flow::Protocol;

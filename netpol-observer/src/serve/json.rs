@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::answer::{AnswerObject, LinkObject, chain};
-pub use self::change::PolicyChangeObject;
+pub use self::change::{EndObject, PairObject, PolicyChangeObject};
 use self::moment::{AmendmentObject, MomentObject};
 use self::parts::{ConntrackObject, KernelObject, PartyObject, ServiceObject, TunnelObject, conntrack, kernel, service, tunnel};
 use super::fold::Summary;

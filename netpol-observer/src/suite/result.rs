@@ -86,8 +86,9 @@ pub struct Failure {
     /// Where the rule or policy that decided stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
-    /// Why, in full.
-    pub explanation: Explanation,
+    /// Why, in full; absent where it is no policy's doing, as with a Service without endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
 }
 
 impl Report {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::signals::Signals;
+use super::super::signals::{INTERRUPTED, Signals};
 use super::{CommandError, OUTPUT_BYTES, OutputForm, TailArgs};
 use crate::cli::Colour;
 use crate::client::{Cleaner, Follow, FollowOptions, Level, Notice, Query, Roster, Sink, Stop, Summary, named_object};
@@ -45,7 +45,7 @@ async fn follow(arguments: &TailArgs, colour: Colour) -> Result<(), CommandError
             () = sleep(duration) => {}
         }
         // From here on a second signal does not wait for anything.
-        signals.exit_at_next();
+        signals.exit_at_next(INTERRUPTED);
     };
     let followed = match output.notice(&Notice { level: Level::Info, node: None, message: place }) {
         Ok(()) => Follow::new(cluster.access(), options, &mut output).run(Roster::watch(&cluster), end).await,

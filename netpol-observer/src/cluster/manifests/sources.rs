@@ -74,10 +74,19 @@ fn walk(directory: &Path, depth: usize, found: &mut Vec<Found>) {
             if !path.is_symlink() {
                 walk(&path, depth + 1, found);
             }
-        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
+        } else if has_ending(&path) {
             found.push(read_file(&path));
         }
     }
+}
+
+fn has_ending(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+/// Whether [`gather`] would read the file when it is asked for the directory that the path begins in.
+pub(super) fn is_manifest(path: &Path) -> bool {
+    has_ending(path) && !path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
 }
 
 fn read_file(path: &Path) -> Found {

@@ -191,8 +191,8 @@ tests:
     for (wrong, expected) in [
         (("expect: deny", "expect: block"), "-:10: PolicyTest default/shop: tests[1].expect: unknown variant `block`"),
         (
-            ("except:", "exept:"),
-            "-:11: PolicyTest default/shop: tests[1].exept: unknown field: a PolicyTest has none of this name here\n    hint: did you mean except?",
+            ("except:", "excepts:"),
+            "-:11: PolicyTest default/shop: tests[1].excepts: unknown field: a PolicyTest has none of this name here\n    hint: did you mean except?",
         ),
         (
             ("from: '*'", "from: 1"),

@@ -140,6 +140,16 @@ pub enum Ruling {
     },
 }
 
+impl PairEnd {
+    /// The namespace of a workload.
+    pub fn namespace(&self) -> Option<&Arc<str>> {
+        match self {
+            PairEnd::Workload { namespace, .. } => Some(namespace),
+            PairEnd::Nodes | PairEnd::Outside(_) => None,
+        }
+    }
+}
+
 impl Turned {
     /// Whether no verdict turned.
     pub fn is_empty(&self) -> bool {

@@ -46,20 +46,33 @@ struct PairsObject<'a> {
     pairs: Vec<PairObject<'a>>,
 }
 
+/// Connections between a caller and a called one that are decided otherwise than before.
 #[derive(Serialize)]
-struct PairObject<'a> {
+pub struct PairObject<'a> {
     from: EndObject<'a>,
     to: EndObject<'a>,
     ports: Vec<PortsObject>,
     causes: Vec<CauseObject<'a>>,
 }
 
+/// A side of pairs.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
-enum EndObject<'a> {
-    Workload { namespace: &'a str, workload: &'a Workload },
+pub enum EndObject<'a> {
+    /// Pods of a workload.
+    Workload {
+        /// Its namespace.
+        namespace: &'a str,
+        /// What it is.
+        workload: &'a Workload,
+    },
+    /// Nodes.
     Nodes,
-    Outside { range: IpNet },
+    /// Addresses outside of the cluster.
+    Outside {
+        /// In this range.
+        range: IpNet,
+    },
 }
 
 #[derive(Serialize)]
@@ -125,16 +138,26 @@ impl<'a> PolicyChangeObject<'a> {
 }
 
 fn pairs(pairs: &Pairs) -> PairsObject<'_> {
-    PairsObject { workloads: pairs.workloads, outside: pairs.outside, pairs: pairs.named.iter().map(pair).collect() }
+    PairsObject { workloads: pairs.workloads, outside: pairs.outside, pairs: pairs.named.iter().map(PairObject::of).collect() }
 }
 
-fn pair(pair: &Pair) -> PairObject<'_> {
-    let ports = pair.ports.iter().map(|&PortRange { protocol, from, to }| PortsObject { protocol, from, to });
-    PairObject {
-        from: end(&pair.source),
-        to: end(&pair.destination),
-        ports: ports.collect(),
-        causes: pair.causes.iter().map(cause).collect(),
+impl<'a> PairObject<'a> {
+    /// A pair.
+    pub fn of(pair: &'a Pair) -> Self {
+        let ports = pair.ports.iter().map(|&PortRange { protocol, from, to }| PortsObject { protocol, from, to });
+        PairObject {
+            from: EndObject::of(&pair.source),
+            to: EndObject::of(&pair.destination),
+            ports: ports.collect(),
+            causes: pair.causes.iter().map(cause).collect(),
+        }
+    }
+}
+
+impl<'a> EndObject<'a> {
+    /// A side of pairs.
+    pub fn of(of: &'a PairEnd) -> Self {
+        end(of)
     }
 }
 

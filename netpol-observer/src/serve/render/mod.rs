@@ -26,6 +26,7 @@ pub use explanation::{admits, in_short, write_explanation};
 pub use names::{dialled, directions, heading, party, route};
 pub(crate) use text::is_unprintable;
 pub use text::{Palette, Text, clean, clean_lines};
+pub use why::write_reasons;
 
 use super::fold::Summary;
 use super::{Item, Route};

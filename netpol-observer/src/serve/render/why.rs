@@ -15,13 +15,22 @@ const POLICIES_SHOWN: usize = 5;
 /// Admitting rules named per direction.
 const ADMITTING_SHOWN: usize = 3;
 
-/// Writes both directions, what would mend them, and what would still be in the way.
+/// Writes both directions, what would mend them with the commands that do it, and what would still be in the way.
 pub(super) fn write_why(text: &mut Text, explanation: &Explanation) {
+    write(text, explanation, true);
+}
+
+/// The same for people who edit files: what would mend it, and in which file, without commands that change a cluster.
+pub fn write_reasons(text: &mut Text, explanation: &Explanation) {
+    write(text, explanation, false);
+}
+
+fn write(text: &mut Text, explanation: &Explanation, with_commands: bool) {
     for direction in [&explanation.egress, &explanation.ingress] {
         write_direction(text, direction);
     }
     for fix in &explanation.fixes {
-        write_fix(text, fix);
+        write_fix(text, fix, with_commands);
     }
     for remaining in &explanation.remaining {
         text.label("still");
@@ -215,11 +224,12 @@ fn write_misses(text: &mut Text, nearest: &[NearMiss]) {
     }
 }
 
-fn write_fix(text: &mut Text, fix: &Fix) {
+fn write_fix(text: &mut Text, fix: &Fix, with_commands: bool) {
     let palette = text.palette();
     text.label("fix");
     let change = match &fix.policy {
-        Some(at) => format!("{}: {}", policy(at), fix.change),
+        Some(at) if with_commands => format!("{}: {}", policy(at), fix.change),
+        Some(at) => format!("{}{}: {}", policy(at), place(at.origin.as_ref()), fix.change),
         None => fix.change.clone(),
     };
     text.styled(palette.fix, &change);
@@ -229,6 +239,9 @@ fn write_fix(text: &mut Text, fix: &Fix) {
         text.label("fix");
         text.put(&admits);
         text.newline();
+    }
+    if !with_commands {
+        return;
     }
     // As it is, so that it can be copied: no label, no column.
     for line in commands(fix) {
