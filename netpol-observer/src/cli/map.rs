@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::CommandError;
-use super::tail::{ignore_closed, load, skipped};
+use super::objects::{ApiServerArgs, Place, index, read};
+use super::tail::{ignore_closed, skipped};
 use crate::cluster::Index;
 use crate::cluster::manifests::Loaded;
 use crate::connectivity::Connectivity;
@@ -31,6 +32,17 @@ pub(super) struct MapArgs {
     /// The same, as in `observer tail`. May be given several times.
     #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
+
+    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main.
+    #[arg(long, value_name = "REV", help_heading = "Sources")]
+    rev: Option<String>,
+
+    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
+    #[arg(long, help_heading = "Sources")]
+    cluster: bool,
+
+    #[command(flatten)]
+    server: ApiServerArgs,
 
     /// Show only the workloads of this namespace, and those that may talk to them. May be given several times, or with commas.
     #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',')]
@@ -86,10 +98,12 @@ Examples:
   Who can talk to whom in the manifests of a repository:
     observer map deploy/
 
-  A page of a whole cluster, with what was dropped in it:
-    kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml
+  A page of the cluster as it is, with what was dropped in it:
     observer tail --no-follow -o json > drops.json
-    observer map cluster.yaml --drops drops.json -o html --output-file map.html
+    observer map --cluster --drops drops.json -o html --output-file map.html
+
+  Before policies are applied to it:
+    observer map --cluster policies/ -o html --output-file map.html
 
   A diagram for a README, by namespace:
     observer map deploy/ -o mermaid --by namespace";
@@ -99,33 +113,54 @@ const WARNINGS: usize = 5;
 
 /// Runs `observer map`.
 pub(super) fn run(arguments: MapArgs) -> Result<(), CommandError> {
-    let MapArgs { paths, manifests, namespace, drops, by, title, output, output_file } = arguments;
-    let paths: Vec<PathBuf> = paths.into_iter().chain(manifests).collect();
-    if paths.is_empty() {
-        return Err(CommandError::usage("nothing to map").hint("name files or directories of manifests, or - for standard input"));
-    }
-    let is_stdin = |path: &&PathBuf| path.as_os_str() == "-";
-    if paths.iter().chain(&drops).filter(is_stdin).count() > 1 {
+    let places = arguments.places()?;
+    let MapArgs { namespace, drops, by, title, output, output_file, server, .. } = arguments;
+    if places.iter().any(Place::is_stdin) && drops.as_ref().is_some_and(|drops| drops.as_os_str() == "-") {
         return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
     }
     if output == MapForm::Html && output_file.is_none() && io::stdout().is_terminal() {
         return Err(CommandError::usage("the page would be written to the terminal").hint("give --output-file map.html"));
     }
-    let loaded = load(&paths)?.with_stand_ins();
+    let mut loaded = read(&places, &server)?;
     warn(&loaded)?;
-    let mut index = Index::default();
-    index.reset(loaded.objects);
+    let index = index(&mut loaded);
     if index.pods().next().is_none() {
         return Err(CommandError::failure("there are no workloads among the manifests, so nobody can talk to anybody")
             .hint("give the manifests of Pods, Deployments or other workloads too, such as those of `kubectl get pods -A -o yaml`"));
     }
-    let title = title.unwrap_or_else(|| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "));
+    let title = title.unwrap_or_else(|| places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     let map = map(index, &title, drops.as_ref(), &namespace)?;
     let written = write(&map, output, by, output_file.as_ref())?;
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
         // A reader that has gone does not matter.
         _ => Ok(()),
+    }
+}
+
+impl MapArgs {
+    /// Where the objects are.
+    fn places(&self) -> Result<Vec<Place>, CommandError> {
+        let paths = self.paths.iter().chain(&self.manifests);
+        let mut places: Vec<Place> = match &self.rev {
+            None => paths.cloned().map(Place::Path).collect(),
+            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
+                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
+            }
+            Some(revision) => {
+                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
+                of_revision.map_err(CommandError::usage)?
+            }
+        };
+        if self.cluster || self.server.given().is_some() {
+            places.push(Place::Cluster);
+        }
+        if places.is_empty() {
+            return Err(
+                CommandError::usage("nothing to map").hint("name files or directories of manifests, - for standard input, or --cluster")
+            );
+        }
+        Ok(places)
     }
 }
 

@@ -1,14 +1,12 @@
 //! Recorded drops, laid over a map: what `observer tail -o json` wrote → [`Denial`]s between parties.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Denial, Map};
-use crate::connectivity::{Connectivity, PartyKind};
+use crate::connectivity::{Connectivity, Places, RecordedEnd};
 
 /// Drops that policies are the cause of, and how many others there were.
 #[derive(Clone, Debug, Default)]
@@ -38,27 +36,11 @@ struct Line {
     class: String,
     #[serde(default)]
     summary: String,
-    client: End,
-    server: End,
+    client: RecordedEnd,
+    server: RecordedEnd,
     protocol: String,
     #[serde(default)]
     explanation: Explanation,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct End {
-    ip: IpAddr,
-    port: Option<u16>,
-    kind: String,
-    namespace: Option<String>,
-    name: Option<String>,
-    workload: Option<Workload>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Workload {
-    kind: String,
-    name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -200,47 +182,5 @@ impl Policy {
     fn words(&self) -> String {
         let namespace = if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) };
         format!("{} {namespace}{}", self.kind, self.name)
-    }
-}
-
-/// Where ends of connections are on a map.
-struct Places<'a> {
-    /// By namespace, kind and name.
-    workloads: HashMap<(&'a str, &'a str, &'a str), usize>,
-    addresses: HashMap<IpAddr, usize>,
-    nodes: Option<usize>,
-    ranges: Vec<(IpNet, usize)>,
-}
-
-impl<'a> Places<'a> {
-    fn of(connectivity: &'a Connectivity) -> Self {
-        let mut places = Places { workloads: HashMap::new(), addresses: HashMap::new(), nodes: None, ranges: Vec::new() };
-        for (at, party) in connectivity.parties().iter().enumerate() {
-            match &party.kind {
-                PartyKind::Workload { namespace, workload } => {
-                    places.workloads.insert((namespace, &workload.kind, &workload.name), at);
-                    places.addresses.extend(party.pods.iter().flat_map(|pod| &pod.ips).map(|ip| (*ip, at)));
-                }
-                PartyKind::Nodes => places.nodes = Some(at),
-                PartyKind::Outside(range) => places.ranges.push((*range, at)),
-            }
-        }
-        places
-    }
-
-    fn find(&self, end: &End) -> Option<usize> {
-        match end.kind.as_str() {
-            "pod" => {
-                let (namespace, name) = (end.namespace.as_deref()?, end.name.as_deref()?);
-                let (kind, name) = end.workload.as_ref().map_or(("Pod", name), |workload| (&workload.kind, &workload.name));
-                self.workloads.get(&(namespace, kind, name)).copied()
-            }
-            "node" => self.nodes,
-            "external" | "special" | "unownedPodAddress" => self.addresses.get(&end.ip).copied().or_else(|| {
-                let containing = self.ranges.iter().filter(|(range, _)| range.contains(&end.ip));
-                containing.max_by_key(|(range, _)| range.prefix_len()).map(|(_, at)| *at)
-            }),
-            _ => None,
-        }
     }
 }

@@ -3,6 +3,7 @@
 
 const DENSE = 90;      // From so many parties on, chips are small.
 const FEW_CURVES = 160; // Up to so many, all are drawn when nothing is in focus.
+const MANY_CURVES = 120; // From so many on, those to one namespace are drawn as one.
 const chips = [];
 let boxes = [];
 let hovered = -1;
@@ -125,7 +126,7 @@ function curvesNow() {
         if (recordedOf(from * count + to).length > 0) curves.push([from, to, 'drop']);
       }
     }
-    return curves;
+    return curves.length > MANY_CURVES ? bundled(curves, centre) : curves;
   }
   let few = 0;
   for (let at = 0; at < count; at++) few += shown.calls[at];
@@ -139,6 +140,19 @@ function curvesNow() {
     if (from !== to && fits(from, to) && recordedOf(key).length > 0) curves.push([from, to, 'drop']);
   }
   return curves;
+}
+
+// Curves within the namespace of a workload as they are, and to each other namespace one, as thick as there are many.
+function bundled(curves, centre) {
+  const home = groupOf(parties[centre]), single = [], bundles = new Map();
+  for (const curve of curves) {
+    const [from, to, kind] = curve, other = from === centre ? to : from, group = groupOf(parties[other]);
+    if (group === home || kind === 'drop') { single.push(curve); continue; }
+    const key = kind + group;
+    if (!bundles.has(key)) bundles.set(key, [from === centre ? from : boxes.find(box => box.group === group), to === centre ? to : boxes.find(box => box.group === group), kind, 0]);
+    bundles.get(key)[3]++;
+  }
+  return [...single, ...bundles.values()];
 }
 
 let curvesFrame = 0;
@@ -162,8 +176,9 @@ function paintCurves() {
   const places = new Map();
   const place = at => {
     if (!places.has(at)) {
-      const chip = chips[at];
-      const box = chip.offsetParent && chip.getBoundingClientRect();
+      // A workload, or the heading of a namespace.
+      const element = typeof at === 'number' ? chips[at] : at.element.firstElementChild;
+      const box = element.offsetParent && element.getBoundingClientRect();
       places.set(at, box && {left: box.left - origin.left, right: box.right - origin.left, y: box.top - origin.top + box.height / 2});
     }
     return places.get(at);
@@ -174,12 +189,12 @@ function paintCurves() {
   };
   const curves = curvesNow();
   const crowd = Math.max(.25, Math.min(1, 80 / Math.max(curves.length, 1)));
-  for (const [from, to, kind] of curves) {
+  for (const [from, to, kind, many] of curves) {
     const [a, b] = [place(from), place(to)];
     if (!a || !b) continue;
     const [colour, thick, alpha] = looks[kind];
     context.strokeStyle = context.fillStyle = colour.trim();
-    context.lineWidth = thick;
+    context.lineWidth = many ? Math.min(6, 1 + Math.sqrt(many) / 2) : thick;
     context.globalAlpha = kind === 'drop' ? alpha : alpha * crowd;
     context.setLineDash(kind === 'drop' ? [5, 4] : []);
     // Out of the side of a chip that looks at the other one; within a column out of the right and back.

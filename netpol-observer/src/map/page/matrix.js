@@ -66,7 +66,7 @@ function drawMatrix() {
   const most = Math.max(matrix.rows.length, matrix.columns.length, 1);
   // All of it in sight where names can still be read, else as wide as the window; at the least three pixels.
   const fit = Math.floor(Math.min(scroll.clientWidth - 190, scroll.clientHeight - 170) / most), wide = Math.floor((scroll.clientWidth - 190) / most);
-  if (!matrix.isSized) matrix.size = fit > NAMED ? Math.min(22, fit) : Math.max(3, Math.min(13, wide));
+  if (!matrix.isSized) matrix.size = fit > NAMED ? Math.min(most < 16 ? 34 : 22, fit) : Math.max(3, Math.min(13, wide));
   byId('zoom').value = matrix.size;
   // Names of workloads where they can be read, within a strip with those of namespaces.
   const longest = (indices, name) => Math.max(0, ...indices.map(at => name(parties[at]).length));
@@ -131,7 +131,7 @@ function paintCells() {
   context.fillRect(0, 0, width, top); context.fillRect(0, 0, head, height);
   const font = getComputedStyle(document.body).fontFamily;
   const isNamed = size >= NAMED, strip = matrix.strip;
-  const cut = (name, room) => { let words = name; while (words.length > 4 && context.measureText(words).width > room) words = words.slice(0, -2); return words === name ? name : words + '…'; };
+  const cut = (name, room) => { let words = name; while (words.length > 1 && context.measureText(words === name ? words : words + '…').width > room) words = words.slice(0, -1); return words === name ? name : words + '…'; };
   context.textBaseline = 'middle';
   // Words along a row or a column: at a place across it, turned where that runs along the other way.
   const put = (words, x, y, isTurned, align) => {
@@ -142,6 +142,7 @@ function paintCells() {
     context.fillText(words, 0, 0);
     context.restore();
   };
+  const ends = [head + columns.length * size - left, top + rows.length * size - above];
   const along = (list, first, end, isRow) => {
     const start = isRow ? top : head, [before, extent] = isRow ? [above, height] : [left, width];
     const edgeOf = at => start + at * size - before;
@@ -163,7 +164,7 @@ function paintCells() {
       if (edgeOf(at) >= start - 1 && edgeOf(at) < extent) {
         context.strokeStyle = colour('--quiet'); context.globalAlpha = .4; context.lineWidth = 1;
         context.beginPath();
-        if (isRow) { context.moveTo(4, edge - .5); context.lineTo(width, edge - .5); } else { context.moveTo(edge - .5, 4); context.lineTo(edge - .5, height); }
+        if (isRow) { context.moveTo(4, edge - .5); context.lineTo(Math.min(width, ends[0]), edge - .5); } else { context.moveTo(edge - .5, 4); context.lineTo(edge - .5, Math.min(height, ends[1])); }
         context.stroke();
         context.globalAlpha = 1;
       }
