@@ -37,7 +37,7 @@ fn shown(changes: &[Pair]) -> Vec<String> {
     changes
         .iter()
         .map(|change| {
-            format!("{} -> {} {}", change.source.to_string(), change.destination.to_string(), port_words(&change.ports).join(", "))
+            format!("{} -> {} {}", change.source, change.destination, port_words(&change.ports).join(", "))
         })
         .collect()
 }
@@ -145,8 +145,8 @@ fn which_of_the_connections_seen_change() {
         .map(|change| {
             format!(
                 "{} -> {} {}/{} {} {:?} {}",
-                change.from.to_string(),
-                change.to.to_string(),
+                change.from,
+                change.to,
                 change.port,
                 change.protocol,
                 change.count,
