@@ -108,6 +108,10 @@ impl Browser {
             "Emulation.setDeviceMetricsOverride",
             &json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}),
         )?;
+        // What the browser's own first page asked for and said is nobody's.
+        browser.command("url", &json!({"url": "about:blank"}))?;
+        browser.requests()?;
+        browser.console()?;
         Ok(browser)
     }
 

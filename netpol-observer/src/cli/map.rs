@@ -25,14 +25,21 @@ use crate::serve::render::clean_lines;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct MapArgs {
-    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, from standard input (-), from a revision of a git repository
-    /// (rev:REV[:PATH]), or from the cluster of the kubeconfig (cluster).
-    #[arg(value_name = "FILE|DIR|-|rev:REV[:PATH]|cluster")]
-    places: Vec<Place>,
+    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
+    #[arg(value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
 
     /// The same, as in `observer tail`. May be given several times.
     #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
+
+    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main.
+    #[arg(long, value_name = "REV", help_heading = "Sources")]
+    rev: Option<String>,
+
+    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
+    #[arg(long, help_heading = "Sources")]
+    cluster: bool,
 
     #[command(flatten)]
     server: ApiServerArgs,
@@ -91,10 +98,12 @@ Examples:
   Who can talk to whom in the manifests of a repository:
     observer map deploy/
 
-  A page of a whole cluster, with what was dropped in it:
-    kubectl get po,svc,endpointslices,netpol,ns,no -A -o yaml > cluster.yaml
+  A page of the cluster as it is, with what was dropped in it:
     observer tail --no-follow -o json > drops.json
-    observer map cluster.yaml --drops drops.json -o html --output-file map.html
+    observer map --cluster --drops drops.json -o html --output-file map.html
+
+  Before policies are applied to it:
+    observer map --cluster policies/ -o html --output-file map.html
 
   A diagram for a README, by namespace:
     observer map deploy/ -o mermaid --by namespace";
@@ -104,12 +113,9 @@ const WARNINGS: usize = 5;
 
 /// Runs `observer map`.
 pub(super) fn run(arguments: MapArgs) -> Result<(), CommandError> {
-    let MapArgs { mut places, manifests, server, namespace, drops, by, title, output, output_file } = arguments;
-    places.extend(manifests.into_iter().map(Place::Path));
-    if places.is_empty() {
-        return Err(CommandError::usage("nothing to map").hint("name files or directories of manifests, - for standard input, or cluster"));
-    }
-    if drops.as_ref().is_some_and(|path| path.as_os_str() == "-") && places.iter().any(Place::is_stdin) {
+    let places = arguments.places()?;
+    let MapArgs { namespace, drops, by, title, output, output_file, server, .. } = arguments;
+    if places.iter().any(Place::is_stdin) && drops.as_ref().is_some_and(|drops| drops.as_os_str() == "-") {
         return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
     }
     if output == MapForm::Html && output_file.is_none() && io::stdout().is_terminal() {
@@ -129,6 +135,32 @@ pub(super) fn run(arguments: MapArgs) -> Result<(), CommandError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
         // A reader that has gone does not matter.
         _ => Ok(()),
+    }
+}
+
+impl MapArgs {
+    /// Where the objects are.
+    fn places(&self) -> Result<Vec<Place>, CommandError> {
+        let paths = self.paths.iter().chain(&self.manifests);
+        let mut places: Vec<Place> = match &self.rev {
+            None => paths.cloned().map(Place::Path).collect(),
+            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
+                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
+            }
+            Some(revision) => {
+                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
+                of_revision.map_err(CommandError::usage)?
+            }
+        };
+        if self.cluster || self.server.given().is_some() {
+            places.push(Place::Cluster);
+        }
+        if places.is_empty() {
+            return Err(
+                CommandError::usage("nothing to map").hint("name files or directories of manifests, - for standard input, or --cluster")
+            );
+        }
+        Ok(places)
     }
 }
 

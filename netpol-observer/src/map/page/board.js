@@ -3,6 +3,7 @@
 
 const DENSE = 90;      // From so many parties on, chips are small.
 const FEW_CURVES = 160; // Up to so many, all are drawn when nothing is in focus.
+const MANY_CURVES = 120; // From so many on, those to one namespace are drawn as one.
 const chips = [];
 let boxes = [];
 let hovered = -1;
@@ -10,8 +11,9 @@ let hovered = -1;
 function buildBoard() {
   const board = byId('boxes');
   if (count > DENSE) { board.classList.add('dense'); board.style.setProperty('--column', '340px'); }
+  else if (count < 30) board.classList.add('wide');
   boxes = groups.map(group => {
-    const members = parties.map((party, at) => at).filter(at => groupOf(parties[at]) === group);
+    const members = ordered.filter(at => groupOf(parties[at]) === group);
     const list = h('ul', {});
     for (const at of members) {
       const party = parties[at];
@@ -77,7 +79,7 @@ function drawBoard() {
   const focus = state.focus;
   let some = false;
   for (const box of boxes) {
-    let visible = 0;
+    let visible = 0, related = 0;
     for (const at of box.members) {
       const chip = chips[at], isShown = shown.inNamespaces[at] && (shown.found[at] || (state.search && focus >= 0 && at === focus));
       chip.parentElement.hidden = !isShown;
@@ -86,6 +88,7 @@ function drawBoard() {
       const calls = focus >= 0 && fits(at, focus) && outcomeOf(at, focus) >= SOME, called = focus >= 0 && fits(focus, at) && outcomeOf(focus, at) >= SOME;
       const hasDrops = focus >= 0 && (recordedOf(at * count + focus).length > 0 || recordedOf(focus * count + at).length > 0);
       const isFaded = focus >= 0 ? !calls && !called && !hasDrops && at !== focus : shown.fits[at] === 0;
+      if (!isFaded || at === focus) related++;
       chip.classList.toggle('calls', calls && at !== focus);
       chip.classList.toggle('called', called && at !== focus);
       chip.classList.toggle('focus', at === focus);
@@ -98,6 +101,8 @@ function drawBoard() {
       chip.title = `${longName(parties[at])}\nmay call ${to}, may be called by ${by}` + (parties[at].kind === 'workload' ? `\nisolated: ${isolationWords(parties[at])}` : '');
     }
     box.element.hidden = visible === 0;
+    // Of a large map only the namespaces that matter to the workload in focus stay open.
+    box.element.classList.toggle('folded', count > DENSE && focus >= 0 && related === 0);
     some = some || visible > 0;
   }
   if (!byId('boxes').querySelector('.chip[tabindex="0"]')) {
@@ -121,7 +126,7 @@ function curvesNow() {
         if (recordedOf(from * count + to).length > 0) curves.push([from, to, 'drop']);
       }
     }
-    return curves;
+    return curves.length > MANY_CURVES ? bundled(curves, centre) : curves;
   }
   let few = 0;
   for (let at = 0; at < count; at++) few += shown.calls[at];
@@ -135,6 +140,19 @@ function curvesNow() {
     if (from !== to && fits(from, to) && recordedOf(key).length > 0) curves.push([from, to, 'drop']);
   }
   return curves;
+}
+
+// Curves within the namespace of a workload as they are, and to each other namespace one, as thick as there are many.
+function bundled(curves, centre) {
+  const home = groupOf(parties[centre]), single = [], bundles = new Map();
+  for (const curve of curves) {
+    const [from, to, kind] = curve, other = from === centre ? to : from, group = groupOf(parties[other]);
+    if (group === home || kind === 'drop') { single.push(curve); continue; }
+    const key = kind + group;
+    if (!bundles.has(key)) bundles.set(key, [from === centre ? from : boxes.find(box => box.group === group), to === centre ? to : boxes.find(box => box.group === group), kind, 0]);
+    bundles.get(key)[3]++;
+  }
+  return [...single, ...bundles.values()];
 }
 
 let curvesFrame = 0;
@@ -158,8 +176,9 @@ function paintCurves() {
   const places = new Map();
   const place = at => {
     if (!places.has(at)) {
-      const chip = chips[at];
-      const box = chip.offsetParent && chip.getBoundingClientRect();
+      // A workload, or the heading of a namespace.
+      const element = typeof at === 'number' ? chips[at] : at.element.firstElementChild;
+      const box = element.offsetParent && element.getBoundingClientRect();
       places.set(at, box && {left: box.left - origin.left, right: box.right - origin.left, y: box.top - origin.top + box.height / 2});
     }
     return places.get(at);
@@ -170,12 +189,12 @@ function paintCurves() {
   };
   const curves = curvesNow();
   const crowd = Math.max(.25, Math.min(1, 80 / Math.max(curves.length, 1)));
-  for (const [from, to, kind] of curves) {
+  for (const [from, to, kind, many] of curves) {
     const [a, b] = [place(from), place(to)];
     if (!a || !b) continue;
     const [colour, thick, alpha] = looks[kind];
     context.strokeStyle = context.fillStyle = colour.trim();
-    context.lineWidth = thick;
+    context.lineWidth = many ? Math.min(6, 1 + Math.sqrt(many) / 2) : thick;
     context.globalAlpha = kind === 'drop' ? alpha : alpha * crowd;
     context.setLineDash(kind === 'drop' ? [5, 4] : []);
     // Out of the side of a chip that looks at the other one; within a column out of the right and back.
@@ -186,7 +205,9 @@ function paintCurves() {
     const [c1, c2] = isBeside ? (isRight ? [x1 + reach, x2 - reach] : [x1 - reach, x2 + reach]) : [x1 + reach, x2 + reach];
     context.beginPath();
     context.moveTo(x1, y1);
-    context.bezierCurveTo(c1, y1, c2, y2, x2, y2);
+    // Past the boxes between, rather than along a row of theirs.
+    const bow = isBeside ? Math.min(110, Math.max(0, Math.abs(x2 - x1) - 160) / 3) * (y1 + y2 > height ? -1 : 1) : 0;
+    context.bezierCurveTo(c1, y1 + bow, c2, y2 + bow, x2, y2);
     context.stroke();
     const tip = isBeside && isRight ? -1 : 1;
     context.setLineDash([]);

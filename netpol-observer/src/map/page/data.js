@@ -31,11 +31,15 @@ for (const denial of data.denials) {
   recorded.get(key).push(denial);
 }
 
+const compare = (a, b) => a < b ? -1 : a > b ? 1 : 0;
+
 // The name of what is drawn around a party: its namespace, or what has none.
 const BEYOND = '';
 const groupOf = party => party.kind === 'workload' ? party.namespace : BEYOND;
 const groupName = group => group === BEYOND ? 'Outside and nodes' : group;
-const groups = [...new Set(parties.map(groupOf))];
+const groups = [...new Set(parties.map(groupOf))].sort();
+// Everybody as people look for them: what is outside first, then by namespace and name.
+const ordered = parties.map((party, at) => at).sort((a, b) => compare(groupOf(parties[a]), groupOf(parties[b])) || compare(parties[a].name, parties[b].name) || a - b);
 
 const shortName = party => party.kind === 'nodes' ? 'nodes' : party.name;
 const KINDS = {Deployment: 'deploy', StatefulSet: 'sts', DaemonSet: 'ds', Job: 'job', CronJob: 'cronjob', ReplicaSet: 'rs', Pod: 'pod'};

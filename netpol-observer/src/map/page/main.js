@@ -133,7 +133,7 @@ document.addEventListener('keydown', event => {
   }
   if (isTyping) {
     // From the search straight to what was found.
-    if (event.key === 'Enter' && event.target.id === 'search') enterResults();
+    if (event.key === 'Enter' && event.target.id === 'search') { event.preventDefault(); enterResults(); }
     return;
   }
   const keys = {'/': () => { byId('search').focus(); byId('search').select(); }, '1': () => change({view: 'board'}), '2': () => change({view: 'matrix'}), '3': () => change({view: 'list'}), d: switchTheme, '?': showHelp};

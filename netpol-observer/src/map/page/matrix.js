@@ -1,7 +1,9 @@
 
 // The matrix: callers down, called ones across. One canvas as large as what is seen of it.
 
-const matrix = {rows: [], columns: [], size: 14, head: 150, top: 130, cursor: [0, 0], isSized: false};
+const NAMED = 11; // From this size of cells on.
+const headName = party => party.kind === 'workload' ? party.name : longName(party);
+const matrix = {strip: 24, rows: [], columns: [], size: 14, head: 150, top: 130, cursor: [0, 0], isSized: false};
 
 function buildMatrix() {
   const scroll = byId('matrix-scroll');
@@ -58,16 +60,21 @@ function drawMatrix() {
       if (fitsFocus(from, to)) { rows[from] = 1; columns[to] = 1; }
     }
   }
-  const among = wanted => parties.map((party, at) => at).filter(at => wanted[at]);
+  const among = wanted => ordered.filter(at => wanted[at]);
   [matrix.rows, matrix.columns] = [among(rows), among(columns)];
   const scroll = byId('matrix-scroll');
   const most = Math.max(matrix.rows.length, matrix.columns.length, 1);
-  if (!matrix.isSized) matrix.size = Math.max(3, Math.min(22, Math.floor(Math.min((scroll.clientWidth - 170) / most, (scroll.clientHeight - 150) / most))));
+  // All of it in sight where names can still be read, else as wide as the window; at the least three pixels.
+  const fit = Math.floor(Math.min(scroll.clientWidth - 190, scroll.clientHeight - 170) / most), wide = Math.floor((scroll.clientWidth - 190) / most);
+  if (!matrix.isSized) matrix.size = fit > NAMED ? Math.min(most < 16 ? 34 : 22, fit) : Math.max(3, Math.min(13, wide));
   byId('zoom').value = matrix.size;
-  const isNamed = matrix.size >= 11;
-  const longest = indices => Math.max(0, ...indices.map(at => longName(parties[at]).length));
-  matrix.head = isNamed ? Math.min(230, 26 + longest(matrix.rows) * 6.4) : 130;
-  matrix.top = isNamed ? Math.min(190, 26 + longest(matrix.columns) * 6.2) : 110;
+  // Names of workloads where they can be read, within a strip with those of namespaces.
+  const longest = (indices, name) => Math.max(0, ...indices.map(at => name(parties[at]).length));
+  const room = indices => matrix.size >= NAMED ? Math.min(190, 14 + longest(indices, headName) * 6.6) : 0;
+  const strip = matrix.size >= NAMED ? 24 : Math.min(150, 24 + longest([...matrix.rows, ...matrix.columns], party => groupName(groupOf(party))) * 6.6);
+  matrix.strip = strip;
+  matrix.head = strip + room(matrix.rows);
+  matrix.top = strip + room(matrix.columns);
   const space = byId('matrix-space');
   space.style.width = matrix.head + matrix.columns.length * matrix.size + 12 + 'px';
   space.style.height = matrix.top + matrix.rows.length * matrix.size + 12 + 'px';
@@ -123,45 +130,59 @@ function paintCells() {
   context.fillStyle = colour('--back');
   context.fillRect(0, 0, width, top); context.fillRect(0, 0, head, height);
   const font = getComputedStyle(document.body).fontFamily;
-  const isNamed = size >= 11;
-  const cut = (name, room) => { let words = name; while (words.length > 4 && context.measureText(words).width > room) words = words.slice(0, -2); return words === name ? name : words + '…'; };
+  const isNamed = size >= NAMED, strip = matrix.strip;
+  const cut = (name, room) => { let words = name; while (words.length > 1 && context.measureText(words === name ? words : words + '…').width > room) words = words.slice(0, -1); return words === name ? name : words + '…'; };
   context.textBaseline = 'middle';
-  const along = (list, first, end, isRow) => {
-    let last = null;
-    for (let at = first; at < end; at++) {
-      const party = parties[list[at]], group = groupOf(party), middle = at * size + size / 2 + (isRow ? top - above : head - left);
-      if (isNamed) {
-        context.font = `${Math.min(12, size)}px ${font}`;
-        context.fillStyle = list[at] === state.focus ? colour('--accent') : text;
-        put(isRow, middle, cut(longName(party), (isRow ? head : top) - 22));
-      }
-      if (group !== last) {
-        // Where a namespace begins: a line, and without names of workloads its own.
-        const edge = middle - size / 2;
-        context.strokeStyle = colour('--line'); context.lineWidth = 1;
-        context.beginPath();
-        if (isRow) { context.moveTo(6, edge); context.lineTo(width, edge); } else { context.moveTo(edge, 6); context.lineTo(edge, height); }
-        if (edge >= (isRow ? top : head) - 1) context.stroke();
-        if (!isNamed) {
-          let span = 0;
-          for (let next = at; next < list.length && groupOf(parties[list[next]]) === group; next++) span++;
-          context.font = `11px ${font}`; context.fillStyle = quiet;
-          if (span * size >= 11) put(isRow, edge + Math.min(span * size, 400) / 2, cut(groupName(group), (isRow ? head : top) - 22));
-        }
-      }
-      last = group;
-    }
-  };
-  const put = (isRow, middle, words) => {
+  // Words along a row or a column: at a place across it, turned where that runs along the other way.
+  const put = (words, x, y, isTurned, align) => {
     context.save();
-    if (isRow) { context.textAlign = 'right'; context.fillText(words, head - 8, middle); }
-    else { context.translate(middle, top - 8); context.rotate(-Math.PI / 2); context.textAlign = 'left'; context.fillText(words, 0, 0); }
+    context.translate(x, y);
+    if (isTurned) context.rotate(-Math.PI / 2);
+    context.textAlign = align;
+    context.fillText(words, 0, 0);
     context.restore();
+  };
+  const ends = [head + columns.length * size - left, top + rows.length * size - above];
+  const along = (list, first, end, isRow) => {
+    const start = isRow ? top : head, [before, extent] = isRow ? [above, height] : [left, width];
+    const edgeOf = at => start + at * size - before;
+    if (isNamed) {
+      context.font = `${Math.min(12, size - 1)}px ${font}`;
+      for (let at = first; at < end; at++) {
+        const party = parties[list[at]], middle = edgeOf(at) + size / 2;
+        context.fillStyle = list[at] === state.focus ? colour('--accent') : text;
+        const words = cut(headName(party), start - strip - 10);
+        if (isRow) put(words, head - 7, middle, false, 'right'); else put(words, middle, top - 7, true, 'left');
+      }
+    }
+    // Namespaces: a line where one begins, and its name in the middle of what is seen of it.
+    for (let at = 0; at < list.length;) {
+      const group = groupOf(parties[list[at]]);
+      let next = at;
+      while (next < list.length && groupOf(parties[list[next]]) === group) next++;
+      const [edge, far] = [Math.max(start, edgeOf(at)), Math.min(extent, edgeOf(next))];
+      if (edgeOf(at) >= start - 1 && edgeOf(at) < extent) {
+        context.strokeStyle = colour('--quiet'); context.globalAlpha = .4; context.lineWidth = 1;
+        context.beginPath();
+        if (isRow) { context.moveTo(4, edge - .5); context.lineTo(Math.min(width, ends[0]), edge - .5); } else { context.moveTo(edge - .5, 4); context.lineTo(edge - .5, Math.min(height, ends[1])); }
+        context.stroke();
+        context.globalAlpha = 1;
+      }
+      if (far - edge >= 12) {
+        context.font = `600 11px ${font}`; context.fillStyle = quiet;
+        const middle = (edge + far) / 2;
+        // Beside names of workloads it runs along the strip; alone it reads like a name.
+        if (isNamed) { const words = cut(groupName(group), far - edge - 6); if (isRow) put(words, 12, middle, true, 'center'); else put(words, middle, 12, false, 'center'); }
+        else { const words = cut(groupName(group), start - 14); if (isRow) put(words, head - 7, middle, false, 'right'); else put(words, middle, top - 7, true, 'left'); }
+      }
+      at = next;
+    }
   };
   context.save(); context.beginPath(); context.rect(0, top, width, height - top); context.clip(); along(rows, firstRow, endRow, true); context.restore();
   context.save(); context.beginPath(); context.rect(head, 0, width - head, height); context.clip(); along(columns, firstColumn, endColumn, false); context.restore();
   context.font = `11px ${font}`; context.fillStyle = quiet; context.textAlign = 'left';
-  context.fillText('from ↓   to →', 16, top - 12);
+  put('from ↓', 28, top - 9, false, 'left');
+  put('to →', 28, top - 25, false, 'left');
 }
 
 function sayCell([row, column]) {

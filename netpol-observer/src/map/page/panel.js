@@ -15,9 +15,9 @@ function drawList() {
   const body = byId('rows');
   body.textContent = '';
   let fitting = 0;
-  for (let from = 0; from < count; from++) {
+  for (const from of ordered) {
     if (state.focus < 0 && shown.fits[from] === 0) continue;
-    for (let to = 0; to < count; to++) {
+    for (const to of ordered) {
       if (!fitsFocus(from, to)) continue;
       fitting++;
       if (fitting <= listed) body.append(row(from, to, fitting === 1));
@@ -75,7 +75,7 @@ function pairPanel(from, to) {
   parts.push(h('p', {}, h('span', {class: 'badge ' + OUTCOMES[outcome]}, ['not a matter of policies', 'denied on every port', 'allowed on some ports', 'allowed on every port'][outcome])));
   if (outcome === NONE) parts.push(h('p', {class: 'quiet'}, 'Policies do not speak of these connections.'));
   for (const stretch of cell.granted || []) parts.push(card('Allowed on', stretch, cell));
-  if (cell.denied) parts.push(card(cell.granted ? 'Denied on others, such as' : 'Denied, such as on', cell.denied, cell));
+  if (cell.denied) parts.push(card(cell.granted ? 'Denied on others, such as' : 'On', cell.denied, cell));
   if (cell.granted && parties[from].pods + parties[to].pods > 2) {
     parts.push(h('p', {class: 'quiet'}, 'For some of their pods at least; rules are those of one of them, on the first port of a range.'));
   }
@@ -141,7 +141,7 @@ function partyPanel(at) {
   if (denials.length > 0) {
     parts.push(heading('Recorded drops', denials.length), links(denials.map(denial => [denial.from, denial.to, `${denial.port} ×${denial.count}`, denial.from === at ? '→ ' + longName(parties[denial.to]) : '← ' + longName(parties[denial.from]), 'recorded'])));
   }
-  const others = parties.map((other, index) => index);
+  const others = ordered;
   const callers = others.filter(other => fits(other, at) && outcomeOf(other, at) >= SOME), called = others.filter(other => fits(at, other) && outcomeOf(at, other) >= SOME);
   const refused = others.filter(other => fits(other, at) && outcomeOf(other, at) === DENIED).length, barred = others.filter(other => fits(at, other) && outcomeOf(at, other) === DENIED).length;
   const portsOf = (from, to) => allPorts(data.cells[pairs[from * count + to]]);
