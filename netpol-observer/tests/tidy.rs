@@ -81,6 +81,7 @@ const PURE: &[&str] = &[
 
 /// Files of other stages that are as pure.
 const PURE_FILES: &[&str] = &[
+    "cli/check/change.rs",
     "client/clean.rs",
     "client/frame.rs",
     "client/merge.rs",

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::ports::minus;
 use super::{Comparison, MAX_EXPLAINED};
 use crate::cluster::Direction;
@@ -13,7 +15,9 @@ pub(super) struct Parties(BTreeMap<PartyKind, [Option<usize>; 2]>);
 
 impl Parties {
     pub(super) fn of(sides: [&Connectivity; 2]) -> Self {
-        let kinds: BTreeSet<&PartyKind> = sides.iter().flat_map(|side| side.parties()).map(|party| &party.kind).collect();
+        let mut kinds: BTreeSet<&PartyKind> = sides.iter().flat_map(|side| side.parties()).map(|party| &party.kind).collect();
+        let ranges: Vec<IpNet> = kinds.iter().filter_map(|kind| range(kind)).collect();
+        kinds.retain(|kind| range(kind).is_none_or(|range| !is_covered(range, &ranges)));
         let places = sides.map(Places::of);
         let parties = kinds.into_iter().map(|kind| (kind.clone(), [places[0].find(kind), places[1].find(kind)]));
         Parties(parties.collect())
@@ -22,6 +26,20 @@ impl Parties {
     pub(super) fn each(&self) -> impl Iterator<Item = (&PartyKind, [Option<usize>; 2])> {
         self.0.iter().map(|(kind, places)| (kind, *places))
     }
+}
+
+/// The range of a party outside.
+fn range(kind: &PartyKind) -> Option<IpNet> {
+    match kind {
+        PartyKind::Outside(range) => Some(*range),
+        PartyKind::Workload { .. } | PartyKind::Nodes => None,
+    }
+}
+
+/// Whether each address of a range is in a smaller one of the ranges: then it is nobody who is not told apart further.
+fn is_covered(range: IpNet, ranges: &[IpNet]) -> bool {
+    let smaller = ranges.iter().filter(|other| **other != range && range.contains(*other)).copied().collect();
+    IpNet::aggregate(&smaller).contains(&range)
 }
 
 /// Where parties are on one side.
@@ -36,8 +54,9 @@ impl<'a> Places<'a> {
     fn find(&self, kind: &PartyKind) -> Option<usize> {
         match (self.0.get(kind), kind) {
             (Some(at), _) => Some(*at),
-            (None, PartyKind::Outside(range)) => std::iter::successors(range.supernet(), ipnet::IpNet::supernet)
-                .find_map(|range| self.0.get(&PartyKind::Outside(range)).copied()),
+            (None, PartyKind::Outside(range)) => {
+                std::iter::successors(range.supernet(), IpNet::supernet).find_map(|range| self.0.get(&PartyKind::Outside(range)).copied())
+            }
             (None, _) => None,
         }
     }

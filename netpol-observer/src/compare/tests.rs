@@ -93,6 +93,25 @@ fn labels_of_workloads_and_ranges_outside_make_a_difference() {
     assert_eq!(comparison.denied, []);
 }
 
+/// Two halves that one side tells apart are the whole that the other side speaks of.
+#[test]
+fn a_range_that_smaller_ones_cover_is_compared_by_these() {
+    let bank = |ranges: &str| {
+        let rules = ranges.split(' ').map(|range| format!("{{to: [{{ipBlock: {{cidr: {range}}}}}], ports: [{{port: 443}}]}}"));
+        let rules = rules.collect::<Vec<_>>().join(", ");
+        shop() + &policy("bank", &format!("{{podSelector: {{}}, policyTypes: [Egress], egress: [{rules}]}}"))
+    };
+    let [halves, whole, half] =
+        ["198.51.100.0/25 198.51.100.128/25", "198.51.100.0/24", "198.51.100.0/25"].map(|ranges| engine(&bank(ranges)));
+    assert!(compare(&halves, &whole).is_same() && compare(&whole, &halves).is_same());
+    // The one but for the half that is there already is the other half.
+    for (all, range) in [(&halves, "198.51.100.128/25"), (&whole, "198.51.100.0/24")] {
+        let comparison = compare(&half, all);
+        let allowed = ["api", "db", "web"].map(|name| format!("shop/deploy/{name} -> {range} 443/TCP"));
+        assert_eq!((shown(&comparison.allowed), shown(&comparison.denied)), (allowed.to_vec(), vec![]));
+    }
+}
+
 #[test]
 fn workloads_that_come_and_go_are_named() {
     let after = shop().replace("name: db,", "name: store,");

@@ -128,7 +128,9 @@ fn the_exit_code_tells_of_tests() {
     assert_eq!(shop().check(&[".", "--fail-on", "never"]).0, 1);
     let broken = passing.replace("deploy/web", "deploy/wbe");
     let scene = Scene::new(&[("policies.yaml", &broken), ("workloads.yaml", WORKLOADS)]);
-    assert_eq!(scene.check(&[".", "--fail-on", "never"]).0, 1);
+    let (code, out, _) = scene.check(&[".", "--fail-on", "never"]);
+    assert_eq!(code, 1);
+    assert!(out.ends_with("nothing found in 1 policy\n1 of 1 test cannot be judged\n"), "{out}");
 }
 
 fn json_lines(scene: &Scene) -> Vec<Value> {
@@ -309,6 +311,14 @@ fn sarif_is_valid() {
         let root = scene.path().canonicalize().unwrap();
         assert!(!out.contains(root.to_str().unwrap()), "{out}");
     }
+    // What has no place in the repository is told of the run: code scanning takes no results without one.
+    let scene = Scene::new(&[("policies.yaml", POLICIES.split("---").next().unwrap())]);
+    let log: Value = serde_json::from_str(&scene.check(&["--only", "no-pods", "-o", "sarif", "policies.yaml"]).1).unwrap();
+    assert!(validator.is_valid(&log), "{log:#}");
+    let run = &log["runs"][0];
+    assert_eq!(run["results"], serde_json::json!([]));
+    let told = &run["invocations"][0]["toolExecutionNotifications"][0];
+    assert_eq!((&told["level"], &told["associatedRule"]["id"]), (&"note".into(), &"no-pods".into()), "{log:#}");
     // The validator takes not everything.
     assert!(!validator.is_valid(&serde_json::json!({ "version": "2.1.0", "runs": [{ "results": [{}] }] })));
 }

@@ -1,8 +1,12 @@
 //! `observer check` as people run it: the real program on manifests.
 
+mod boutique;
+mod ci;
 mod cluster_kinds;
+mod diff;
 mod forms;
 mod schema;
+mod tutorial;
 mod watch;
 
 use assert_cmd::Command;

@@ -148,6 +148,24 @@ fn a_single_file_is_watched_through_its_directory() {
     watching.until("2 tests passed");
 }
 
+/// As `git checkout` may leave it.
+#[test]
+fn a_directory_may_be_made_anew() {
+    let scene = scene();
+    let policies = scene.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    std::fs::rename(scene.path().join("policy.yaml"), policies.join("policy.yaml")).unwrap();
+    let watching = Watching::start(&scene, &["policies", "workloads.yaml", "tests.yaml"]);
+    watching.until("watching for changes");
+    std::fs::remove_dir_all(&policies).unwrap();
+    watching.until("error: the manifests cannot be used");
+    std::fs::create_dir_all(policies.join("more")).unwrap();
+    watching.write("policies/more/policy.yaml", &POLICY.replace("8080", "9090"));
+    watching.until("1 of 2 tests failed");
+    watching.write("policies/more/policy.yaml", POLICY);
+    watching.until("2 tests passed");
+}
+
 #[test]
 fn what_cannot_be_watched_is_refused() {
     let scene = scene();

@@ -3,6 +3,7 @@
 //! They need root, nftables and a build with the eBPF program; without, each prints that it was skipped and why. The packets
 //! of a record are read here byte by byte, independently of the decoder.
 
+mod boutique;
 mod capture;
 mod confined;
 mod conntrack;

@@ -29,9 +29,10 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut fingerprints = Fingerprints::default();
     let findings = checked.findings().iter().map(|finding| of_finding(finding, checked.places, &mut fingerprints));
-    let mut results: Vec<Value> = findings.collect();
+    let mut told: Vec<Told> = findings.collect();
     let tests = checked.tests.results.iter().filter(|result| result.outcome != Outcome::Passed);
-    results.extend(tests.map(|result| of_test(result, checked.places, &mut fingerprints)));
+    told.extend(tests.map(|result| of_test(result, checked.places, &mut fingerprints)));
+    let (results, notifications): (Vec<Told>, Vec<Told>) = told.into_iter().partition(|told| told.location.is_some());
     let log = json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -41,12 +42,52 @@ pub(super) fn write(checked: &Checked<'_>, out: &mut impl Write) -> io::Result<(
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
                 "rules": rules(),
             } },
+            "invocations": [{
+                "executionSuccessful": true,
+                "toolExecutionNotifications": notifications.into_iter().map(Told::notification).collect::<Vec<_>>(),
+            }],
             "originalUriBaseIds": { ROOT: { "description": { "text": "The root of the repository." } } },
-            "results": results,
+            "results": results.into_iter().map(Told::result).collect::<Vec<_>>(),
         }],
     });
     write_value(&log, &mut *out)?;
     writeln!(out)
+}
+
+/// A result; or a notification about the run, where it has no place in the repository: code scanning refuses results without one.
+struct Told {
+    rule: &'static str,
+    level: &'static str,
+    text: String,
+    location: Option<Value>,
+    related: Vec<Value>,
+    fingerprint: String,
+}
+
+impl Told {
+    fn result(self) -> Value {
+        let mut result = json!({
+            "ruleId": self.rule,
+            "ruleIndex": self.index(),
+            "level": self.level,
+            "message": { "text": self.text },
+            "locations": self.location.into_iter().collect::<Vec<_>>(),
+            "partialFingerprints": { "netpolObserver/v1": self.fingerprint },
+        });
+        if !self.related.is_empty() {
+            result["relatedLocations"] = self.related.into();
+        }
+        result
+    }
+
+    fn notification(self) -> Value {
+        json!({ "level": self.level, "message": { "text": self.text }, "associatedRule": { "id": self.rule, "index": self.index() } })
+    }
+
+    /// The rules are in this order.
+    fn index(&self) -> usize {
+        Code::ALL.iter().position(|code| code.as_str() == self.rule).unwrap_or(Code::ALL.len())
+    }
 }
 
 /// Every lint, and the tests.
@@ -70,7 +111,7 @@ fn rule(id: &str, summary: &str, help: &str) -> Value {
     json!({ "id": id, "shortDescription": { "text": summary }, "help": { "text": format!("{summary} {help}") } })
 }
 
-fn of_finding(finding: &Finding, places: &Places, fingerprints: &mut Fingerprints) -> Value {
+fn of_finding(finding: &Finding, places: &Places, fingerprints: &mut Fingerprints) -> Told {
     let Finding { code, severity, object, field, file, line, message, help } = finding;
     let level = match severity {
         Severity::Error => "error",
@@ -80,15 +121,18 @@ fn of_finding(finding: &Finding, places: &Places, fingerprints: &mut Fingerprint
     let about = object.as_ref().map(ToString::to_string).unwrap_or_default();
     // What is about no object is told apart by its words.
     let words = if about.is_empty() { message.as_str() } else { "" };
-    let fingerprint = fingerprints.of(&[code.as_str(), &about, field.as_deref().unwrap_or_default(), words]);
-    let locations: Vec<Value> = file.iter().filter_map(|file| location(file, *line, places)).collect();
-    result(code.as_str(), level, &format!("{}\n\nhelp: {}", finding_words(finding), clean_lines(help)), locations, Vec::new(), fingerprint)
+    Told {
+        rule: code.as_str(),
+        level,
+        text: format!("{}\n\nhelp: {}", finding_words(finding), clean_lines(help)),
+        location: file.as_ref().and_then(|file| location(file, *line, places)),
+        related: Vec::new(),
+        fingerprint: fingerprints.of(&[code.as_str(), &about, field.as_deref().unwrap_or_default(), words]),
+    }
 }
 
-fn of_test(test: &TestResult, places: &Places, fingerprints: &mut Fingerprints) -> Value {
+fn of_test(test: &TestResult, places: &Places, fingerprints: &mut Fingerprints) -> Told {
     let TestResult { suite, name, origin, failures, .. } = test;
-    let fingerprint = fingerprints.of(&[POLICY_TEST, suite, name]);
-    let text = one_line(&format!("{suite}: {name}: {}", outcome_words(test)));
     let mut told = BTreeSet::new();
     let related = failures.iter().filter_map(|failure| {
         let policy = failure.policy.as_ref()?;
@@ -100,25 +144,14 @@ fn of_test(test: &TestResult, places: &Places, fingerprints: &mut Fingerprints) 
         related["message"] = json!({ "text": one_line(&format!("{} {}", policy.kind, policy.full_name())) });
         Some(related)
     });
-    let related = related.collect();
-    result(POLICY_TEST, "error", &text, of_origin(origin, places).into_iter().collect(), related, fingerprint)
-}
-
-fn result(rule: &str, level: &str, text: &str, locations: Vec<Value>, related: Vec<Value>, fingerprint: String) -> Value {
-    // The rules are in this order.
-    let index = Code::ALL.iter().position(|code| code.as_str() == rule).unwrap_or(Code::ALL.len());
-    let mut result = json!({
-        "ruleId": rule,
-        "ruleIndex": index,
-        "level": level,
-        "message": { "text": text },
-        "locations": locations,
-        "partialFingerprints": { "netpolObserver/v1": fingerprint },
-    });
-    if !related.is_empty() {
-        result["relatedLocations"] = related.into();
+    Told {
+        rule: POLICY_TEST,
+        level: "error",
+        text: one_line(&format!("{suite}: {name}: {}", outcome_words(test))),
+        location: of_origin(origin, places),
+        related: related.collect(),
+        fingerprint: fingerprints.of(&[POLICY_TEST, suite, name]),
     }
-    result
 }
 
 fn of_origin(origin: &Origin, places: &Places) -> Option<Value> {

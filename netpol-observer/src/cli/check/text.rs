@@ -180,12 +180,13 @@ fn summary(report: &Report) -> String {
     format!("{} in {}{suppressed}", counts.join(", "), counted(report.policies, "policy", "policies"))
 }
 
-/// `21 tests passed`, `2 of 21 tests failed, 1 cannot be judged`
+/// `21 tests passed`, `2 of 21 tests failed, 1 cannot be judged`, `1 of 21 tests cannot be judged`
 fn summary_of_tests(report: &suite::Report) -> String {
     let all = report.results.len();
     let (failed, broken) = (report.count(Outcome::Failed), report.count(Outcome::Broken));
     match (failed, broken) {
         (0, 0) => format!("{} passed", counted(all, "test", "tests")),
+        (0, broken) => format!("{broken} of {} cannot be judged", counted(all, "test", "tests")),
         (failed, 0) => format!("{failed} of {} failed", counted(all, "test", "tests")),
         (failed, broken) => format!("{failed} of {} failed, {broken} cannot be judged", counted(all, "test", "tests")),
     }
