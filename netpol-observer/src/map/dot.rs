@@ -69,3 +69,14 @@ fn quoted(text: &str) -> String {
     quoted.push('"');
     quoted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_backslashes_and_entities_are_text() {
+        assert_eq!(quoted(r#"a"b\N&amp;"#), r#""a\"b\\N&amp;amp;""#);
+        assert_eq!(quoted("a\nb\u{7}"), "\"a\\nb\u{fffd}\"");
+    }
+}

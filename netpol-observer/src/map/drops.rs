@@ -184,3 +184,37 @@ impl Policy {
         format!("{} {namespace}{}", self.kind, self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denial(time: &str, class: &str) -> String {
+        let end = r#"{"ip": "10.0.0.1", "kind": "external"}"#;
+        format!(
+            r#"{{"type": "denial", "id": "a", "time": "{time}", "count": 1, "class": "{class}", "client": {end}, "server": {end}, "protocol": "TCP"}}"#
+        )
+    }
+
+    /// A drop that is judged otherwise later counts as it is judged by now.
+    #[test]
+    fn amendments_take_the_place_of_drops() {
+        let first = denial("2026-11-30T10:00:00Z", "policyDenied");
+        let amended = denial("2026-11-30T10:00:00Z", "noListener").replace(r#""type": "denial", "#, "");
+        let amendment = format!(r#"{{"type": "amendment", "id": "a", "time": "2026-11-30T10:00:00Z", "why": "w", "denial": {amended}}}"#);
+        let drops = Drops::read(&format!("{first}\n\n{amendment}\n")).expect("drops");
+        let classes: Vec<&str> = drops.seen["a"].values().map(|line| line.class.as_str()).collect();
+        assert_eq!(classes, ["noListener"]);
+    }
+
+    #[test]
+    fn what_is_no_such_object_is_said_by_its_line() {
+        let good = denial("2026-11-30T10:00:00Z", "policyDenied");
+        for (line, words) in
+            [("[]", "line 2: an object without type"), ("{", "line 2: no JSON"), (r#"{"type": "repeat"}"#, "line 2: not as")]
+        {
+            let error = Drops::read(&format!("{good}\n{line}")).expect_err("unreadable");
+            assert!(error.to_string().starts_with(words), "{error}");
+        }
+    }
+}

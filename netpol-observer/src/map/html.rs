@@ -122,3 +122,34 @@ fn within_script(json: &str) -> String {
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::map::Party;
+
+    const HOSTILE: &str = "</script><!--<script>{{data}}\u{2028}&\"'\\";
+
+    /// What is data stays data: the script ends where the page ends it, and reads what was put in.
+    #[test]
+    fn names_end_no_element() {
+        let party = Party { kind: "workload", id: HOSTILE.to_owned(), ..Party::default() };
+        let map = Map { title: HOSTILE.to_owned(), parties: vec![party], cells: vec![Cell::default()], pairs: vec![0], ..Map::default() };
+        let page = html(&map).expect("a page");
+        assert_eq!(page.matches("</script>").count(), 2);
+        assert!(!page.contains("<!--"));
+        let data = page.split("id=\"data\">").nth(1).and_then(|rest| rest.split("</script>").next()).expect("the data");
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!((&data["title"], &data["parties"][0]["id"]), (&Value::from(HOSTILE), &Value::from(HOSTILE)));
+        assert!(page.contains("<title>&lt;/script&gt;&lt;!--&lt;script&gt;{{data}}\u{2028}&amp;&quot;&#39;\\</title>"));
+    }
+
+    /// A script that held this would end the page's own element, and its hash would not fit.
+    #[test]
+    fn the_pages_own_parts_end_no_element() {
+        assert!(SCRIPTS.iter().chain([&STYLE]).all(|part| !part.contains("</") && !part.contains("<!--")));
+        assert_eq!(PAGE.matches("{{").count(), PAGE.matches("}}").count());
+    }
+}

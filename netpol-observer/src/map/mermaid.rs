@@ -67,3 +67,14 @@ fn quoted(text: &str) -> String {
     }
     quoted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mermaid_acts_on_is_written_by_numbers() {
+        assert_eq!(quoted("deploy/web-1.2"), "deploy/web-1.2");
+        assert_eq!(quoted("<b>\"#`*_[;\n"), "#60;b#62;#34;#35;#96;#42;#95;#91;#59;#10;");
+    }
+}

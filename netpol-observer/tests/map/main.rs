@@ -4,6 +4,8 @@ mod diagrams;
 mod page;
 mod scene;
 
+use std::collections::BTreeSet;
+
 use insta::assert_snapshot;
 use serde_json::Value;
 
@@ -66,6 +68,36 @@ fn json_says_what_explain_says() {
         format!("{}: {verdict}", expected.rsplit_once(':').unwrap().0)
     });
     assert_eq!(found.collect::<Vec<_>>(), expected);
+}
+
+/// Every field that is written, with `[]` for elements of arrays.
+fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                fields(value, &path, found);
+                found.insert(path);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| fields(value, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_document_names_every_field() {
+    let scene = Scene::new(&[("shop.yaml", SHOP), ("drops.json", DROPS)]);
+    let (_, out, _) = scene.map(&["shop.yaml", "--drops", "drops.json", "-o", "json"]);
+    let mut written = BTreeSet::new();
+    fields(&serde_json::from_str(&out).unwrap(), "", &mut written);
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/map.md")).unwrap();
+    let table = document.split("## JSON").nth(1).unwrap();
+    let mut documented: BTreeSet<String> =
+        table.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned())).collect();
+    // Nothing in the shop is undecided.
+    assert!(documented.remove("rulings[].why"));
+    assert_eq!(written, documented);
 }
 
 #[test]
