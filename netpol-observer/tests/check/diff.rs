@@ -202,7 +202,10 @@ fn what_cannot_be_compared_is_an_error() {
         (&["deploy", "deploy", "--context", "x"], "error: --context is about a cluster, and none is compared"),
         (&["deploy", "deploy", "--fail-on", "seen-denied"], "error: --fail-on speaks of connections that were seen, and none are given"),
         (&["deploy", "deploy", "--flows", "flows.json"], "error: flows.json: line 1: missing field `to`"),
-        (&["deploy", "deploy", "--drops", "drops.npo"], "error: drops.npo: not UTF-8 text\nhint: a recording of `observer tail --record` holds raw packets"),
+        (
+            &["deploy", "deploy", "--drops", "drops.npo"],
+            "error: drops.npo: not UTF-8 text\nhint: a recording of `observer tail --record` holds raw packets",
+        ),
         (&["deploy", "deploy", "--drops", "none"], "error: none: "),
     ] {
         let (code, out, err) = scene.diff(arguments);
@@ -215,7 +218,10 @@ fn what_cannot_be_compared_is_an_error() {
 #[test]
 fn the_documentation_names_every_field() {
     let scene = Scene::new();
-    scene.write("flows.json", "{\"from\": \"shop/deploy/web\", \"to\": \"shop/deploy/api\", \"port\": 8080, \"last\": \"2026-11-30T10:00:00Z\"}\n");
+    scene.write(
+        "flows.json",
+        "{\"from\": \"shop/deploy/web\", \"to\": \"shop/deploy/api\", \"port\": 8080, \"last\": \"2026-11-30T10:00:00Z\"}\n",
+    );
     scene.write("new.yaml", &format!("{}---\n{POLICIES}", WORKLOADS.replace("name: db,", "name: store,")));
     let table = include_str!("../../../docs/diff.md").split("## JSON").nth(1).unwrap();
     let mut types = std::collections::BTreeSet::new();
@@ -225,7 +231,10 @@ fn the_documentation_names_every_field() {
             let object: Value = serde_json::from_str(line).unwrap();
             let name = object["type"].as_str().unwrap();
             types.insert(name.to_owned());
-            let row = table.lines().find(|row| row.starts_with(&format!("| `{name}` |"))).unwrap_or_else(|| panic!("{name} is not in docs/diff.md"));
+            let row = table
+                .lines()
+                .find(|row| row.starts_with(&format!("| `{name}` |")))
+                .unwrap_or_else(|| panic!("{name} is not in docs/diff.md"));
             for field in object.as_object().unwrap().keys().filter(|field| *field != "type") {
                 assert!(row.contains(&format!("`{field}`")), "{name}.{field} is not in docs/diff.md");
             }
