@@ -43,7 +43,7 @@ fn graphviz_draws_it() {
 
 #[test]
 fn mermaid_warns_of_its_limit() {
-    let scene = Scene::new(&[("large.yaml", &crate::scene::large())]);
+    let scene = Scene::new(&[("large.yaml", &crate::scene::large(3))]);
     let (code, chart, err) = scene.map(&["large.yaml", "-o", "mermaid"]);
     assert_eq!(code, 0);
     let arrows = chart.lines().filter(|line| line.contains("-->")).count();

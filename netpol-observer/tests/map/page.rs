@@ -23,7 +23,7 @@ fn in_a_browser() {
             return;
         }
     };
-    let scene = Scene::new(&[("shop.yaml", SHOP), ("hostile.yaml", HOSTILE), ("large.yaml", &large()), ("drops.json", DROPS)]);
+    let scene = Scene::new(&[("shop.yaml", SHOP), ("hostile.yaml", HOSTILE), ("large.yaml", &large(20)), ("drops.json", DROPS)]);
     let page = Page { browser, shots: std::env::var_os("MAP_SCREENSHOTS").map(PathBuf::from) };
     page.open(&scene.page("shop.yaml", &["--drops", "drops.json", "--title", "The shop"]));
     page.explains();

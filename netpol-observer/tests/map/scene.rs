@@ -76,10 +76,10 @@ metadata: {name: "<svg onload=window.pwned=4>", namespace: "{{data}}' & subgraph
 spec: {podSelector: {}, policyTypes: [Ingress]}
 "#;
 
-/// 500 workloads in 20 namespaces, with some policies in each.
-pub(crate) fn large() -> String {
+/// 25 workloads in each of some namespaces, with some policies.
+pub(crate) fn large(namespaces: usize) -> String {
     let mut text = String::new();
-    for namespace in 0..20 {
+    for namespace in 0..namespaces {
         let tier = ["front", "middle", "back"][namespace % 3];
         let namespace = format!("team-{namespace:02}");
         text += &format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{tier: {tier}}}}}}}\n---\n");
