@@ -150,3 +150,62 @@ fn a_test_about_nobody_is_broken() {
         assert!(told.iter().any(|line| line == expected), "{expected}: {told:#?}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// What people type may be anything.
+    #[test]
+    fn no_side_and_no_port_makes_it_panic(text in "[a-z*./:=!,() 0-9\\-]{0,24}|\\PC{0,12}") {
+        let loaded = manifests::load(&["-".into()], &mut io::Cursor::new(SHOP.to_owned())).expect("manifests").with_stand_ins();
+        let mut index = Index::default();
+        index.reset(loaded.objects);
+        let engine = Engine::over(index, Profile::default());
+        let texts = |text: &str| crate::cluster::policy_test::Texts(vec![text.to_owned()]);
+        let test = Test {
+            name: None,
+            from: texts(&text),
+            to: texts(&text),
+            port: crate::cluster::policy_test::Ports(vec![text.clone()]),
+            expect: Expect::Deny,
+            by: texts(&text),
+            except: Vec::new(),
+        };
+        let any_port = Test { port: Default::default(), by: Default::default(), ..test.clone() };
+        let document = PolicyTest { api_version: String::new(), kind: String::new(), metadata: Default::default(), namespace: None, tests: vec![test, any_port] };
+        let origin = Origin { file: "-".into(), line: 1 };
+        proptest::prop_assert_eq!(run(&engine, &[TestDocument { document, origin, lines: Vec::new() }]).results.len(), 2);
+    }
+}
+
+/// Whatever the suite says of a pair on a port is what the engine says.
+#[test]
+fn the_suite_and_the_engine_agree() {
+    let loaded = manifests::load(&["-".into()], &mut io::Cursor::new(SHOP.to_owned())).expect("manifests").with_stand_ins();
+    let mut index = Index::default();
+    index.reset(loaded.objects);
+    let engine = Engine::over(index, Profile::default());
+    let names = ["shop/deploy/web", "shop/deploy/api", "data/sts/db", "203.0.113.7", "203.0.113.70"];
+    let mut compared = [0, 0];
+    for from in names {
+        for to in names.iter().take(3).filter(|to| **to != from) {
+            for port in [80, 5432, 8080, 9090] {
+                let question = crate::question::Question {
+                    from: crate::question::End::parse(from, "default").expect("an end"),
+                    to: crate::question::Callee::parse(to, "default").expect("an end"),
+                    port: Some(port),
+                    protocol: None,
+                };
+                let verdict = crate::question::verdict(&question, &engine).expect("a verdict");
+                let tests = format!(
+                    "  - {{from: {from}, to: {to}, port: {port}, expect: allow}}\n  - {{from: {from}, to: {to}, port: {port}, expect: deny}}\n"
+                );
+                let passed: Vec<bool> = report(&tests).results.iter().map(|result| result.outcome == Outcome::Passed).collect();
+                let is_allowed = verdict == crate::policy::Verdict::Allow;
+                assert_eq!(passed, [is_allowed, !is_allowed], "{from} {to} {port}: {verdict:?}");
+                compared[usize::from(is_allowed)] += 1;
+            }
+        }
+    }
+    assert!(compared.iter().all(|count| *count > 3), "{compared:?}");
+}
