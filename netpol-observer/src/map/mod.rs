@@ -207,9 +207,8 @@ impl Map {
     /// The map of the workloads of some namespaces, and of those who may talk to one of them or were seen to try.
     #[must_use]
     pub fn around(self, namespaces: &[String]) -> Map {
-        let is_within = |at: usize| {
-            self.parties.get(at).is_some_and(|party| party.kind == "workload" && namespaces.iter().any(|name| *name == party.namespace))
-        };
+        let is_within =
+            |at: usize| self.parties.get(at).is_some_and(|party| party.kind == "workload" && namespaces.contains(&party.namespace));
         let mut is_kept: Vec<bool> = (0..self.parties.len()).map(is_within).collect();
         let admitted = self.pairs().filter(|(.., cell)| !cell.granted.is_empty()).map(|(from, to, _)| (from, to));
         let seen = self.denials.iter().map(|denial| (denial.from, denial.to));
