@@ -62,7 +62,7 @@ struct Cli {
 enum Command {
     Tail(Box<tail::TailArgs>),
     Explain(Box<explain::ExplainArgs>),
-    Status(status::StatusArgs),
+    Status(Box<status::StatusArgs>),
     Check(Box<check::CheckArgs>),
     Diff(Box<diff::DiffArgs>),
     Map(Box<map::MapArgs>),

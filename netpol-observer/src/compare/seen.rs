@@ -162,10 +162,13 @@ fn hubble(flow: &Value) -> Result<Option<Flow>, String> {
     Ok(Some(Flow { from: end("source")?, to: end("destination")?, protocol, port, count: 1, last: text(flow, "time") }))
 }
 
+/// From, to, protocol, port, and whether it is allowed afterwards.
+type Key = (usize, usize, Protocol, u16, bool);
+
 /// Which of the connections are decided otherwise.
 pub fn seen(flows: &[Flow], sides: [&Connectivity; 2]) -> Seen {
     let places = sides.map(Places::of);
-    let mut known: BTreeMap<(usize, usize, Protocol, u16, bool), (u64, Option<String>)> = BTreeMap::new();
+    let mut known: BTreeMap<Key, (u64, Option<String>)> = BTreeMap::new();
     let mut seen = Seen::default();
     for flow in flows {
         let found = [0, 1].map(|side| Some((find(&places[side], &flow.from)?, find(&places[side], &flow.to)?)));

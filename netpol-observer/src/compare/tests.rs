@@ -34,12 +34,7 @@ const API: &str =
     "{podSelector: {matchLabels: {app: api}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]}";
 
 fn shown(changes: &[Pair]) -> Vec<String> {
-    changes
-        .iter()
-        .map(|change| {
-            format!("{} -> {} {}", change.source.to_string(), change.destination.to_string(), port_words(&change.ports).join(", "))
-        })
-        .collect()
+    changes.iter().map(|change| format!("{} -> {} {}", change.source, change.destination, port_words(&change.ports).join(", "))).collect()
 }
 
 #[test]
@@ -145,13 +140,7 @@ fn which_of_the_connections_seen_change() {
         .map(|change| {
             format!(
                 "{} -> {} {}/{} {} {:?} {}",
-                change.from.to_string(),
-                change.to.to_string(),
-                change.port,
-                change.protocol,
-                change.count,
-                change.last,
-                change.allowed
+                change.from, change.to, change.port, change.protocol, change.count, change.last, change.allowed
             )
         })
         .collect();

@@ -150,7 +150,7 @@ pub(super) fn merged(mut ports: Vec<PortRange>) -> Vec<PortRange> {
         let range = PortRange { from: range.from.max(1), ..range };
         match merged.last_mut() {
             Some(last) if last.protocol == range.protocol && u32::from(range.from) <= u32::from(last.to) + 1 => {
-                last.to = last.to.max(range.to)
+                last.to = last.to.max(range.to);
             }
             _ if range.from <= range.to => merged.push(range),
             _ => {}

@@ -343,7 +343,7 @@ impl<'a> Judge<'a> {
 /// That none of the policies that were to decide is among those that did.
 pub(super) fn blame(decided: &[&PolicyRef], verdict: Verdict, by: &[(String, String)]) -> Option<String> {
     let is_meant = |policy: &&PolicyRef| by.iter().any(|(namespace, name)| *policy.namespace == **namespace && *policy.name == **name);
-    if decided.iter().any(|policy| is_meant(policy)) {
+    if decided.iter().any(is_meant) {
         return None;
     }
     let what = if verdict == Verdict::Allow { "admitted" } else { "denied" };

@@ -3,6 +3,7 @@
 
 mod access;
 mod agent;
+mod before;
 mod churn;
 mod commands;
 mod container;

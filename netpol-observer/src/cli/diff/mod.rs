@@ -5,7 +5,7 @@ mod markdown;
 mod text;
 mod words;
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -24,17 +24,15 @@ pub(super) fn write(compared: &Compared, out: &mut impl Write) -> io::Result<()>
     ] {
         section(title, style, changes, compared.shown, out)?;
     }
-    if let Some(seen) = &compared.seen {
-        if !seen.changes.is_empty() {
-            writeln!(out, "{}", styled(Style::new().bold(), "of the connections that were seen"))?;
-            for change in seen.changes.iter().take(compared.shown) {
-                let (style, what) = if change.allowed { (ALLOWED, "would be allowed") } else { (DENIED, "would be denied") };
-                let line = format!("{} → {}  {}/{}  seen {}", change.from, change.to, change.port, change.protocol, times(change));
-                writeln!(out, "  {}  {}", styled(style, what), clean_lines(&line))?;
-            }
-            more(seen.changes.len(), compared.shown, out)?;
-            writeln!(out)?;
+    if let Some(seen) = compared.seen.as_ref().filter(|seen| !seen.changes.is_empty()) {
+        writeln!(out, "{}", styled(Style::new().bold(), "of the connections that were seen"))?;
+        for change in seen.changes.iter().take(compared.shown) {
+            let (style, what) = if change.allowed { (ALLOWED, "would be allowed") } else { (DENIED, "would be denied") };
+            let line = format!("{} → {}  {}/{}  seen {}", change.from, change.to, change.port, change.protocol, times(change));
+            writeln!(out, "  {}  {}", styled(style, what), clean_lines(&line))?;
         }
+        more(seen.changes.len(), compared.shown, out)?;
+        writeln!(out)?;
     }
     for change in &comparison.objects {
         writeln!(out, "{}", clean_lines(&object(change)))?;

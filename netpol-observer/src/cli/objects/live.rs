@@ -1,17 +1,23 @@
 //! The objects of a cluster as they are now, from its API server.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use super::super::CommandError;
 use super::ApiServerArgs;
 use crate::client::{ClusterError, ClusterOptions};
 use crate::cluster::manifests::Loaded;
-use crate::cluster::{Object, ObjectKey};
-use crate::watch::{News, WatchOptions, connect, start};
+use crate::cluster::{Kind, Object, ObjectKey};
+use crate::watch::{News, State, Status, Use, WatchOptions, connect, start};
 
-/// How long the API server may take to say something new.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the API server may take to say something new, as long as nothing has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether something has failed.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// How often a request may fail before it counts: servers are restarted.
+const FAILURES: u64 = 3;
 
 /// Lists all objects that verdicts depend on.
 pub(super) fn load(server: &ApiServerArgs) -> Result<Loaded, CommandError> {
@@ -36,29 +42,49 @@ async fn list(server: &ApiServerArgs) -> Result<Loaded, CommandError> {
     let status = watching.status();
     let mut objects: BTreeMap<ObjectKey, Object> = BTreeMap::new();
     let mut foreign: BTreeMap<String, usize> = BTreeMap::new();
+    let mut listed: BTreeSet<Kind> = BTreeSet::new();
+    let mut heard = Instant::now();
     loop {
         tokio::select! {
             biased;
-            update = tokio::time::timeout(PATIENCE, watching.next()) => match update {
-                Ok(Some(update)) => take(update.news, &mut objects, &mut foreign),
-                Ok(None) => break,
-                Err(_) => {
-                    let missing = status.missing().join("; ");
-                    return Err(CommandError::failure(format!("{}: {missing}", read.name))
-                        .hint("it takes list and watch on pods, namespaces, nodes, services, endpointslices and networkpolicies; `kubectl get networkpolicies -A` tries the same API server"));
-                }
-            },
-            () = status.synced() => {
-                // What was told until then.
-                while watching.waiting() > 0 {
-                    let Some(update) = watching.next().await else { break };
+            update = watching.next() => match update {
+                Some(update) => {
+                    heard = Instant::now();
+                    if let News::Listed { kind, .. } | News::Relisted { kind, .. } = &update.news {
+                        listed.insert(*kind);
+                    }
                     take(update.news, &mut objects, &mut foreign);
                 }
-                break;
+                None => break,
+            },
+            () = tokio::time::sleep(GLANCE) => {
+                if heard.elapsed() > PATIENCE || has_failed(&status.read()) {
+                    let missing = status.missing().join("; ");
+                    return Err(CommandError::failure(format!("{}: {missing}", read.name)).hint(
+                        "it takes list and watch on pods, namespaces, nodes, services, endpointslices and networkpolicies; `kubectl get networkpolicies -A` tries the same API server",
+                    ));
+                }
             }
+        }
+        let now = status.read();
+        // A list counts as listed shortly before its update is there.
+        let lists = now.resources.iter().filter(|resource| resource.used != Use::Counted && resource.lists > 0).count();
+        if now.synced && listed.len() >= lists && watching.waiting() == 0 {
+            break;
         }
     }
     Ok(Loaded { objects: objects.into_values().collect(), skipped: foreign, ..Loaded::default() })
+}
+
+/// Whether what is needed cannot be had: it is forbidden, or failed several times.
+fn has_failed(status: &Status) -> bool {
+    status.resources.iter().filter(|resource| resource.used == Use::Required && resource.listed_at.is_none()).any(|resource| match resource
+        .state
+    {
+        State::Forbidden { .. } => true,
+        State::Retrying { .. } => resource.failures >= FAILURES,
+        _ => false,
+    })
 }
 
 fn take(news: News, objects: &mut BTreeMap<ObjectKey, Object>, foreign: &mut BTreeMap<String, usize>) {

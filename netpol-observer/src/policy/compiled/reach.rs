@@ -22,12 +22,15 @@ use crate::policy::connection::Profile;
 pub struct Reachability {
     groups: Vec<Group>,
     /// Per destination, by the first port of intervals: the sources.
-    sources: Vec<Vec<(PortKey, Arc<Set>)>>,
+    sources: Vec<Sources>,
     /// First ports of the intervals within which nothing differs for anybody.
     starts: Vec<PortKey>,
     /// Per destination: the sources whose egress admits it on some port, and the sources that its ingress admits on some port.
     sides: [Vec<Set>; 2],
 }
+
+/// The sources of a destination, by the first port of intervals.
+type Sources = Vec<(PortKey, Arc<Set>)>;
 
 /// Ends of connections that no rule can tell apart.
 #[derive(Clone, Debug)]
@@ -246,10 +249,10 @@ impl<'a> Sweep<'a> {
     }
 
     /// The sources of each destination by port, and those that either side admits on some port.
-    fn over(mut self, starts: &[PortKey]) -> (Vec<Vec<(PortKey, Arc<Set>)>>, [Vec<Set>; 2]) {
+    fn over(mut self, starts: &[PortKey]) -> (Vec<Sources>, [Vec<Set>; 2]) {
         let count = self.members.len();
         let mut sides = [vec![Bits::none(count); count], vec![Bits::none(count); count]];
-        let mut sources: Vec<Vec<(PortKey, Arc<Set>)>> = vec![Vec::new(); count];
+        let mut sources: Vec<Sources> = vec![Vec::new(); count];
         for start in starts {
             let mut is_changed = vec![start % (1 << 16) == 0; count];
             self.leave(*start, &mut is_changed);
