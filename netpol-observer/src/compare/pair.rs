@@ -66,9 +66,19 @@ pub(super) fn compare(engines: [&Engine; 2], sides: [&Connectivity; 2], parties:
     let both = |places: [Option<usize>; 2]| places[0].zip(places[1]);
     let there: Vec<(&PartyKind, (usize, usize))> = parties.each().filter_map(|(kind, places)| Some((kind, both(places)?))).collect();
     for (from, sources) in &there {
+        // Most pairs are not connected: those that are, by who is called.
+        let edges = [(sides[0], sources.0), (sides[1], sources.1)].map(|(side, from)| {
+            let mut ports: Vec<&[PortRange]> = vec![&[]; side.parties().len()];
+            for edge in side.edges_from(from) {
+                if let Some(place) = ports.get_mut(edge.to) {
+                    *place = &edge.ports;
+                }
+            }
+            ports
+        });
         for (to, destinations) in &there {
-            let before = sides[0].ports(sources.0, destinations.0);
-            let after = sides[1].ports(sources.1, destinations.1);
+            let [before, after] = [(0, destinations.0), (1, destinations.1)]
+                .map(|(side, to): (usize, usize)| edges[side].get(to).copied().unwrap_or_default());
             if before == after {
                 continue;
             }

@@ -14,6 +14,9 @@ use crate::policy::{Engine, Group, GroupKind, PolicyRef, PortRange, Reachability
 const WHOLE: [IpNet; 2] =
     [IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)), IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0))];
 
+/// Maps of numbers; nobody outside chooses them in order to make them collide.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 pub(super) fn collect(engine: &Engine) -> Connectivity {
     let index = engine.index();
     let reachability = engine.reachability();
@@ -101,13 +104,13 @@ fn isolating(pods: &[Arc<Pod>], direction: Direction, index: &Index) -> Vec<Poli
 }
 
 fn edges(parties: &[Party], groups: &[Vec<usize>], reachability: &Reachability) -> Vec<Edge> {
-    let mut of_group: HashMap<usize, Vec<usize>> = HashMap::new();
+    let mut of_group: Map<usize, Vec<usize>> = Map::default();
     for (party, groups) in groups.iter().enumerate() {
         for group in groups {
             of_group.entry(*group).or_default().push(party);
         }
     }
-    let mut found: HashMap<(usize, usize), Vec<PortRange>> = HashMap::new();
+    let mut found: Map<(usize, usize), Vec<PortRange>> = Map::default();
     for (destination, called) in &of_group {
         for (range, sources) in reachability.sources_of(*destination) {
             for source in sources {

@@ -84,6 +84,13 @@ impl Connectivity {
         self.groups.get(party).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The edges of one caller, in the order of who is called.
+    pub fn edges_from(&self, from: usize) -> &[Edge] {
+        let begin = self.edges.partition_point(|edge| edge.from < from);
+        let end = self.edges.partition_point(|edge| edge.from <= from);
+        self.edges.get(begin..end).unwrap_or_default()
+    }
+
     /// The ports on which one can open connections to the other.
     pub fn ports(&self, from: usize, to: usize) -> &[PortRange] {
         let at = self.edges.binary_search_by_key(&(from, to), |edge| (edge.from, edge.to));

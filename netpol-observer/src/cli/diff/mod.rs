@@ -149,9 +149,17 @@ pub(super) fn run(arguments: &DiffArgs, colour: Colour) -> Result<ExitCode, Comm
 fn diff(arguments: &DiffArgs, colour: Colour) -> Result<ExitCode, CommandError> {
     arguments.check()?;
     let flows = arguments.flows()?;
-    let [old, new] = [&arguments.old, &arguments.new].map(|place| arguments.engine(place));
-    let (old, new) = (old?, new?);
-    let sides = [Connectivity::of(&old), Connectivity::of(&new)];
+    // Reading takes most of the time, and one side does not wait for the other.
+    let (old, new) = std::thread::scope(|scope| {
+        let new = scope.spawn(|| arguments.side(&arguments.new));
+        let old = arguments.side(&arguments.old);
+        (old, new.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let ((old, of_old, warnings), (new, of_new, more)) = (old?, new?);
+    for warning in warnings.iter().chain(&more) {
+        ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(warning)))?;
+    }
+    let sides = [of_old, of_new];
     let compared = Compared {
         old: arguments.old.to_string(),
         new: arguments.new.to_string(),
@@ -202,21 +210,19 @@ impl DiffArgs {
         Ok(())
     }
 
-    fn engine(&self, place: &Place) -> Result<Engine, CommandError> {
+    /// The objects of one side and who can talk to whom by them, with what is wrong with the manifests.
+    fn side(&self, place: &Place) -> Result<(Engine, Connectivity, Vec<String>), CommandError> {
         // What is compared goes before what is there on both sides.
         let places: Vec<Place> = self.with.iter().chain([place]).cloned().collect();
         let server = if places.contains(&Place::Cluster) { self.server.clone() } else { ApiServerArgs::default() };
         let mut loaded = read(&places, &server)?;
-        for warning in &loaded.warnings {
-            ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(&warning.to_string())))?;
-        }
         let engine = Engine::over(index(&mut loaded), Profile::default());
-        let counts = engine.index().counts();
-        if counts.pods == 0 {
+        if engine.index().counts().pods == 0 {
             return Err(CommandError::failure(format!("{place}: there are no pods and no workloads, and policies alone connect nobody"))
                 .hint("add the manifests of the workloads, or read them from the cluster with --with cluster"));
         }
-        Ok(engine)
+        let connectivity = Connectivity::of(&engine);
+        Ok((engine, connectivity, loaded.warnings.iter().map(ToString::to_string).collect()))
     }
 
     /// The recorded connections; none where no file is given.

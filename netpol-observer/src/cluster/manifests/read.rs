@@ -109,6 +109,11 @@ impl Reader {
         let (kind, api_version) = match (node.text("kind"), node.text("apiVersion"), of_list) {
             (Some(kind), Some(api_version), _) => (kind, api_version),
             (None, None, Some(of_list)) => of_list,
+            // kustomize takes its own file without both.
+            (None, None, None) if is_of_kustomize(file) => {
+                *self.skipped.entry("kustomize.config.k8s.io/v1beta1 Kustomization".to_owned()).or_default() += 1;
+                return;
+            }
             (kind, _, _) => {
                 let missing = if kind.is_none() { "kind" } else { "apiVersion" };
                 let hint = "is it a Kubernetes manifest? Other files must not be among them";
@@ -312,6 +317,12 @@ impl Item<'_> {
         };
         self.problem(error.line, error.field, error.message).hint(hint)
     }
+}
+
+/// Whether a file is what kustomize is told what to do by.
+fn is_of_kustomize(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    matches!(name, "kustomization.yaml" | "kustomization.yml")
 }
 
 /// `NetworkPolicy shop/api` as far as the document tells, even when the rest of it is broken.

@@ -133,6 +133,16 @@ fn kinds_that_are_not_read_are_counted() {
 }
 
 #[test]
+fn what_kustomize_is_told_is_no_manifest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("kustomization.yaml"), "resources: [policy.yaml]\n").expect("written");
+    std::fs::write(directory.path().join("policy.yaml"), POLICY).expect("written");
+    let loaded = load(&[directory.path().to_owned()], &mut std::io::empty()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(loaded.skipped.keys().collect::<Vec<_>>(), ["kustomize.config.k8s.io/v1beta1 Kustomization"]);
+    assert_eq!(loaded.objects.len(), 1);
+}
+
+#[test]
 fn workloads_have_pods_where_none_of_theirs_is_there() {
     let text = "
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {template: {metadata: {labels: {app: web}}}}}
