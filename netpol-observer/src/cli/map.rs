@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::CommandError;
-use super::objects::{ApiServerArgs, Place, index, read};
+use super::objects::{Place, SourceArgs, index, read};
 use super::tail::{ignore_closed, skipped};
 use crate::cluster::Index;
 use crate::cluster::manifests::Loaded;
@@ -25,24 +25,8 @@ use crate::serve::render::clean_lines;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct MapArgs {
-    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
-    #[arg(value_name = "FILE|DIR|-")]
-    paths: Vec<PathBuf>,
-
-    /// The same, as in `observer tail`. May be given several times.
-    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
-    manifests: Vec<PathBuf>,
-
-    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main.
-    #[arg(long, value_name = "REV", help_heading = "Sources")]
-    rev: Option<String>,
-
-    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
-    #[arg(long, help_heading = "Sources")]
-    cluster: bool,
-
     #[command(flatten)]
-    server: ApiServerArgs,
+    sources: SourceArgs,
 
     /// Show only the workloads of this namespace, and those that may talk to them. May be given several times, or with commas.
     #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',')]
@@ -113,15 +97,15 @@ const WARNINGS: usize = 5;
 
 /// Runs `observer map`.
 pub(super) fn run(arguments: MapArgs) -> Result<(), CommandError> {
-    let places = arguments.places()?;
-    let MapArgs { namespace, drops, by, title, output, output_file, server, .. } = arguments;
+    let MapArgs { sources, namespace, drops, by, title, output, output_file } = arguments;
+    let places = sources.places("map")?;
     if places.iter().any(Place::is_stdin) && drops.as_ref().is_some_and(|drops| drops.as_os_str() == "-") {
         return Err(CommandError::usage("- is given more than once, and standard input can be read only once"));
     }
     if output == MapForm::Html && output_file.is_none() && io::stdout().is_terminal() {
         return Err(CommandError::usage("the page would be written to the terminal").hint("give --output-file map.html"));
     }
-    let mut loaded = read(&places, &server)?;
+    let mut loaded = read(&places, &sources.server)?;
     warn(&loaded)?;
     let index = index(&mut loaded);
     if index.pods().next().is_none() {
@@ -135,32 +119,6 @@ pub(super) fn run(arguments: MapArgs) -> Result<(), CommandError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::failure(format!("standard output: {error}"))),
         // A reader that has gone does not matter.
         _ => Ok(()),
-    }
-}
-
-impl MapArgs {
-    /// Where the objects are.
-    fn places(&self) -> Result<Vec<Place>, CommandError> {
-        let paths = self.paths.iter().chain(&self.manifests);
-        let mut places: Vec<Place> = match &self.rev {
-            None => paths.cloned().map(Place::Path).collect(),
-            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
-                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
-            }
-            Some(revision) => {
-                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
-                of_revision.map_err(CommandError::usage)?
-            }
-        };
-        if self.cluster || self.server.given().is_some() {
-            places.push(Place::Cluster);
-        }
-        if places.is_empty() {
-            return Err(
-                CommandError::usage("nothing to map").hint("name files or directories of manifests, - for standard input, or --cluster")
-            );
-        }
-        Ok(places)
     }
 }
 

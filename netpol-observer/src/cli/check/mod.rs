@@ -19,7 +19,7 @@ use clap::Args;
 
 use self::place::Places;
 use self::report::{Checked, Form, Judged};
-use super::objects::{ApiServerArgs, Place, index, read};
+use super::objects::{Place, SourceArgs, index, read};
 use super::tail::{ignore_closed, skipped};
 use super::{Colour, CommandError};
 use crate::cluster::manifests::Loaded;
@@ -36,28 +36,12 @@ use crate::suite;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
-    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
-    #[arg(value_name = "FILE|DIR|-")]
-    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
-    /// The same, as in `observer tail`. May be given several times.
-    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
-    manifests: Vec<PathBuf>,
-
-    /// Read policy tests from this file or directory too. May be given several times.
+    /// Read policy tests from this file or directory too, also with --rev as they are now. May be given several times.
     #[arg(long, value_name = "FILE|DIR", help_heading = "Sources")]
     tests: Vec<PathBuf>,
-
-    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main. Files of --tests are read as they are now.
-    #[arg(long, value_name = "REV", help_heading = "Sources")]
-    rev: Option<String>,
-
-    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
-    #[arg(long, help_heading = "Sources")]
-    cluster: bool,
-
-    #[command(flatten)]
-    server: ApiServerArgs,
 
     /// Only run policy tests.
     #[arg(long, conflicts_with_all = ["only", "ignore"], help_heading = "Findings")]
@@ -156,7 +140,7 @@ fn check(arguments: &CheckArgs, colour: Colour) -> Result<bool, CommandError> {
     if let Some(left_out) = &judged.left_out {
         ignore_closed(writeln!(io::stderr(), "warning: {}", clean_lines(left_out)))?;
     }
-    let places = Places::here(arguments.rev.as_deref());
+    let places = Places::here(arguments.sources.rev.as_deref());
     let checked = arguments.checked(&judged, &places);
     let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colour.choice()));
     match checked.write(arguments.output, &mut out).and_then(|()| out.flush()) {
@@ -193,26 +177,8 @@ impl CheckArgs {
 
     /// Reads the manifests and the tests.
     fn load(&self) -> Result<Loaded, CommandError> {
-        let paths = self.paths.iter().chain(&self.manifests);
-        let mut places: Vec<Place> = match &self.rev {
-            None => paths.cloned().map(Place::Path).collect(),
-            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
-                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
-            }
-            Some(revision) => {
-                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
-                of_revision.map_err(CommandError::usage)?
-            }
-        };
-        if self.cluster || self.server.given().is_some() {
-            places.push(Place::Cluster);
-        }
-        if places.is_empty() {
-            return Err(
-                CommandError::usage("nothing to check").hint("name files or directories of manifests, - for standard input, or --cluster")
-            );
-        }
+        let mut places = self.sources.places("check")?;
         places.extend(self.tests.iter().cloned().map(Place::Path));
-        read(&places, &self.server)
+        read(&places, &self.sources.server)
     }
 }

@@ -18,6 +18,7 @@ use super::change::{Turn, between};
 use super::place::Places;
 use super::report::{Form, Judged};
 use super::{CheckArgs, text};
+use crate::cli::objects::SourceArgs;
 use crate::cli::signals::Signals;
 use crate::cli::{Colour, CommandError};
 use crate::cluster::manifests::is_manifest;
@@ -59,11 +60,12 @@ pub(super) fn run(arguments: &CheckArgs, colour: Colour) -> Result<(), CommandEr
 
 /// The files and directories to be watched.
 fn paths(arguments: &CheckArgs) -> Result<Vec<PathBuf>, CommandError> {
-    let CheckArgs { paths, manifests, tests, rev, cluster, server, output, .. } = arguments;
+    let CheckArgs { sources, tests, output, .. } = arguments;
+    let SourceArgs { paths, manifests, rev, .. } = sources;
     let paths: Vec<PathBuf> = paths.iter().chain(manifests).chain(tests).cloned().collect();
     let refused = if rev.is_some() {
         "a revision, which never changes"
-    } else if *cluster || server.given().is_some() {
+    } else if sources.is_of_cluster() {
         "a cluster"
     } else if paths.iter().any(|path| path.as_os_str() == "-") {
         "standard input"

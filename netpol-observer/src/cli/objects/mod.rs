@@ -95,6 +95,59 @@ impl ApiServerArgs {
     }
 }
 
+/// What a command reads: files, as they are or as they were, and a cluster.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct SourceArgs {
+    /// Read Kubernetes objects from this file, from all YAML and JSON files of this directory, or from standard input (-).
+    #[arg(value_name = "FILE|DIR|-")]
+    pub(super) paths: Vec<PathBuf>,
+
+    /// The same, as in `observer tail`. May be given several times.
+    #[arg(short = 'f', long, value_name = "FILE|DIR|-")]
+    pub(super) manifests: Vec<PathBuf>,
+
+    /// Read the files as they are in this revision of their git repository, such as HEAD~1 or origin/main.
+    #[arg(long, value_name = "REV", help_heading = "Sources")]
+    pub(super) rev: Option<String>,
+
+    /// Read the objects of the cluster of the kubeconfig too. Files go before what the cluster has.
+    #[arg(long, help_heading = "Sources")]
+    cluster: bool,
+
+    #[command(flatten)]
+    pub(super) server: ApiServerArgs,
+}
+
+impl SourceArgs {
+    /// The places, at least one; `what` is what the command does with them.
+    pub(super) fn places(&self, what: &str) -> Result<Vec<Place>, CommandError> {
+        let paths = self.paths.iter().chain(&self.manifests);
+        let mut places: Vec<Place> = match &self.rev {
+            None => paths.cloned().map(Place::Path).collect(),
+            Some(_) if paths.clone().any(|path| path.as_os_str() == "-") => {
+                return Err(CommandError::usage("standard input has no revisions").hint("leave out --rev, or name files instead of -"));
+            }
+            Some(revision) => {
+                let of_revision: Result<Vec<Place>, String> = paths.map(|path| Place::revision(revision, path.clone())).collect();
+                of_revision.map_err(CommandError::usage)?
+            }
+        };
+        if self.is_of_cluster() {
+            places.push(Place::Cluster);
+        }
+        if places.is_empty() {
+            let error = CommandError::usage(format!("nothing to {what}"));
+            return Err(error.hint("name files or directories of manifests, - for standard input, or --cluster"));
+        }
+        Ok(places)
+    }
+
+    /// Whether a cluster is read.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        self.cluster || self.server.given().is_some()
+    }
+}
+
 /// Reads the objects of all places, workloads standing for their pods.
 pub(super) fn read(places: &[Place], server: &ApiServerArgs) -> Result<Loaded, CommandError> {
     if places.iter().filter(|place| place.is_stdin()).count() > 1 {
