@@ -4,6 +4,8 @@ use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::port::{self, Called};
 use super::result::{Failure, MAX_FAILURES, Problem};
 use super::side::{Key, Side, Unit};
@@ -61,9 +63,22 @@ impl Found {
 
 /// An exception with those that it stands for; `None`: everybody.
 struct Except {
-    from: Option<BTreeSet<Key>>,
-    to: Option<BTreeSet<Key>>,
+    from: Option<Few>,
+    to: Option<Few>,
     ports: Option<Vec<Called>>,
+}
+
+/// Those that an exception stands for on one side.
+struct Few {
+    keys: BTreeSet<Key>,
+    ranges: Vec<IpNet>,
+}
+
+impl Few {
+    fn has(&self, unit: &Unit) -> bool {
+        let is_inside = |range: &IpNet| matches!(unit.key, Key::Address(ip) if range.contains(&ip));
+        self.keys.contains(&unit.key) || self.ranges.iter().any(is_inside)
+    }
 }
 
 /// Ports of one pair that have one verdict, and a connection on the first of them.
@@ -160,12 +175,13 @@ impl<'a> Judge<'a> {
     }
 
     fn except(&self, exception: &Exception, namespace: &str) -> Result<Except, Problem> {
-        let keys = |written: &[String], field: &str| -> Result<Option<BTreeSet<Key>>, Problem> {
+        let keys = |written: &[String], field: &str| -> Result<Option<Few>, Problem> {
             if written.is_empty() {
                 return Ok(None);
             }
-            let units = self.all(&sides(written, namespace, false, field)?)?;
-            Ok(Some(units.into_iter().map(|unit| unit.key).collect()))
+            let sides = sides(written, namespace, false, field)?;
+            let ranges = sides.iter().filter_map(|side| if let Side::Range(range) = side { Some(*range) } else { None }).collect();
+            Ok(Some(Few { keys: self.all(&sides)?.into_iter().map(|unit| unit.key).collect(), ranges }))
         };
         let ports = match exception.port.0.as_slice() {
             [] => None,
@@ -365,8 +381,8 @@ pub(super) fn is_expected(verdict: Verdict, expect: Expect) -> bool {
 }
 
 impl Except {
-    fn is_of(&self, side: &Option<BTreeSet<Key>>, unit: &Unit) -> bool {
-        side.as_ref().is_none_or(|keys| keys.contains(&unit.key))
+    fn is_of(&self, side: &Option<Few>, unit: &Unit) -> bool {
+        side.as_ref().is_none_or(|few| few.has(unit))
     }
 
     fn covers(&self, source: &Unit, destination: &Unit) -> bool {

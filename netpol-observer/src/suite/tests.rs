@@ -82,6 +82,8 @@ fn what_is_as_expected_passes() {
   - {from: '*', to: 'deploy/a*', expect: deny, except: [{from: deploy/web, port: 8080}]}
   - {from: data/app=db, to: '0.0.0.0/0', expect: deny}
   - {from: '*/app=web', to: '203.0.113.0/24', expect: allow}
+  - {from: 203.0.113.0/24, to: deploy/api, expect: deny, except: [{from: 203.0.0.0/16, port: 8080}]}
+  - {from: 203.0.113.0/24, to: deploy/api, port: 8080, expect: allow, except: [{from: 203.0.113.64/26}]}
 ",
     );
     assert!(report.all_passed(), "{:#?}", lines(&report));
