@@ -16,7 +16,7 @@ use crate::kernels::{self, Verdict};
 use crate::{build, cargo, fuzz};
 
 /// Seconds of each fuzz target: enough to notice what broke, not to look for what is rare.
-const FUZZ_SECONDS: u64 = 20;
+const FUZZ_SECONDS: u64 = 12;
 
 /// What a step came to.
 #[derive(Default)]
@@ -58,7 +58,7 @@ pub(crate) fn all(root: &Path) -> Result<()> {
         }
         thread::scope(|scope| {
             scope.spawn(|| build_ahead(root));
-            tests(cargo(root).args(["test", "--locked", "--no-fail-fast"]).env("RUST_BACKTRACE", "0").env("RUST_TEST_THREADS", threads()))
+            tests(cargo(root).args(["test", "--locked", "--no-fail-fast"]).env("RUST_BACKTRACE", "0"))
         })
     });
     step("kernels", &|| other_kernels(root));
@@ -93,12 +93,6 @@ fn warn_of_space(root: &Path) {
     if let Some(free) = gibibytes.filter(|free| *free < SPACE) {
         eprintln!("xtask: warning: {free} GiB are free on the disk of {}; a run from scratch takes about {SPACE}", root.display());
     }
-}
-
-/// How many tests of a binary run at once: twice as many as there are CPUs, for most of their time they wait (for clocks, for a process, for their turn on the
-/// machine). Who has set it otherwise is heeded.
-fn threads() -> String {
-    std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| (2 * thread::available_parallelism().map_or(2, usize::from)).to_string())
 }
 
 /// Compiles what later steps run, beside the tests, which leave a CPU idle for half of their time: kernel tests take turns, others wait for clocks. The
