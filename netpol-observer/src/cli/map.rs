@@ -11,8 +11,8 @@ use super::objects::{Place, SourceArgs, index, read};
 use super::tail::{ignore_closed, skipped};
 use crate::cluster::Index;
 use crate::cluster::manifests::Loaded;
-use crate::connectivity::Connectivity;
-use crate::map::{By, Drops, MERMAID_EDGES, Map, MapObject, build, dot, html, mermaid, text};
+use crate::connectivity::{Connectivity, Drops};
+use crate::map::{By, MERMAID_EDGES, Map, MapObject, build, dot, html, lay_over, mermaid, text};
 use crate::policy::{Engine, Profile};
 use crate::serve::json::write_value;
 use crate::serve::render::clean_lines;
@@ -139,7 +139,7 @@ fn map(index: Index, title: &str, drops: Option<&PathBuf>, namespaces: &[String]
     let connectivity = Connectivity::of(&engine);
     let mut map = build(&engine, &connectivity, title);
     if let Some(path) = drops {
-        read_drops(path)?.lay_over(&mut map, &connectivity);
+        lay_over(&read_drops(path)?, &mut map, &connectivity);
     }
     if namespaces.is_empty() {
         return Ok(map);

@@ -1,6 +1,7 @@
 //! The trimmed objects the index keeps.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +21,14 @@ pub struct Origin {
     pub file: Arc<str>,
     /// Line on which the object (or the part of it) begins, from 1.
     pub line: u32,
+}
+
+/// `policies.yaml:14`
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = if &*self.file == "-" { "standard input" } else { &self.file };
+        write!(f, "{file}:{}", self.line)
+    }
 }
 
 /// core/v1 Namespace.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::connectivity::{Connectivity, PartyKind, Places, RecordedEnd};
+use crate::connectivity::{Connectivity, Drops, PartyKind, Places, RecordedEnd};
 use crate::flow::Protocol;
 use crate::policy::PortRange;
 use crate::question::{End, WorkloadKind};
@@ -76,21 +76,18 @@ pub struct SeenChange {
 /// # Errors
 /// A line is none of these.
 pub fn read_flows(text: &str) -> Result<Vec<Flow>, Unreadable> {
-    let mut flows = Vec::new();
+    let (mut flows, mut drops) = (Vec::new(), Drops::default());
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        flows.extend(flow(line).map_err(|problem| Unreadable { line: at + 1, problem })?);
+        flows.extend(flow(line, &mut drops).map_err(|problem| Unreadable { line: at + 1, problem })?);
+    }
+    for (drop, count, last) in drops.each() {
+        // A protocol without a name has no ports either, and policies do not speak of it.
+        let Ok(protocol) = drop.protocol.parse() else { continue };
+        let [from, to] = [&drop.client, &drop.server].map(|end| FlowEnd::Recorded(end.clone()));
+        let last = Some(last.to_owned()).filter(|last| !last.is_empty());
+        flows.push(Flow { from, to, protocol, port: drop.server.port, count, last });
     }
     Ok(flows)
-}
-
-/// What a line of ours says.
-#[derive(Deserialize)]
-struct Drop {
-    client: RecordedEnd,
-    server: RecordedEnd,
-    protocol: String,
-    count: u64,
-    last: Option<String>,
 }
 
 /// A line that somebody wrote.
@@ -105,18 +102,11 @@ struct Plain {
     last: Option<String>,
 }
 
-fn flow(line: &str) -> Result<Option<Flow>, String> {
+/// A connection; drops are put to the others.
+fn flow(line: &str, drops: &mut Drops) -> Result<Option<Flow>, String> {
     let object: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
-    match object.get("type").and_then(Value::as_str) {
-        Some("denial" | "repeat") => {
-            let Drop { client, server, protocol, count, last } =
-                Drop::deserialize(object).map_err(|error| format!("not as `observer tail -o json` writes it: {error}"))?;
-            let port = server.port;
-            let protocol = known(&protocol)?;
-            return Ok(Some(Flow { from: FlowEnd::Recorded(client), to: FlowEnd::Recorded(server), protocol, port, count, last }));
-        }
-        Some(_) => return Ok(None),
-        None => {}
+    if object.get("type").is_some() {
+        return drops.take(object).map(|()| None);
     }
     if let Some(flow) = object.get("flow") {
         return hubble(flow);

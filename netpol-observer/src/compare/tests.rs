@@ -128,7 +128,7 @@ fn which_of_the_connections_seen_change() {
 {"from": "shop/deploy/web", "to": "shop/deploy/api", "port": 9090, "count": 2, "last": "2026-11-30T10:00:00Z"}
 {"from": "203.0.113.9", "to": "shop/deploy/api", "port": 8080, "protocol": "TCP"}
 {"from": "shop/deploy/old", "to": "shop/deploy/api", "port": 8080}
-{"type":"denial","client":{"ip":"10.0.0.9","kind":"pod","namespace":"shop","name":"db-1","workload":{"kind":"Deployment","name":"db"}},"server":{"ip":"10.0.0.8","port":9090,"kind":"pod","namespace":"shop","name":"api-1","workload":{"kind":"Deployment","name":"api"}},"protocol":"TCP","count":4,"last":"2026-11-30T09:00:00Z"}
+{"type":"denial","id":"a","time":"2026-11-30T09:00:00Z","class":"policyDenied","client":{"ip":"10.0.0.9","kind":"pod","namespace":"shop","name":"db-1","workload":{"kind":"Deployment","name":"db"}},"server":{"ip":"10.0.0.8","port":9090,"kind":"pod","namespace":"shop","name":"api-1","workload":{"kind":"Deployment","name":"api"}},"protocol":"TCP","count":4,"last":"2026-11-30T09:00:00Z"}
 {"type":"ledger"}
 {"flow":{"time":"2026-11-30T11:00:00Z","verdict":"FORWARDED","IP":{"source":"10.0.0.9","destination":"10.0.0.8"},"l4":{"TCP":{"destination_port":9090}},"source":{"namespace":"shop","pod_name":"db-1","workloads":[{"name":"db","kind":"Deployment"}]},"destination":{"namespace":"shop","pod_name":"api-1","workloads":[{"name":"api","kind":"Deployment"}]}}}
 {"flow":{"IP":{"source":"10.0.0.8","destination":"10.0.0.9"},"l4":{"TCP":{"destination_port":40000}},"is_reply":true}}

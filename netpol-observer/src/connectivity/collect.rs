@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::words::merged;
 use super::{Connectivity, Edge, Party, PartyKind};
 use crate::cluster::{ContainerPort, Direction, Index, NetworkPolicy, Pod};
 use crate::policy::{Engine, Group, GroupKind, PolicyRef, PortRange, Reachability};
@@ -143,21 +144,4 @@ fn connects(parties: &[Party], from: usize, to: usize, groups: (usize, usize), r
         (PartyKind::Workload { .. }, _) | (_, PartyKind::Workload { .. }) => true,
         _ => false,
     }
-}
-
-/// Ranges of ports in order, those that touch put together.
-pub(super) fn merged(mut ports: Vec<PortRange>) -> Vec<PortRange> {
-    ports.sort_unstable_by_key(|range| (range.protocol, range.from));
-    let mut merged: Vec<PortRange> = Vec::new();
-    for range in ports {
-        let range = PortRange { from: range.from.max(1), ..range };
-        match merged.last_mut() {
-            Some(last) if last.protocol == range.protocol && u32::from(range.from) <= u32::from(last.to) + 1 => {
-                last.to = last.to.max(range.to);
-            }
-            _ if range.from <= range.to => merged.push(range),
-            _ => {}
-        }
-    }
-    merged
 }

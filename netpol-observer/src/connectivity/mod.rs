@@ -6,13 +6,15 @@
 
 mod collect;
 mod places;
+mod recorded;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use crate::policy::PairEnd as PartyKind;
 pub use places::{Places, RecordedEnd, RecordedWorkload};
-pub use words::{port_words, range_words, workload_name};
+pub use recorded::{Drops, RecordedDrop, UnreadableDrops};
+pub use words::{merged, port_words, range_words, workload_name};
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -49,3 +49,20 @@ pub fn workload_name(namespace: &str, workload: &Workload) -> String {
     };
     format!("{namespace}/{kind}/{}", workload.name)
 }
+
+/// Ranges of ports in order, those that touch put together.
+pub fn merged(mut ports: Vec<PortRange>) -> Vec<PortRange> {
+    ports.sort_unstable_by_key(|range| (range.protocol, range.from));
+    let mut merged: Vec<PortRange> = Vec::new();
+    for range in ports {
+        let range = PortRange { from: range.from.max(1), ..range };
+        match merged.last_mut() {
+            Some(last) if last.protocol == range.protocol && u32::from(range.from) <= u32::from(last.to) + 1 => {
+                last.to = last.to.max(range.to);
+            }
+            _ if range.from <= range.to => merged.push(range),
+            _ => {}
+        }
+    }
+    merged
+}

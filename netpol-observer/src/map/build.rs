@@ -1,6 +1,7 @@
 //! What the engine says of all pairs → [`Map`].
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 
 use super::{Cell, Map, Party, Ruling, Says, Stretch};
@@ -109,7 +110,7 @@ fn party(party: &connectivity::Party) -> Party {
         ports: party.ports.iter().map(port_words).collect(),
         isolated_egress: egress,
         isolated_ingress: ingress,
-        origin: party.origin.as_ref().map(origin_words),
+        origin: party.origin.as_ref().map(ToString::to_string),
     }
 }
 
@@ -133,27 +134,21 @@ fn ruling(ruling: &policy::Ruling) -> Ruling {
     }
 }
 
-/// `NetworkPolicy shop/api ingress[0] (shop.yaml:7)`, `AdminNetworkPolicy no-db egress[2] "no-db" (admin.yaml:9)`
+/// `NetworkPolicy shop/api ingress[0] (shop.yaml:7)`
 fn rule_words(rule: &RuleRef) -> String {
-    let RuleRef { policy, direction, index, name, origin, .. } = rule;
-    let name = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-    let place = place(origin.as_ref().or(policy.origin.as_ref()));
-    format!("{} {} {direction}[{index}]{name}{place}", policy.kind, policy.full_name())
+    with_place(rule, rule.place())
 }
 
 /// `NetworkPolicy shop/api (shop.yaml:3)`
 fn policy_words(policy: &PolicyRef) -> String {
-    format!("{} {}{}", policy.kind, policy.full_name(), place(policy.origin.as_ref()))
+    with_place(policy, policy.origin.as_ref())
 }
 
-fn place(origin: Option<&Origin>) -> String {
-    origin.map(|origin| format!(" ({})", origin_words(origin))).unwrap_or_default()
-}
-
-/// `shop.yaml:7`
-fn origin_words(origin: &Origin) -> String {
-    let file = if &*origin.file == "-" { "standard input" } else { &origin.file };
-    format!("{file}:{}", origin.line)
+fn with_place(what: impl fmt::Display, place: Option<&Origin>) -> String {
+    match place {
+        Some(place) => format!("{what} ({place})"),
+        None => what.to_string(),
+    }
 }
 
 /// Values, each once, and where they are.

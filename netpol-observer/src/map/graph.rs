@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Map, Party};
-use crate::connectivity::port_words;
+use crate::connectivity::{merged, port_words};
 use crate::policy::PortRange;
 
 /// What a node stands for.
@@ -85,19 +85,4 @@ fn node(party: &Party, by: By) -> Node {
 /// `deploy/web` of `shop/deploy/web`
 pub(super) fn short(party: &Party) -> &str {
     party.id.strip_prefix(&party.namespace).map_or(&party.id, |rest| rest.trim_start_matches('/'))
-}
-
-/// Ranges in order, those that touch put together.
-fn merged(mut ports: Vec<PortRange>) -> Vec<PortRange> {
-    ports.sort_unstable_by_key(|range| (range.protocol, range.from, range.to));
-    let mut merged: Vec<PortRange> = Vec::new();
-    for range in ports {
-        match merged.last_mut() {
-            Some(last) if last.protocol == range.protocol && u32::from(range.from) <= u32::from(last.to) + 1 => {
-                last.to = last.to.max(range.to);
-            }
-            _ => merged.push(range),
-        }
-    }
-    merged
 }

@@ -15,7 +15,7 @@ mod text;
 
 pub use build::build;
 pub use dot::dot;
-pub use drops::{Drops, UnreadableDrops};
+pub use drops::lay_over;
 pub use graph::By;
 pub use html::html;
 pub use json::MapObject;

@@ -1,5 +1,6 @@
 //! The answer of the engine, as data. One renderer turns it into text (`serve::render`); JSON is this, serialised.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -181,6 +182,13 @@ impl PolicyRef {
     }
 }
 
+/// `NetworkPolicy shop/api`
+impl fmt::Display for PolicyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.full_name())
+    }
+}
+
 /// A rule of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -202,7 +210,20 @@ pub struct RuleRef {
     pub origin: Option<Origin>,
 }
 
+/// `NetworkPolicy shop/api ingress[0]`, `AdminNetworkPolicy no-db egress[2] "no-db"`
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}[{}]", self.policy, self.direction, self.index)?;
+        self.name.iter().try_for_each(|name| write!(f, " {name:?}"))
+    }
+}
+
 impl RuleRef {
+    /// Where it stands, or else where its policy does.
+    pub fn place(&self) -> Option<&Origin> {
+        self.origin.as_ref().or(self.policy.origin.as_ref())
+    }
+
     /// How a reader finds a rule of a NetworkPolicy.
     pub fn of(policy: &NetworkPolicy, direction: Direction, index: usize) -> Self {
         let rule = policy.rules(direction).and_then(|rules| rules.get(index));

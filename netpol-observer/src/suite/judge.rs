@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::port::{self, Called};
 use super::result::{Failure, MAX_FAILURES, Problem};
 use super::side::{Key, Side, Unit};
-use super::words::{deciding, decision, policy_words};
+use super::words::{deciding, decision};
 use super::{Expect, way};
 use crate::cluster::Pod;
 use crate::cluster::policy_test::{Exception, Test};
@@ -369,7 +369,7 @@ pub(super) fn blame(decided: &[&PolicyRef], verdict: Verdict, by: &[(String, Str
     Some(match decided {
         [] => format!("is {what} as expected, but no policy decides it, and {wanted} was to"),
         _ => {
-            let names: Vec<String> = decided.iter().map(|policy| policy_words(policy)).collect();
+            let names: Vec<String> = decided.iter().map(ToString::to_string).collect();
             format!("is {what} as expected, but by {}, and not by {wanted}", names.join(", "))
         }
     })

@@ -36,12 +36,12 @@ fn denied(directions: [&DirectionExplanation; 2]) -> Decision {
         let direction = explained.direction;
         match by {
             Some(rule) => {
-                parts.push(format!("{} denies it", rule_words(rule)));
+                parts.push(format!("{rule} denies it"));
                 policy = policy.or_else(|| Some(rule.policy.clone()));
-                origin = origin.or_else(|| rule.origin.clone().or_else(|| rule.policy.origin.clone()));
+                origin = origin.or_else(|| rule.place().cloned());
             }
             None => {
-                let names: Vec<String> = isolating.iter().map(|isolating| policy_words(&isolating.policy)).collect();
+                let names: Vec<String> = isolating.iter().map(|isolating| isolating.policy.to_string()).collect();
                 parts.push(format!("no {direction} rule of {} admits it", names.join(", ")));
                 let first = nearest.first().map(|near| &near.rule.policy).or(isolating.first().map(|isolating| &isolating.policy));
                 policy = policy.or_else(|| first.cloned());
@@ -59,7 +59,7 @@ fn admitted(directions: [&DirectionExplanation; 2]) -> Decision {
     for explained in directions {
         match &explained.admission {
             Admission::Allowed { by } if !by.is_empty() => {
-                let names: Vec<String> = by.iter().map(rule_words).collect();
+                let names: Vec<String> = by.iter().map(ToString::to_string).collect();
                 parts.push(format!("by {}", names.join(", ")));
                 rules.extend(by);
             }
@@ -76,17 +76,8 @@ fn admitted(directions: [&DirectionExplanation; 2]) -> Decision {
     Decision {
         message: format!("is admitted: {}", parts.join("; ")),
         policy: rule.map(|rule| rule.policy.clone()),
-        origin: rule.and_then(|rule| rule.origin.clone().or_else(|| rule.policy.origin.clone())),
+        origin: rule.and_then(|rule| rule.place().cloned()),
     }
-}
-
-/// `NetworkPolicy shop/api`
-pub(super) fn policy_words(policy: &PolicyRef) -> String {
-    format!("{} {}", policy.kind, policy.full_name())
-}
-
-fn rule_words(rule: &RuleRef) -> String {
-    format!("{} {}[{}]", policy_words(&rule.policy), rule.direction, rule.index)
 }
 
 /// The policies that decided: those that admit, or those that deny.

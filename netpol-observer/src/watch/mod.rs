@@ -245,7 +245,8 @@ impl StatusReader {
         self.board.missing()
     }
 
-    /// Returns when the objects are complete for the first time: their updates were given, not necessarily read.
+    /// Returns when the objects are complete for the first time: the last of their updates is given, or just about to be. Whoever needs to have read them all waits for
+    /// a list of each kind.
     pub async fn synced(&self) {
         // The sender lives as long as the board, which is here.
         _ = self.board.synced().wait_for(|synced| *synced).await;

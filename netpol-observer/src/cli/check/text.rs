@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use super::report::{Checked, failure_words, finding_words};
+use crate::cli::tail::counted;
 use crate::lint::{Finding, Report, Severity};
 use crate::serve::render::{Palette, Text, clean_lines, write_reasons};
 use crate::suite::{self, Failure, Outcome, TestResult};
@@ -190,10 +191,6 @@ fn summary_of_tests(report: &suite::Report) -> String {
         (failed, 0) => format!("{failed} of {} failed", counted(all, "test", "tests")),
         (failed, broken) => format!("{failed} of {} failed, {broken} cannot be judged", counted(all, "test", "tests")),
     }
-}
-
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn style(severity: Severity) -> Style {

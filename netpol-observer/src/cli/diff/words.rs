@@ -38,17 +38,15 @@ fn listed(names: impl Iterator<Item = String>) -> String {
 
 /// `NetworkPolicy shop/api ingress[0] (deploy/api.yaml:12)`
 fn rule(rule: &RuleRef) -> String {
-    let RuleRef { policy, direction, index, origin, .. } = rule;
-    let place = at(origin.as_ref().or(policy.origin.as_ref()));
-    format!("{} {} {direction}[{index}]{place}", policy.kind, policy.full_name())
+    format!("{rule}{}", at(rule.place()))
 }
 
 fn policy(policy: &PolicyRef) -> String {
-    format!("{} {}{}", policy.kind, policy.full_name(), at(policy.origin.as_ref()))
+    format!("{policy}{}", at(policy.origin.as_ref()))
 }
 
 fn at(origin: Option<&Origin>) -> String {
-    origin.map(|origin| format!(" ({}:{})", origin.file, origin.line)).unwrap_or_default()
+    origin.map(|origin| format!(" ({origin})")).unwrap_or_default()
 }
 
 /// `2 newly denied, 1 newly allowed`, or that there is none.

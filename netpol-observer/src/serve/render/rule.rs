@@ -19,12 +19,12 @@ pub(super) fn title(rule: &RuleRef) -> String {
 
 /// `NetworkPolicy shop/api`
 pub(super) fn policy(policy: &PolicyRef) -> String {
-    format!("{} {}", policy.kind, policy.full_name())
+    policy.to_string()
 }
 
 /// ` (policies.yaml:14)`, or nothing when it was not read from a file.
 pub(super) fn place(origin: Option<&Origin>) -> String {
-    origin.map(|origin| format!(" ({}:{})", file(origin), origin.line)).unwrap_or_default()
+    origin.map(|origin| format!(" ({origin})")).unwrap_or_default()
 }
 
 /// What a matching rule does, as in `lets it in`.
@@ -35,8 +35,4 @@ pub(super) fn does(rule: &RuleRef) -> &'static str {
         Some(Action::Pass) => "passes it on",
         None => "admits it",
     }
-}
-
-fn file(origin: &Origin) -> &str {
-    if &*origin.file == "-" { "standard input" } else { &origin.file }
 }
