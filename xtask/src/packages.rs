@@ -1,10 +1,10 @@
 //! Debian packages, installed when they are missing.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::command::{find, is_root, run};
 
@@ -30,7 +30,13 @@ pub fn ensure(purpose: &str, packages: &[&str]) -> Result<()> {
     if !is_root() {
         bail!("{purpose} needs Debian packages that are not installed; as root: apt-get install {list}");
     }
-    eprintln!("xtask: {purpose}: installing Debian packages {list}");
+    let _turn = turn()?;
+    // Whoever was before may have brought some of them.
+    let missing: Vec<&str> = missing.into_iter().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("xtask: {purpose}: installing Debian packages {}", missing.join(" "));
     let apt = || {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
@@ -38,6 +44,14 @@ pub fn ensure(purpose: &str, packages: &[&str]) -> Result<()> {
     };
     run(apt().args(["update", "-qq"]))?;
     run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+}
+
+/// apt-get gives up where another one has its lists; tests come here at once, and wait for each other.
+fn turn() -> Result<File> {
+    let path = std::env::temp_dir().join("npo-packages.lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// Unpacks a Debian package without installing it, so that no service of it is started, and returns the directory; what was unpacked before is taken
@@ -53,8 +67,11 @@ pub fn unpacked(root: &Path, package: &str) -> Result<PathBuf> {
     if find("apt-get").is_none() || find("dpkg-deb").is_none() {
         bail!("{package} is fetched by apt-get, and there is none");
     }
+    let _turn = turn()?;
+    if directory.is_dir() {
+        return Ok(directory);
+    }
     eprintln!("xtask: fetching the Debian package {package}");
-    // Several tests may come here at once.
     let unfinished = root.join("target/packages").join(format!("unfinished-{package}-{}", std::process::id()));
     fs::create_dir_all(&unfinished)?;
     let fetch = || {
